@@ -1,0 +1,66 @@
+"""Loads the compiled extension `structlv._C`, or says once that the pure-torch reference stands in for it."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from importlib import import_module
+from types import ModuleType
+
+import torch
+
+_C: ModuleType | None = None
+
+NOT_COMPILED = (
+    "structlv: the compiled kernels (structlv._C) are not part of this installation; every query runs on the "
+    "pure-torch reference, which is right but much slower"
+)
+TWO_COPIES = (
+    "another copy of structlv's operators is already loaded in this process{where}. Two cannot live side by side: "
+    "remove one (a stale editable install beside a wheel is the usual cause)"
+)
+STALE = "structlv._C was compiled for version {found}, the Python code is version {expected}: install again"
+
+
+def available() -> bool:
+    """Whether the compiled kernels are loaded."""
+    return _C is not None
+
+
+def cpu_capability() -> str:
+    """Instruction set of the kernels in use: base, avx2 or avx512; "reference" where none are compiled."""
+    return str(_C.cpu_capability()) if _C is not None else "reference"
+
+
+def vector_bytes() -> int:
+    """Bytes in one vector register of the kernels in use; 0 where none are compiled."""
+    return int(_C.vector_bytes()) if _C is not None else 0
+
+
+def load(version: str) -> None:
+    """Load the extension and register its operators as `torch.ops.structlv.*`; called once, by `structlv`.
+
+    Warns (RuntimeWarning) where it was not compiled. Raises ImportError where it was compiled for another
+    version, or where another copy's operators are registered: loading a second set would end the process.
+    """
+    global _C
+    if "structlv._C" not in sys.modules and hasattr(torch.ops.structlv, "chain_log_partition"):
+        raise ImportError(TWO_COPIES.format(where=_loaded_from()))
+    try:
+        module = import_module("structlv._C")
+    except ModuleNotFoundError:
+        warnings.warn(NOT_COMPILED, RuntimeWarning, stacklevel=3)
+        return
+    if module.version != version:
+        raise ImportError(STALE.format(found=module.version, expected=version))
+    _C = module
+
+
+def _loaded_from() -> str:
+    """In words, the file of an extension of ours that is mapped into this process; empty where unknown."""
+    try:
+        with open("/proc/self/maps") as maps:
+            paths = {line.split()[-1] for line in maps if "structlv/_C." in line}
+    except OSError:
+        return ""
+    return f" (from {', '.join(sorted(paths))})" if paths else ""
