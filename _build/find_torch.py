@@ -1,4 +1,4 @@
-"""Where an installed torch with stable-ABI headers is: for CMakeLists.txt (as a script) and the build backend."""
+"""Where torch and its stable-ABI headers are: for CMakeLists.txt (as a script) and the build backend."""
 
 from __future__ import annotations
 

@@ -16,8 +16,8 @@ NOT_COMPILED = (
     "pure-torch reference, which is right but much slower"
 )
 TWO_COPIES = (
-    "another copy of structlv's operators is already loaded in this process{where}. Two cannot live side by side: "
-    "remove one (a stale editable install beside a wheel is the usual cause)"
+    "another copy of structlv's operators is already loaded in this process{where}. Two cannot live side by "
+    "side: remove one (a stale editable install beside a wheel is the usual cause)"
 )
 STALE = "structlv._C was compiled for version {found}, the Python code is version {expected}: install again"
 

@@ -1,0 +1,100 @@
+# Each target does its own set-up in .venv, says in one line what it does, and is quick when nothing has changed.
+# Needed: python3 (3.10 or newer) with venv, a C++20 compiler, make. CMake and Ninja come with pip.
+#   make demo ARGS="--data FILE"       make test ARGS="-k chain"       make PYTHON=python3.12 test
+
+PYTHON ?= python3
+TORCH  ?= torch==2.13.0
+ARGS   ?=
+
+VENV  := .venv
+BIN   := $(VENV)/bin
+STAMP := $(VENV)/stamp
+BUILD := build/editable
+BUILD_TOOLS := 'scikit-build-core>=0.11' 'pybind11>=3' 'cmake>=3.24' 'ninja>=1.10'
+# The wheel's own environment lies outside .venv; both install the same torch.
+CLEAN := build/clean-env
+
+NATIVE := CMakeLists.txt structlv/__init__.py $(shell find csrc _build -type f -not -name '*.pyc')
+# Instruction sets of this machine, as STRUCTLV_CPU names them
+ISAS := base $(shell grep -sqw avx2 /proc/cpuinfo && echo avx2) $(shell grep -sqw avx512vl /proc/cpuinfo && echo avx512)
+
+say = @printf '==> %s\n' "$(1)"
+# More OpenMP threads than cores only slow the test workers down; tests of threading set their own number.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
+
+.PHONY: help build demo test test-isa wheel symbols lint format sanitize experiments clean
+.DELETE_ON_ERROR:
+
+help:
+	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' Makefile
+
+$(STAMP)/torch:
+	$(call say,Creating $(VENV) and installing $(TORCH) and the build tools)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q $(TORCH) $(BUILD_TOOLS)
+	@mkdir -p $(STAMP) && touch $@
+
+$(STAMP)/%: $(STAMP)/torch pyproject.toml $(NATIVE)
+	$(call say,Compiling the kernels and installing structlv[$*] into $(VENV))
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pip install -q --no-build-isolation -C build-dir=$(BUILD) -e '.[$*]'
+	@touch $@
+
+build: $(STAMP)/test  ## compile after a change of the C++ sources; everything tests need is installed
+
+demo: $(STAMP)/demo  ## train a neural HMM on real text (about three minutes on two cores)
+	$(call say,Training a neural HMM on real text)
+	$(BIN)/python -m structlv demo $(ARGS)
+
+test: $(STAMP)/test  ## all tests
+	$(call say,Running the tests)
+	$(PYTEST) -n auto $(ARGS)
+
+test-isa: $(STAMP)/test  ## operators and distributions once for each instruction set, with one and with two threads
+	$(call say,Testing every instruction set of this machine: $(ISAS))
+	set -e; for isa in $(ISAS); do for threads in 1 2; do \
+	  echo "==> STRUCTLV_CPU=$$isa, $$threads threads"; \
+	  OMP_NUM_THREADS=$$threads STRUCTLV_CPU=$$isa $(BIN)/python -m pytest -q tests/ops tests/distributions $(ARGS); \
+	done; done
+
+wheel: $(STAMP)/dev  ## build, repair and check a wheel, and try it in a clean environment
+	$(call say,Building the source archive and from it the wheel)
+	rm -rf dist wheelhouse
+	STRUCTLV_TORCH_ROOT="$$($(BIN)/python _build/find_torch.py)" $(BIN)/python -m build -o dist
+	$(call say,Repairing the wheel: torch stays outside)
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel repair --exclude 'libtorch*.so*' -w wheelhouse dist/*.whl
+	$(BIN)/python scripts/check_symbols.py wheelhouse/*.whl
+	$(call say,Trying the wheel in a clean environment)
+	$(PYTHON) -m venv --clear $(CLEAN)
+	$(CLEAN)/bin/python -m pip install -q $(TORCH)
+	$(CLEAN)/bin/python -m pip install -q wheelhouse/*.whl
+	cd $(CLEAN) && bin/python -I $(CURDIR)/scripts/smoke_test.py
+
+symbols: $(STAMP)/dev  ## check what the compiled files need from others
+	$(call say,Checking the symbols of the extension and of the kernels)
+	$(BIN)/python scripts/check_symbols.py $(BUILD)/_C.*.so $$(find $(BUILD) -path '*slv_kernels_*.o')
+
+lint: $(STAMP)/dev  ## style, types and format
+	$(call say,Checking style types and format)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror $$(find csrc tests/native -name '*.h' -o -name '*.cpp')
+
+format: $(STAMP)/dev  ## put every file into the project's format
+	$(call say,Formatting)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $$(find csrc tests/native -name '*.h' -o -name '*.cpp')
+
+sanitize: $(STAMP)/torch  ## the kernels' own driver under AddressSanitizer and UndefinedBehaviorSanitizer
+	$(call say,Running the kernels under ASan and UBSan: $(ISAS))
+	$(BIN)/cmake -S . -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DSTRUCTLV_SANITIZE=ON
+	$(BIN)/cmake --build build/sanitize
+	set -e; for isa in $(ISAS); do echo "==> STRUCTLV_CPU=$$isa"; STRUCTLV_CPU=$$isa build/sanitize/chain_driver; done
+
+experiments: $(STAMP)/test  ## full trainings, seeds and benchmarks (hours); results are written as JSON
+	$(call say,Running the benchmarks and the full trainings)
+	$(BIN)/python -m benchmarks $(ARGS)
+
+clean:  ## remove everything that make has made
+	rm -rf $(VENV) build dist wheelhouse .pytest_cache .mypy_cache .ruff_cache .hypothesis
