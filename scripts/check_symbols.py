@@ -1,9 +1,9 @@
 """Gate on what the compiled files ask of others: `check_symbols.py FILE...`, extensions, wheels and objects.
 
-An extension (`_C*.so`, also inside a wheel) may need only the C and C++ runtimes, Python, and functions of the
-stable ABI that torch 2.10 has: then one binary runs on every torch from 2.10 on. A kernel object must not hold
-weak or unique symbols: the linker keeps one copy of each, perhaps the one with AVX-512 instructions, for all
-instruction sets. Exits 1 with one line for each finding.
+An extension (`_C*.so`, also inside a wheel) may need only the C and C++ runtimes, Python, and functions of
+the stable ABI that torch 2.10 has: then one binary runs on every torch from 2.10 on. A kernel object must not
+hold weak or unique symbols: the linker keeps one copy of each, perhaps the one with AVX-512 instructions, for
+all instruction sets. Exits 1 with one line for each finding.
 """
 
 from __future__ import annotations
