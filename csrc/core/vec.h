@@ -1,0 +1,235 @@
+// Vectors in GCC/Clang vector extensions, and every exp and infinity of the C++ side.
+//
+// Included by kernel translation units only, which are compiled once per instruction set: all of it lies in an
+// anonymous namespace, so that the linker can never hand one instruction set's copy to another.
+#pragma once
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
+#define SLV_INLINE inline __attribute__((always_inline))
+
+namespace slv {
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int kVectorBytes = 64;
+#elif defined(__AVX2__)
+constexpr int kVectorBytes = 32;
+#else
+constexpr int kVectorBytes = 16;
+#endif
+constexpr double kLn2 = 0.6931471805599453094;
+template <class T>
+constexpr T kInf = std::numeric_limits<T>::infinity();
+template <class T>
+constexpr int kWidth = kVectorBytes / int(sizeof(T));
+constexpr int kChartBytes = 64;  // rows of a chart are padded to this on every machine (its size is part of the op)
+template <class T>
+SLV_INLINE int64_t padded(int64_t k) {
+  constexpr int64_t w = kChartBytes / int64_t(sizeof(T));
+  return (k + w - 1) / w * w;
+}
+
+template <class T>
+struct lanes;
+template <>
+struct lanes<float> {
+  typedef float type __attribute__((vector_size(kVectorBytes), may_alias));
+  typedef int32_t itype __attribute__((vector_size(kVectorBytes), may_alias));
+  typedef uint32_t utype __attribute__((vector_size(kVectorBytes), may_alias));
+};
+template <>
+struct lanes<double> {
+  typedef double type __attribute__((vector_size(kVectorBytes), may_alias));
+  typedef int64_t itype __attribute__((vector_size(kVectorBytes), may_alias));
+  typedef uint64_t utype __attribute__((vector_size(kVectorBytes), may_alias));
+};
+template <class T>
+using vec = typename lanes<T>::type;
+template <class T>
+using ivec = typename lanes<T>::itype;  // also the type of a comparison: all ones where true
+
+template <class T>
+SLV_INLINE vec<T> load(const T* p) {
+  vec<T> v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+template <class T>
+SLV_INLINE void store(T* p, vec<T> v) {
+  std::memcpy(p, &v, sizeof v);
+}
+template <class T>
+SLV_INLINE vec<T> splat(T x) {
+  return x - vec<T>{};
+}
+template <class T>
+SLV_INLINE ivec<T> iota() {
+  ivec<T> v{};
+  for (int l = 0; l < kWidth<T>; l++) v[l] = l;
+  return v;
+}
+// The first n lanes of memory; the others are `fill` and are not read.
+template <class T>
+SLV_INLINE vec<T> load_n(const T* p, int n, T fill) {
+  if (n >= kWidth<T>) return load(p);
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4)
+    return (vec<T>)_mm512_mask_loadu_ps(_mm512_set1_ps(fill), __mmask16((1u << n) - 1), p);
+  else
+    return (vec<T>)_mm512_mask_loadu_pd(_mm512_set1_pd(fill), __mmask8((1u << n) - 1), p);
+#else
+  vec<T> v = splat(fill);
+  std::memcpy(&v, p, n * sizeof(T));
+  return v;
+#endif
+}
+template <class T>
+SLV_INLINE void store_n(T* p, vec<T> v, int n) {
+  if (n >= kWidth<T>) return store(p, v);
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4)
+    _mm512_mask_storeu_ps(p, __mmask16((1u << n) - 1), (__m512)v);
+  else
+    _mm512_mask_storeu_pd(p, __mmask8((1u << n) - 1), (__m512d)v);
+#else
+  std::memcpy(p, &v, n * sizeof(T));
+#endif
+}
+// Load as another type: the narrow inputs of a wider computation.
+template <class T, class In>
+SLV_INLINE vec<T> load_as(const In* p, int n, T fill) {
+  if constexpr (sizeof(In) == sizeof(T)) {
+    return load_n<T>(p, n, fill);
+  } else {
+    typedef In narrow __attribute__((vector_size(kVectorBytes / (int(sizeof(T)) / int(sizeof(In))))));
+    narrow v = In(fill) - narrow{};
+    if (n >= kWidth<T>)
+      std::memcpy(&v, p, sizeof v);
+    else
+      std::memcpy(&v, p, n * sizeof(In));
+    return __builtin_convertvector(v, vec<T>);
+  }
+}
+template <class T, class Out>
+SLV_INLINE void store_as(Out* p, vec<T> v, int n) {
+  if constexpr (sizeof(Out) == sizeof(T)) {
+    store_n<T>(p, v, n);
+  } else {
+    typedef Out narrow __attribute__((vector_size(kVectorBytes / (int(sizeof(T)) / int(sizeof(Out))))));
+    narrow x = __builtin_convertvector(v, narrow);
+    std::memcpy(p, &x, (n >= kWidth<T> ? kWidth<T> : n) * sizeof(Out));
+  }
+}
+
+template <class V>
+SLV_INLINE V vmax(V a, V b) {
+  return a > b ? a : b;
+}
+template <class V>
+SLV_INLINE V vmin(V a, V b) {
+  return a < b ? a : b;
+}
+template <class T>
+SLV_INLINE T hmax(vec<T> v) {
+  T m = v[0];
+  for (int l = 1; l < kWidth<T>; l++) m = v[l] > m ? v[l] : m;
+  return m;
+}
+template <class T>
+SLV_INLINE T hsum(vec<T> v) {
+  T s = v[0];
+  for (int l = 1; l < kWidth<T>; l++) s += v[l];
+  return s;
+}
+template <class T>
+SLV_INLINE bool any(ivec<T> m) {
+  auto x = m[0];
+  for (int l = 1; l < kWidth<T>; l++) x |= m[l];
+  return x != 0;
+}
+
+// x rounded to an integer (as T) by adding and subtracting 1.5 * 2^(mantissa bits); |x| < 2^22 (2^51 in float64).
+template <class T>
+constexpr T kMagic = sizeof(T) == 4 ? T(12582912.0) : T(6755399441055744.0);
+template <class T>
+SLV_INLINE vec<T> nearest(vec<T> x) {
+  return (x + kMagic<T>)-kMagic<T>;
+}
+// x - n ln 2 with ln 2 in two parts; the products are exact through FMA, through float64 where there is none.
+SLV_INLINE vec<double> reduce_ln2(vec<double> x, vec<double> n) {
+  x = x - n * 6.93147180369123816490e-01;
+  return x - n * 1.90821492927058770002e-10;
+}
+SLV_INLINE vec<float> reduce_ln2(vec<float> x, vec<float> n) {
+#if defined(__FMA__) || defined(__aarch64__)
+  x = x - n * 0.693145751953125f;
+  return x - n * 1.42860677e-6f;
+#else
+  vec<float> r;
+  for (int l = 0; l < kWidth<float>; l++) r[l] = float(double(x[l]) - double(n[l]) * kLn2);
+  return r;
+#endif
+}
+SLV_INLINE vec<float> exp_polynomial(vec<float> r) {  // |r| <= ln(2)/2
+  vec<float> p = splat(0.0013814539415761828f);
+  p = p * r + 0.00836874544620514f;
+  p = p * r + 0.04166838899254799f;
+  p = p * r + 0.1666652113199234f;
+  p = p * r + 0.4999999403953552f;
+  p = p * r + 1.0f;
+  return p * r + 1.0f;
+}
+SLV_INLINE vec<double> exp_polynomial(vec<double> r) {
+  constexpr double c[14] = {1.0,           1.0,            1.0 / 2,         1.0 / 6,           1.0 / 24,
+                            1.0 / 120,     1.0 / 720,      1.0 / 5040,      1.0 / 40320,       1.0 / 362880,
+                            1.0 / 3628800, 1.0 / 39916800, 1.0 / 479001600, 1.0 / 6227020800.0};
+  vec<double> p = splat(c[13]);
+#pragma GCC unroll 16
+  for (int i = 12; i >= 0; i--) p = p * r + c[i];
+  return p;
+}
+// exp(x) * 2^-N for integer-valued N, without rounding x by subtracting a maximum first. The result must be under 2^126;
+// it is 0 under 2^-125 (float64: 2^-1021), exactly 0 at -inf, and NaN at NaN.
+template <class T>
+SLV_INLINE vec<T> exp_scaled(vec<T> x, vec<T> N) {
+  constexpr int mantissa = sizeof(T) == 4 ? 23 : 52, bias = sizeof(T) == 4 ? 127 : 1023;
+  vec<T> n = nearest<T>(x * T(1.44269504088896341));
+  vec<T> p = exp_polynomial(reduce_ln2(x, n));
+  vec<T> d = n - N;
+  vec<T> scale = (vec<T>)((ivec<T>)(d + (kMagic<T> + T(bias))) << mantissa);
+  return d < T(2 - bias) ? vec<T>{} : p * scale;
+}
+template <class T>
+SLV_INLINE vec<T> exp(vec<T> x) {
+  return exp_scaled<T>(x, vec<T>{});
+}
+template <class T>
+SLV_INLINE vec<T> log(vec<T> x) {  // scalar: used once per state, where exp is used once per edge
+  for (int l = 0; l < kWidth<T>; l++) x[l] = std::log(x[l]);
+  return x;
+}
+SLV_INLINE double scalar_exp(double x) { return std::exp(x); }
+SLV_INLINE double scalar_log(double x) { return std::log(x); }
+
+// Denormals as zero for the lifetime of the object: the scaled linear domain treats them as underflow, and they are slow.
+struct FlushDenormals {
+#if defined(__SSE2__)
+  unsigned saved = _mm_getcsr();
+  FlushDenormals() { _mm_setcsr(saved | 0x8040u); }
+  ~FlushDenormals() { _mm_setcsr(saved); }
+#else
+  FlushDenormals() {}
+  ~FlushDenormals() {}
+#endif
+  FlushDenormals(const FlushDenormals&) = delete;
+  FlushDenormals& operator=(const FlushDenormals&) = delete;
+};
+
+}  // namespace
+}  // namespace slv

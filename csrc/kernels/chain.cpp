@@ -1,0 +1,44 @@
+// Compiled once per instruction set (SLV_ISA names it); only the getter at the end has a name outside.
+#include "kernels/chain.h"
+
+#include "kernels/chain_log.h"
+#include "kernels/chain_search.h"
+
+namespace slv {
+namespace {
+
+template <class T>
+bool has_nan(const T* p, int64_t n) {
+  constexpr int W = kWidth<T>;
+  ivec<T> bad{};
+  int64_t i = 0;
+  for (; i + 4 * W <= n; i += 4 * W)
+    for (int q = 0; q < 4; q++) {
+      vec<T> x = load(p + i + q * W);
+      bad |= x != x;
+    }
+  for (; i < n; i += W) {
+    vec<T> x = load_n<T>(p + i, int(n - i < W ? n - i : W), 0);
+    bad |= x != x;
+  }
+  return any<T>(bad);
+}
+
+template <class T>
+constexpr ChainLogKernels<T> log_kernels() {
+  return {log_partition_log<T>, marginals_log<T>, hvp_log<T>,    argmax_log<T>,
+          max_marginals_log<T>, topk_log<T>,      sample_log<T>, filter_log<T>};
+}
+
+#define SLV_STRING_(x) #x
+#define SLV_STRING(x) SLV_STRING_(x)
+const Kernels table = {SLV_STRING(SLV_ISA),   kVectorBytes,   log_kernels<float>(),
+                       log_kernels<double>(), has_nan<float>, has_nan<double>};
+
+}  // namespace
+
+#define SLV_CONCAT_(a, b) a##b
+#define SLV_CONCAT(a, b) SLV_CONCAT_(a, b)
+const Kernels* SLV_CONCAT(kernels_, SLV_ISA)() { return &table; }
+
+}  // namespace slv

@@ -1,0 +1,73 @@
+// The linear chain as the kernels see it: raw pointers, no torch.
+//
+//   score(z) = sum_t unary[t, z_t] + sum_t transition[t, z_t, z_t+1] + initial[z_0] + final[z_len-1]
+//
+// Potentials that are shared over items or steps are shared here too: `matrix[b]` says which transition an item uses, and
+// `per_step` whether that is one matrix or n-1 of them.
+#pragma once
+#include <cstdint>
+
+namespace slv {
+
+template <class T>
+struct Chain {
+  int64_t batch, n, k;
+  bool per_step;
+  const T* unary;           // (batch, n, k)
+  const T* transition;      // (matrices, k, k) or (matrices, n-1, k, k)
+  const T* initial;         // (initials, k) or null
+  const T* final;           // (finals, k) or null
+  const int64_t* matrix;    // item -> row of transition, or null: all 0
+  const int64_t* initial_row;
+  const int64_t* final_row;
+  const int64_t* length;    // clamped to 0..n, or null: all n
+  int64_t steps() const { return per_step ? n - 1 : 1; }
+};
+
+// Where the weights of the edges of one item go: (steps, k, k), written (`direct`) or added to a float64 accumulator.
+template <class T>
+struct EdgeSink {
+  T* direct;     // per step and per item: every element is written, padding included
+  double* sum;   // else: added to; `sum_step` is 0 where all steps share one matrix
+  int64_t sum_step;
+};
+
+// v of a Hessian-vector product; the same sharing as a Chain, of its own.
+template <class T>
+struct Direction {
+  const T* unary;
+  const T* transition;
+  const T* initial;
+  const T* final;
+  int64_t transition_step;  // k*k where v is per step, 0 where it is shared by all
+  const int64_t* matrix;
+  const int64_t* initial_row;
+  const int64_t* final_row;
+};
+
+// Exact log space, one item at a time, float64 inside. The last rung of the ladder and the home of the rarer queries.
+template <class T>
+struct ChainLogKernels {
+  double (*log_partition)(const Chain<T>&, int64_t item);
+  void (*marginals)(const Chain<T>&, int64_t item, double weight, T* unary, const EdgeSink<T>& edges);
+  double (*hvp)(const Chain<T>&, int64_t item, double weight, const Direction<T>& v, T* unary, const EdgeSink<T>& edges);
+  void (*argmax)(const Chain<T>&, int64_t item, int64_t* states);
+  void (*max_marginals)(const Chain<T>&, int64_t item, T* unary, T* transition);
+  void (*topk)(const Chain<T>&, int64_t item, int64_t k, int64_t* states, int64_t stride);
+  void (*sample)(const Chain<T>&, int64_t item, uint64_t seed, int64_t samples, int64_t* states, int64_t stride);
+  void (*filter)(const Chain<T>&, int64_t item, T* out);
+};
+
+struct Kernels {
+  const char* name;
+  int vector_bytes;
+  ChainLogKernels<float> log_f32;
+  ChainLogKernels<double> log_f64;
+  bool (*has_nan_f32)(const float*, int64_t);
+  bool (*has_nan_f64)(const double*, int64_t);
+};
+const Kernels* kernels_base();
+const Kernels* kernels_avx2();
+const Kernels* kernels_avx512();
+
+}  // namespace slv

@@ -1,0 +1,399 @@
+// The operators of the chain: schema, shapes, the loop over items. The recursions are in csrc/kernels.
+#include <torch/csrc/stable/library.h>
+
+#include <cstring>
+#include <tuple>
+
+#include "ops/chain_bind.h"
+#include "ops/dispatch.h"
+#include "ops/parallel.h"
+
+namespace slv {
+namespace {
+
+template <class T>
+const ChainLogKernels<T>& log_kernels() {
+  if constexpr (sizeof(T) == 4)
+    return kernels().log_f32;
+  else
+    return kernels().log_f64;
+}
+// Calls body<T>() for the dtype of `x`.
+template <class F>
+auto dispatch(const Tensor& x, F&& body) {
+  const ScalarType t = x.scalar_type();
+  STD_TORCH_CHECK(t == ScalarType::Float || t == ScalarType::Double, "unary: expected dtype float32 or float64");
+  return t == ScalarType::Float ? body(float{}) : body(double{});
+}
+template <class T>
+double work(const Chain<T>& c) {  // of an inside pass in log space
+  return double(c.batch) * double(c.n) * double(c.k) * double(c.k) * 30;
+}
+
+// ---- sums of edge weights --------------------------------------------------------------------------------
+
+// Calls body(item, sink) for every item and leaves in `out` (rows, steps, k, k) the sums over the items of each row,
+// formed group by group in a fixed order.
+template <class T, class F>
+void sum_edges(const Chain<T>& c, int64_t rows, bool per_step, T* out, F&& body) {
+  const int64_t kk = c.k * c.k, size = (per_step ? std::max<int64_t>(c.n - 1, 0) : 1) * kk;
+  const bool direct = per_step && rows == c.batch;
+  const int64_t most = std::max<int64_t>(1, std::min<int64_t>(32, (int64_t(1) << 25) / std::max<int64_t>(size, 1)));
+  Plan plan = plan_items(c, rows, std::max<int64_t>(1, (c.batch + most - 1) / most));
+  std::vector<double> sums(direct ? 0 : plan.groups.size() * size);
+  parallel_units(plan.groups.size(), 3 * work(c), [&](int64_t g) {
+    const Plan::Group& group = plan.groups[g];
+    for (int64_t i = group.first; i < group.first + group.size; i++) {
+      const int64_t b = plan.order[i];
+      body(b, direct ? EdgeSink<T>{out + b * size, nullptr, 0}
+                     : EdgeSink<T>{nullptr, sums.data() + g * size, per_step ? kk : 0});
+    }
+  });
+  if (direct) return;
+  std::vector<double> row_sum(size);
+  for (size_t g = 0, end; g < plan.groups.size(); g = end) {
+    std::fill(row_sum.begin(), row_sum.end(), 0.0);
+    for (end = g; end < plan.groups.size() && plan.groups[end].row == plan.groups[g].row; end++)
+      for (int64_t e = 0; e < size; e++) row_sum[e] += sums[end * size + e];
+    for (int64_t e = 0; e < size; e++) out[plan.groups[g].row * size + e] = T(row_sum[e]);
+  }
+}
+
+// The gradient of initial or final: the unary gradient at the first or last step, summed over the items of each row.
+template <class T>
+Tensor end_gradient(const Bound<T>& p, const Operand& x, const MaybeTensor& like, const T* unary, bool last) {
+  if (!like) return p.empty({0});
+  const int64_t k = p.chain.k;
+  std::vector<double> sum(x.count * k);
+  for (int64_t b = 0; b < p.chain.batch; b++) {
+    const int64_t len = p.chain.length ? p.chain.length[b] : p.chain.n;
+    if (len == 0) continue;
+    const T* from = unary + (b * p.chain.n + (last ? len - 1 : 0)) * k;
+    for (int64_t i = 0; i < k; i++) sum[(x.rows.empty() ? 0 : x.rows[b]) * k + i] += double(from[i]);
+  }
+  Tensor out = p.empty(shape_of(*like));
+  std::transform(sum.begin(), sum.end(), out.template mutable_data_ptr<T>(), [](double s) { return T(s); });
+  return out;
+}
+
+// A chain whose edge sums go to one row per item.
+template <class T>
+Chain<T> per_item(Chain<T> c, const std::vector<int64_t>& identity) {
+  c.matrix = identity.data();
+  return c;
+}
+
+// ---- operators -------------------------------------------------------------------------------------------
+
+#define SLV_POTENTIALS \
+  const Tensor &unary, const Tensor &transition, MaybeTensor initial, MaybeTensor final, MaybeTensor lengths
+
+Tensor log_partition(SLV_POTENTIALS, bool as_double) {
+  return dispatch(unary, [&](auto t) {
+    using T = decltype(t);
+    Bound<T> p(unary, transition, initial, final, lengths);
+    Tensor out = p.empty(p.batch, as_double ? ScalarType::Double : scalar_type<T>);
+    double* wide = as_double ? out.mutable_data_ptr<double>() : nullptr;
+    T* narrow = as_double ? nullptr : out.mutable_data_ptr<T>();
+    parallel_units(p.chain.batch, work(p.chain), [&](int64_t b) {
+      const double z = log_kernels<T>().log_partition(p.chain, b);
+      if (wide)
+        wide[b] = z;
+      else
+        narrow[b] = T(z);
+    });
+    return out;
+  });
+}
+
+std::tuple<Tensor, Tensor> inside(SLV_POTENTIALS, bool as_double) {
+  Tensor z = log_partition(unary, transition, initial, final, lengths, as_double);
+  return dispatch(unary, [&](auto t) {
+    using T = decltype(t);
+    Shape s = shape_of(unary);
+    const int64_t n = s[s.size() - 2], w = 64 / sizeof(T), kp = (s.back() + w - 1) / w * w;
+    Tensor chart = torch::stable::new_zeros(unary, Shape{z.numel() * (n * (2 * kp + 1) + 8)});
+    return std::make_tuple(z, chart);
+  });
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> vjp(const Tensor& grad, const Tensor&, SLV_POTENTIALS) {
+  return dispatch(unary, [&](auto t) {
+    using T = decltype(t);
+    Bound<T> p(unary, transition, initial, final, lengths);
+    const Chain<T>& c = p.chain;
+    Tensor weight = torch::stable::contiguous(torch::stable::to(grad, std::optional<ScalarType>(ScalarType::Double)));
+    Tensor du = p.empty(p.with({c.n, c.k})), da = p.empty(shape_of(transition));
+    const double* w = weight.const_data_ptr<double>();
+    T* unary_out = du.mutable_data_ptr<T>();
+    sum_edges(c, p.transition.count, c.per_step, da.mutable_data_ptr<T>(), [&](int64_t b, const EdgeSink<T>& sink) {
+      log_kernels<T>().marginals(c, b, w[b], unary_out + b * c.n * c.k, sink);
+    });
+    return std::make_tuple(du, da, end_gradient(p, p.initial, initial, unary_out, false),
+                           end_gradient(p, p.final, final, unary_out, true));
+  });
+}
+
+std::tuple<Tensor, Tensor> marginals(SLV_POTENTIALS, bool edges) {
+  return dispatch(unary, [&](auto t) {
+    using T = decltype(t);
+    Bound<T> p(unary, transition, initial, final, lengths);
+    const Chain<T>& c = p.chain;
+    const bool per_step = edges || c.per_step;
+    Tensor mu = p.empty(p.with({c.n, c.k})), ma = p.empty(p.with(edge_tail(per_step, c.n, c.k)));
+    T* unary_out = mu.mutable_data_ptr<T>();
+    std::vector<int64_t> identity(c.batch);
+    for (int64_t b = 0; b < c.batch; b++) identity[b] = b;
+    sum_edges(per_item(c, identity), c.batch, per_step, ma.mutable_data_ptr<T>(), [&](int64_t b, const EdgeSink<T>& sink) {
+      log_kernels<T>().marginals(c, b, 1, unary_out + b * c.n * c.k, sink);
+    });
+    return std::make_tuple(mu, ma);
+  });
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> hvp(MaybeTensor grad, const Tensor& v_unary, const Tensor& v_transition,
+                                                       MaybeTensor v_initial, MaybeTensor v_final, SLV_POTENTIALS) {
+  return dispatch(unary, [&](auto t) {
+    using T = decltype(t);
+    Bound<T> p(unary, transition, initial, final, lengths), v(v_unary, v_transition, v_initial, v_final, lengths);
+    const Chain<T>& c = p.chain;
+    STD_TORCH_CHECK(shape_of(v_unary) == shape_of(unary), "v_unary: expected shape ", text(shape_of(unary)), ", found ",
+                    text(shape_of(v_unary)));
+    std::vector<double> weight(c.batch, 1.0);
+    if (grad) {
+      Tensor g = torch::stable::contiguous(torch::stable::to(*grad, std::optional<ScalarType>(ScalarType::Double)));
+      std::copy_n(g.const_data_ptr<double>(), c.batch, weight.begin());
+    }
+    Direction<T> d{v.chain.unary,     v.chain.transition,  v.chain.initial,  v.chain.final, v.chain.per_step ? c.k * c.k : 0,
+                   v.chain.matrix, v.chain.initial_row, v.chain.final_row};
+    Tensor dg = p.empty(p.batch), du = p.empty(p.with({c.n, c.k})), da = p.empty(shape_of(transition));
+    T *unary_out = du.mutable_data_ptr<T>(), *mean = dg.mutable_data_ptr<T>();
+    sum_edges(c, p.transition.count, c.per_step, da.mutable_data_ptr<T>(), [&](int64_t b, const EdgeSink<T>& sink) {
+      mean[b] = T(log_kernels<T>().hvp(c, b, weight[b], d, unary_out + b * c.n * c.k, sink));
+    });
+    return std::make_tuple(dg, du, da, end_gradient(p, p.initial, initial, unary_out, false),
+                           end_gradient(p, p.final, final, unary_out, true));
+  });
+}
+
+Tensor argmax(SLV_POTENTIALS) {
+  return dispatch(unary, [&](auto t) {
+    using T = decltype(t);
+    Bound<T> p(unary, transition, initial, final, lengths);
+    Tensor out = p.empty(p.with({p.chain.n}), ScalarType::Long);
+    int64_t* states = out.mutable_data_ptr<int64_t>();
+    parallel_units(p.chain.batch, work(p.chain),
+                   [&](int64_t b) { log_kernels<T>().argmax(p.chain, b, states + b * p.chain.n); });
+    return out;
+  });
+}
+
+std::tuple<Tensor, Tensor> max_marginals(SLV_POTENTIALS) {
+  return dispatch(unary, [&](auto t) {
+    using T = decltype(t);
+    Bound<T> p(unary, transition, initial, final, lengths);
+    const Chain<T>& c = p.chain;
+    Tensor mu = p.empty(p.with({c.n, c.k})), ma = p.empty(p.with(edge_tail(c.per_step, c.n, c.k)));
+    T *mu_out = mu.mutable_data_ptr<T>(), *ma_out = ma.mutable_data_ptr<T>();
+    parallel_units(c.batch, 2 * work(c), [&](int64_t b) {
+      log_kernels<T>().max_marginals(c, b, mu_out + b * c.n * c.k, ma_out + b * p.edge_size());
+    });
+    return std::make_tuple(mu, ma);
+  });
+}
+
+Tensor topk(SLV_POTENTIALS, int64_t k) {
+  STD_TORCH_CHECK(k >= 0, "k: expected a number of structures >= 0, found ", k);
+  return dispatch(unary, [&](auto t) {
+    using T = decltype(t);
+    Bound<T> p(unary, transition, initial, final, lengths);
+    const Chain<T>& c = p.chain;
+    Tensor out = p.empty(p.with({c.n}, {k}), ScalarType::Long);
+    int64_t* states = out.mutable_data_ptr<int64_t>();
+    if (k == 0) return out;
+    parallel_units(c.batch, work(c) * double(k),
+                   [&](int64_t b) { log_kernels<T>().topk(c, b, k, states + b * c.n, c.batch * c.n); });
+    return out;
+  });
+}
+
+Tensor sample(SLV_POTENTIALS, int64_t num_samples, int64_t seed) {
+  STD_TORCH_CHECK(num_samples >= 0, "num_samples: expected a number >= 0, found ", num_samples);
+  return dispatch(unary, [&](auto t) {
+    using T = decltype(t);
+    Bound<T> p(unary, transition, initial, final, lengths);
+    const Chain<T>& c = p.chain;
+    Tensor out = p.empty(p.with({c.n}, {num_samples}), ScalarType::Long);
+    int64_t* states = out.mutable_data_ptr<int64_t>();
+    parallel_units(c.batch, work(c) + double(num_samples * c.n * c.k) * 20 * double(c.batch), [&](int64_t b) {
+      log_kernels<T>().sample(c, b, uint64_t(seed), num_samples, states + b * c.n, c.batch * c.n);
+    });
+    return out;
+  });
+}
+
+Tensor filter(SLV_POTENTIALS) {
+  return dispatch(unary, [&](auto t) {
+    using T = decltype(t);
+    Bound<T> p(unary, transition, initial, final, lengths);
+    const Chain<T>& c = p.chain;
+    Tensor out = p.empty(p.with({c.n, c.k}));
+    T* rows = out.mutable_data_ptr<T>();
+    parallel_units(c.batch, work(c), [&](int64_t b) { log_kernels<T>().filter(c, b, rows + b * c.n * c.k); });
+    return out;
+  });
+}
+
+// ---- scores of given structures; linear in the potentials -------------------------------------------------
+
+// states (*s, *b, n): how many samples lie in front of the batch
+template <class T>
+int64_t samples_of(const Bound<T>& p, const Tensor& states) {
+  STD_TORCH_CHECK(states.scalar_type() == ScalarType::Long, "states: expected dtype int64");
+  Shape s = shape_of(states);
+  check_tail("states", s, p.with({p.chain.n}));
+  s.resize(s.size() - p.batch.size() - 1);
+  return product(s);
+}
+// Calls unary(t, state), edge(t, from, to) for the parts of item b in `z`; false where a state is out of range.
+template <class T, class U, class E>
+bool each_part(const Chain<T>& c, int64_t b, const int64_t* z, U&& unary, E&& edge) {
+  const int64_t len = c.length ? c.length[b] : c.n;
+  for (int64_t t = 0; t < len; t++)
+    if (z[t] < 0 || z[t] >= c.k) return false;
+  for (int64_t t = 0; t < len; t++) {
+    unary(t, z[t]);
+    if (t + 1 < len) edge(t, z[t], z[t + 1]);
+  }
+  return true;
+}
+
+Tensor score(const Tensor& states, SLV_POTENTIALS) {
+  return dispatch(unary, [&](auto t) {
+    using T = decltype(t);
+    Bound<T> p(unary, transition, initial, final, lengths);
+    const Chain<T>& c = p.chain;
+    const int64_t samples = samples_of(p, states);
+    Tensor z = torch::stable::contiguous(states);
+    Shape shape = shape_of(states);
+    shape.pop_back();
+    Tensor out = p.empty(shape, ScalarType::Double);
+    double* scores = out.mutable_data_ptr<double>();
+    const int64_t* path = z.const_data_ptr<int64_t>();
+    const int64_t kk = c.k * c.k, step = c.per_step ? kk : 0;
+    parallel_units(samples * c.batch, 10.0 * double(samples * c.batch * c.n), [&](int64_t i) {
+      const int64_t b = i % c.batch, *zi = path + i * c.n, len = c.length ? c.length[b] : c.n;
+      const T *u = c.unary + b * c.n * c.k, *a = c.transition + (c.matrix ? c.matrix[b] : 0) * p.edge_size();
+      double sum = 0;
+      bool ok = each_part(
+          c, b, zi, [&](int64_t t, int64_t s) { sum += double(u[t * c.k + s]); },
+          [&](int64_t t, int64_t s, int64_t r) { sum += double(a[t * step + s * c.k + r]); });
+      if (ok && len > 0 && c.initial) sum += double(c.initial[(c.initial_row ? c.initial_row[b] : 0) * c.k + zi[0]]);
+      if (ok && len > 0 && c.final) sum += double(c.final[(c.final_row ? c.final_row[b] : 0) * c.k + zi[len - 1]]);
+      scores[i] = ok ? sum : -std::numeric_limits<double>::infinity();
+    });
+    return out;
+  });
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> score_vjp(const Tensor& grad, const Tensor& states, SLV_POTENTIALS) {
+  return dispatch(unary, [&](auto t) {
+    using T = decltype(t);
+    Bound<T> p(unary, transition, initial, final, lengths);
+    const Chain<T>& c = p.chain;
+    const int64_t samples = samples_of(p, states), kk = c.k * c.k, step = c.per_step ? kk : 0;
+    Tensor z = torch::stable::contiguous(states);
+    Tensor g = torch::stable::contiguous(torch::stable::to(grad, std::optional<ScalarType>(ScalarType::Double)));
+    Tensor du = p.empty(p.with({c.n, c.k})), da = p.empty(shape_of(transition));
+    T *unary_out = du.mutable_data_ptr<T>(), *edge_out = da.mutable_data_ptr<T>();
+    std::memset(unary_out, 0, sizeof(T) * c.batch * c.n * c.k);
+    // the edges in float64 where items add up, in place where every item has its own
+    const bool own = p.transition.count == c.batch && c.per_step;
+    std::vector<double> sum(own ? 0 : p.transition.count * p.edge_size());
+    if (own) std::memset(edge_out, 0, sizeof(T) * c.batch * p.edge_size());
+    for (int64_t i = 0; i < samples * c.batch; i++) {
+      const int64_t b = i % c.batch, row = (c.matrix ? c.matrix[b] : 0) * p.edge_size();
+      const double w = g.const_data_ptr<double>()[i];
+      T* u = unary_out + b * c.n * c.k;
+      each_part(
+          c, b, z.const_data_ptr<int64_t>() + i * c.n, [&](int64_t t, int64_t s) { u[t * c.k + s] += T(w); },
+          [&](int64_t t, int64_t s, int64_t r) {
+            const int64_t e = row + t * step + s * c.k + r;
+            if (own)
+              edge_out[e] += T(w);
+            else
+              sum[e] += w;
+          });
+    }
+    for (size_t e = 0; e < sum.size(); e++) edge_out[e] = T(sum[e]);
+    return std::make_tuple(du, da, end_gradient(p, p.initial, initial, unary_out, false),
+                           end_gradient(p, p.final, final, unary_out, true));
+  });
+}
+
+// ---- NaN among the potentials; padding does not count -------------------------------------------------------
+
+bool has_nan(SLV_POTENTIALS) {
+  return dispatch(unary, [&](auto t) {
+    using T = decltype(t);
+    Bound<T> p(unary, transition, initial, final, lengths);
+    const Chain<T>& c = p.chain;
+    auto scan = [](const T* x, int64_t n) {
+      if constexpr (sizeof(T) == 4)
+        return kernels().has_nan_f32(x, n);
+      else
+        return kernels().has_nan_f64(x, n);
+    };
+    if (p.initial.count && scan(c.initial, p.initial.count * c.k)) return true;
+    if (p.final.count && scan(c.final, p.final.count * c.k)) return true;
+    if (!c.length || !c.per_step)
+      if (scan(c.transition, p.transition.count * p.edge_size())) return true;
+    std::atomic<bool> found{false};
+    parallel_units(c.batch, double(c.batch) * double(c.n * c.k), [&](int64_t b) {
+      const int64_t len = c.length ? c.length[b] : c.n;
+      if (scan(c.unary + b * c.n * c.k, len * c.k)) found = true;
+      if (c.length && c.per_step && len > 1)
+        if (scan(c.transition + (c.matrix ? c.matrix[b] : 0) * p.edge_size(), (len - 1) * c.k * c.k)) found = true;
+    });
+    return found.load();
+  });
+}
+
+}  // namespace
+
+#define SLV_SCHEMA "Tensor unary, Tensor transition, Tensor? initial, Tensor? final, Tensor? lengths"
+
+STABLE_TORCH_LIBRARY_FRAGMENT(structlv, m) {
+  m.def("chain_log_partition(" SLV_SCHEMA ", bool as_double) -> Tensor");
+  m.def("chain_inside(" SLV_SCHEMA ", bool as_double) -> (Tensor, Tensor)");
+  m.def("chain_vjp(Tensor grad, Tensor chart, " SLV_SCHEMA ") -> (Tensor, Tensor, Tensor, Tensor)");
+  m.def("chain_marginals(" SLV_SCHEMA ", bool edges) -> (Tensor, Tensor)");
+  m.def("chain_hvp(Tensor? grad, Tensor v_unary, Tensor v_transition, Tensor? v_initial, Tensor? v_final, " SLV_SCHEMA
+        ") -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+  m.def("chain_argmax(" SLV_SCHEMA ") -> Tensor");
+  m.def("chain_max_marginals(" SLV_SCHEMA ") -> (Tensor, Tensor)");
+  m.def("chain_topk(" SLV_SCHEMA ", int k) -> Tensor");
+  m.def("chain_sample(" SLV_SCHEMA ", int num_samples, int seed) -> Tensor");
+  m.def("chain_filter(" SLV_SCHEMA ") -> Tensor");
+  m.def("chain_score(Tensor states, " SLV_SCHEMA ") -> Tensor");
+  m.def("chain_score_vjp(Tensor grad, Tensor states, " SLV_SCHEMA ") -> (Tensor, Tensor, Tensor, Tensor)");
+  m.def("chain_has_nan(" SLV_SCHEMA ") -> bool");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(structlv, CPU, m) {
+  m.impl("chain_log_partition", TORCH_BOX(&log_partition));
+  m.impl("chain_inside", TORCH_BOX(&inside));
+  m.impl("chain_vjp", TORCH_BOX(&vjp));
+  m.impl("chain_marginals", TORCH_BOX(&marginals));
+  m.impl("chain_hvp", TORCH_BOX(&hvp));
+  m.impl("chain_argmax", TORCH_BOX(&argmax));
+  m.impl("chain_max_marginals", TORCH_BOX(&max_marginals));
+  m.impl("chain_topk", TORCH_BOX(&topk));
+  m.impl("chain_sample", TORCH_BOX(&sample));
+  m.impl("chain_filter", TORCH_BOX(&filter));
+  m.impl("chain_score", TORCH_BOX(&score));
+  m.impl("chain_score_vjp", TORCH_BOX(&score_vjp));
+  m.impl("chain_has_nan", TORCH_BOX(&has_nan));
+}
+
+}  // namespace slv

@@ -1,0 +1,132 @@
+// From tensors to a Chain of raw pointers: broadcasting, contiguity, clamped lengths.
+#pragma once
+#include <algorithm>
+#include <memory>
+
+#include "kernels/chain.h"
+#include "ops/check.h"
+
+namespace slv {
+
+struct Operand {
+  Tensor data;                // contiguous
+  std::vector<int64_t> rows;  // item -> row; empty: all 0
+  int64_t count = 0;          // rows in data
+  const int64_t* map() const { return rows.empty() ? nullptr : rows.data(); }
+};
+
+// One potential with `tail` trailing sizes. Missing operands have count 0.
+inline Operand bind_operand(const char* name, const Tensor& x, const Shape& tail, const Shape& batch, ScalarType dtype) {
+  STD_TORCH_CHECK(x.scalar_type() == dtype, name, ": its dtype differs from that of unary");
+  Shape shape = shape_of(x);
+  check_tail(name, shape, tail);
+  Shape lead(shape.begin(), shape.end() - tail.size());
+  check_broadcast(name, lead, batch);
+  return {torch::stable::contiguous(x), broadcast_rows(lead, batch), product(lead)};
+}
+inline Operand bind_operand(const char* name, const MaybeTensor& x, const Shape& tail, const Shape& batch, ScalarType d) {
+  return x ? bind_operand(name, *x, tail, batch, d) : Operand{};
+}
+inline bool is_per_step(const Tensor& transition, const Tensor& unary) { return transition.dim() == unary.dim() + 1; }
+inline Shape edge_tail(bool per_step, int64_t n, int64_t k) {
+  return per_step ? Shape{std::max<int64_t>(n - 1, 0), k, k} : Shape{k, k};
+}
+
+template <class T>
+const T* pointer(const Operand& x) {
+  return x.count ? x.data.template const_data_ptr<T>() : nullptr;
+}
+
+template <class T>
+struct Bound {
+  Shape batch;
+  Tensor unary;
+  Operand transition, initial, final;
+  std::vector<int64_t> length;
+  Chain<T> chain;
+
+  Bound(const Tensor& u, const Tensor& a, const MaybeTensor& i, const MaybeTensor& f, const MaybeTensor& lengths) {
+    STD_TORCH_CHECK(u.dim() >= 2, "unary: expected (*b, n, k), found ", text(shape_of(u)));
+    STD_TORCH_CHECK(a.dim() <= u.dim() + 1, "transition: expected (*b, k, k) or (*b, n-1, k, k), found ", text(shape_of(a)));
+    Shape shape = shape_of(u);
+    const int64_t n = shape[shape.size() - 2], k = shape.back();
+    STD_TORCH_CHECK(k > 0, "unary: expected at least one state (k >= 1), found ", text(shape));
+    batch = Shape(shape.begin(), shape.end() - 2);
+    unary = torch::stable::contiguous(u);
+    const ScalarType dtype = scalar_type<T>;
+    const bool per_step = is_per_step(a, u);
+    transition = bind_operand("transition", a, edge_tail(per_step, n, k), batch, dtype);
+    initial = bind_operand("initial", i, {k}, batch, dtype);
+    final = bind_operand("final", f, {k}, batch, dtype);
+    bind_lengths(lengths, n);
+    chain = {product(batch),
+             n,
+             k,
+             per_step,
+             unary.const_data_ptr<T>(),
+             pointer<T>(transition),
+             pointer<T>(initial),
+             pointer<T>(final),
+             transition.map(),
+             initial.map(),
+             final.map(),
+             lengths ? length.data() : nullptr};
+  }
+  Bound(const Bound&) = delete;
+
+  Tensor empty(const Shape& shape, ScalarType dtype = scalar_type<T>) const {
+    return torch::stable::new_empty(unary, shape, std::optional<ScalarType>(dtype));
+  }
+  Shape with(const Shape& tail, const Shape& head = {}) const {
+    Shape s = head;
+    s.insert(s.end(), batch.begin(), batch.end());
+    s.insert(s.end(), tail.begin(), tail.end());
+    return s;
+  }
+  int64_t edge_size() const { return (chain.per_step ? std::max<int64_t>(chain.n - 1, 0) : 1) * chain.k * chain.k; }
+
+ private:
+  void bind_lengths(const MaybeTensor& lengths, int64_t n) {
+    if (!lengths) return;
+    STD_TORCH_CHECK(lengths->scalar_type() == ScalarType::Long, "lengths: expected dtype int64");
+    STD_TORCH_CHECK(shape_of(*lengths) == batch, "lengths: expected shape ", text(batch), ", found ", text(shape_of(*lengths)));
+    Tensor x = torch::stable::contiguous(*lengths);
+    const int64_t* p = x.const_data_ptr<int64_t>();
+    length.assign(p, p + product(batch));
+    for (int64_t& l : length) l = std::clamp<int64_t>(l, 0, n);
+    if (length.empty()) length.push_back(0);  // a pointer that is not null, for an empty batch
+  }
+};
+
+// Items grouped by the transition they share, longest first, cut into blocks that a kernel takes at once and groups of
+// blocks that add their edge weights into one accumulator. A function of the problem alone, never of the thread count.
+struct Plan {
+  struct Group {
+    int64_t first, size, row;  // items order[first .. first + size), all of transition `row`
+  };
+  std::vector<int64_t> order;
+  std::vector<Group> groups;
+};
+
+template <class T>
+Plan plan_items(const Chain<T>& c, int64_t rows, int64_t group_size) {
+  Plan plan;
+  plan.order.resize(c.batch);
+  for (int64_t b = 0; b < c.batch; b++) plan.order[b] = b;
+  auto row = [&](int64_t b) { return c.matrix ? c.matrix[b] : 0; };
+  if (c.matrix || c.length)
+    std::stable_sort(plan.order.begin(), plan.order.end(), [&](int64_t a, int64_t b) {
+      if (row(a) != row(b)) return row(a) < row(b);
+      return c.length && c.length[a] > c.length[b];
+    });
+  (void)rows;
+  for (int64_t b = 0; b < c.batch;) {
+    int64_t end = b;
+    while (end < c.batch && end - b < group_size && row(plan.order[end]) == row(plan.order[b])) end++;
+    plan.groups.push_back({b, end - b, row(plan.order[b])});
+    b = end;
+  }
+  return plan;
+}
+
+}  // namespace slv

@@ -1,0 +1,67 @@
+// Shapes and dtypes are checked here, before any kernel sees them. The Python side raises the same sentences as ValueError
+// and TypeError; this is the second line, for callers of torch.ops.
+#pragma once
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace slv {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+using MaybeTensor = std::optional<Tensor>;
+using Shape = std::vector<int64_t>;
+
+inline Shape shape_of(const Tensor& x) {
+  auto s = x.sizes();
+  return Shape(s.begin(), s.end());
+}
+inline std::string text(const Shape& s) {
+  std::string out = "(";
+  for (size_t i = 0; i < s.size(); i++) out += (i ? ", " : "") + std::to_string(s[i]);
+  return out + ")";
+}
+inline int64_t product(const Shape& s) {
+  int64_t p = 1;
+  for (int64_t x : s) p *= x;
+  return p;
+}
+// The leading sizes must broadcast against the batch without enlarging it.
+inline void check_broadcast(const char* name, const Shape& lead, const Shape& batch) {
+  bool ok = lead.size() <= batch.size();
+  for (size_t i = 0; ok && i < lead.size(); i++) {
+    int64_t mine = lead[lead.size() - 1 - i], theirs = batch[batch.size() - 1 - i];
+    ok = mine == theirs || mine == 1;
+  }
+  STD_TORCH_CHECK(ok, name, ": batch dimensions ", text(lead), " do not broadcast to ", text(batch));
+}
+inline void check_tail(const char* name, const Shape& found, const Shape& tail) {
+  bool ok = found.size() >= tail.size() && std::equal(tail.rbegin(), tail.rend(), found.rbegin());
+  STD_TORCH_CHECK(ok, name, ": expected a shape ending in ", text(tail), ", found ", text(found));
+}
+// For each item of the flattened batch, its row of an operand with these leading sizes; empty where all share one row.
+inline std::vector<int64_t> broadcast_rows(const Shape& lead, const Shape& batch) {
+  if (product(lead) == 1) return {};
+  std::vector<int64_t> rows{0};
+  int64_t stride = product(lead);
+  const size_t missing = batch.size() - lead.size();
+  for (size_t d = 0; d < batch.size(); d++) {
+    const int64_t mine = d < missing ? 1 : lead[d - missing];
+    stride /= mine;
+    std::vector<int64_t> next;
+    next.reserve(rows.size() * batch[d]);
+    for (int64_t r : rows)
+      for (int64_t i = 0; i < batch[d]; i++) next.push_back(r + (mine == 1 ? 0 : i * stride));
+    rows = std::move(next);
+  }
+  return rows;
+}
+
+template <class T>
+constexpr ScalarType scalar_type = sizeof(T) == 4 ? ScalarType::Float : ScalarType::Double;
+
+}  // namespace slv

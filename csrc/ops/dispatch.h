@@ -1,0 +1,8 @@
+// The instruction set is chosen once, when the first kernel is asked for.
+#pragma once
+#include "kernels/chain.h"
+
+namespace slv {
+// STRUCTLV_CPU = base | avx2 | avx512 overrides the choice (downwards: what the processor lacks is never chosen).
+const Kernels& kernels();
+}  // namespace slv

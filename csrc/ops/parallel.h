@@ -1,0 +1,26 @@
+// Units of work on torch's own threads, longest first, handed out one at a time. What a unit computes does not depend on
+// which thread runs it, so neither do the bits.
+#pragma once
+#include <torch/csrc/stable/ops.h>
+
+#include <algorithm>
+#include <atomic>
+
+namespace slv {
+
+// `flops`: of the whole; waking a thread costs about 15 microseconds, so small work stays on one.
+template <class F>
+void parallel_units(int64_t units, double flops, F&& body) {
+  constexpr double kWorthAThread = 4e5;
+  const int64_t threads = std::min<int64_t>({int64_t(torch::stable::get_num_threads()), units, int64_t(flops / kWorthAThread)});
+  if (threads <= 1) {
+    for (int64_t u = 0; u < units; u++) body(u);
+    return;
+  }
+  std::atomic<int64_t> next{0};
+  torch::stable::parallel_for(0, threads, 1, [&](int64_t, int64_t) {
+    for (int64_t u; (u = next.fetch_add(1)) < units;) body(u);
+  });
+}
+
+}  // namespace slv
