@@ -1,0 +1,5 @@
+"""One typed function per operator: shape, dtype and device checks, derivatives, and the choice of kernel."""
+
+from structlv.ops import chain
+
+__all__ = ["chain"]

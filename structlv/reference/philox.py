@@ -1,0 +1,51 @@
+"""Philox4x32-10 in int64 arithmetic: random numbers as a function of (seed, item, sample, position) alone.
+
+Source: Salmon, Moraes, Dror, Shaw (2011), Parallel random numbers: as easy as 1, 2, 3, sections 3.3 and 5.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from structlv.reference.semiring import wide_dtype
+
+_MASK = 0xFFFFFFFF
+_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+_WEYL = (0x9E3779B9, 0xBB67AE85)
+_ROUNDS = 10
+
+
+def _multiply(constant: int, x: Tensor) -> tuple[Tensor, Tensor]:
+    """High and low 32-bit words of a 32 x 32 bit product; int64 overflow wraps, so all 64 bits are right."""
+    product = x * constant
+    return (product >> 32) & _MASK, product & _MASK
+
+
+def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> Tensor:
+    """The four 32-bit output words (in int64), in a new last dimension, of broadcasting counter words."""
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(_ROUNDS):
+        high0, low0 = _multiply(_MULTIPLIERS[0], c0)
+        high1, low1 = _multiply(_MULTIPLIERS[1], c2)
+        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
+        k0, k1 = (k0 + _WEYL[0]) & _MASK, (k1 + _WEYL[1]) & _MASK
+    return torch.stack(torch.broadcast_tensors(c0, c1, c2, c3), -1)
+
+
+def uniform(
+    seed: int, samples: int, items: int, positions: int, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """Uniforms in [0, 1) of shape ``(samples, items, positions)``, in the widest float of the device.
+
+    The counter is ``(position >> 2, item, sample, 0)``, the key the two halves of ``seed`` in [0, 2^63), and
+    a position takes word ``position & 3``: 32 bits of it where the potentials are float64, else its upper 24.
+    """
+    position = torch.arange((positions + 3) // 4, device=device)
+    item = torch.arange(items, device=device)[:, None]
+    sample = torch.arange(samples, device=device)[:, None, None]
+    counter = (position, item, sample, torch.zeros_like(position))
+    words = philox(counter, (seed & _MASK, seed >> 32)).flatten(-2)[..., :positions]
+    wide = wide_dtype(device)
+    return words.to(wide) * 2.0**-32 if dtype == torch.float64 else (words >> 8).to(wide) * 2.0**-24
