@@ -1,0 +1,108 @@
+"""The commands and their options."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from structlv._extras import MissingExtra
+
+app = typer.Typer(
+    help="Structured latent-variable models for PyTorch.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Format(str, Enum):
+    text = "text"
+    conllu = "conllu"
+
+
+@app.callback()
+def structlv() -> None:
+    """Structured latent-variable models for PyTorch."""
+
+
+@app.command()
+def info() -> None:
+    """Print versions, the instruction set of the kernels, threads, and what CUDA there is."""
+    from structlv.cli.info import facts, show
+
+    show(facts(), Console())
+
+
+@app.command()
+def demo(
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Train on this file instead: plain text, one sentence a line, or CoNLL-U."),
+    ] = None,
+    format: Annotated[
+        Format | None,
+        typer.Option(help="Format of --data; by default the suffix decides (.conllu, .conll, else text)."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the checkpoint, the model and the picture.")] = Path(
+        "structlv-demo"
+    ),
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A small model on part of the text, in seconds.")
+    ] = False,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, help="Seed of initial weights and data order.")
+    ] = 0,
+    states: Annotated[int | None, typer.Option(min=1, help="Number of hidden states.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the text.")] = None,
+    lr: Annotated[float | None, typer.Option(min=0.0, help="Highest learning rate.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Sentences in a batch.")] = None,
+    min_count: Annotated[int | None, typer.Option(min=1, help="Rarer words are <unk>.")] = None,
+) -> None:
+    """Train a neural HMM on real text, compare it with n-gram models, and look at what it learned.
+
+    Interrupt it when you like: the same command continues from the last checkpoint to the same result.
+    """
+    console = Console()
+    with _tidy_errors(console, out):
+        from structlv.cli.demo import Settings, run
+
+        chosen = {
+            "states": states,
+            "epochs": epochs,
+            "lr": lr,
+            "batch_size": batch_size,
+            "min_count": min_count,
+        }
+        base = Settings.quick() if quick else Settings()
+        settings = base.replaced(
+            seed=seed, **{name: value for name, value in chosen.items() if value is not None}
+        )
+        run(settings, out, console, data=data, format=format.value if format else None)
+
+
+@contextmanager
+def _tidy_errors(console: Console, out: Path) -> Iterator[None]:
+    """What a user can mend is one sentence and status 1, Ctrl-C status 130; the rest is a bug: a traceback."""
+    errors = Console(stderr=True)
+    try:
+        yield
+    except KeyboardInterrupt:
+        kept = (out / "last.ckpt").exists()
+        where = (
+            f"The checkpoint is in {out}: the same command goes on from it."
+            if kept
+            else "Nothing was saved yet."
+        )
+        errors.print(f"\nInterrupted. {where}", style="yellow", highlight=False)
+        raise typer.Exit(130) from None
+    except (OSError, ValueError, MissingExtra) as error:
+        errors.print("error:", style="bold red", end=" ")
+        errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from None

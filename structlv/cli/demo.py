@@ -1,0 +1,215 @@
+"""`structlv demo`: train a neural HMM on real text, compare it with n-grams, look at what it learned."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from structlv._extras import require
+from structlv.cli import show
+from structlv.data import Batches, Sentence, Vocabulary, demo_corpus, read_sentences
+from structlv.data.corpora import DEMO_SOURCE
+from structlv.models import NeuralHMM, WittenBell
+
+HELD_OUT_EVERY = 20  # every 20th sentence is held out, so both parts come from all over the text
+RUN, LAST = "run.json", "last.ckpt"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What determines a run, beside the text."""
+
+    states: int = 128
+    dim: int = 128
+    layers: int = 1
+    epochs: int = 6
+    batch_size: int = 128
+    lr: float = 0.01
+    min_count: int = 3
+    max_sentences: int | None = None
+    seed: int = 0
+
+    @classmethod
+    def quick(cls) -> Settings:
+        """A small model on the first sentences: about 20 seconds on two cores."""
+        return cls(states=48, dim=64, epochs=3, batch_size=64, max_sentences=8000)
+
+    def replaced(self, **changes: Any) -> Settings:
+        """The same with some values changed."""
+        return replace(self, **changes)
+
+
+class Corpus(NamedTuple):
+    """Sentences and their word indices, the held-out ones apart."""
+
+    vocabulary: Vocabulary
+    train: list[Tensor]
+    held_out: list[Tensor]
+    held_out_sentences: list[Sentence]
+
+
+def run(
+    settings: Settings, out: Path, console: Console, *, data: Path | None = None, format: str | None = None
+) -> None:
+    """Train, report, and save everything into `out`; go on from a checkpoint there."""
+    for module, extra in (("pytorch_lightning", "train"), ("safetensors", "train"), ("matplotlib", "plot")):
+        require(module, extra)
+    sentences = demo_corpus() if data is None else read_sentences(data, format=format)
+    corpus = prepare(sentences, settings)
+    show.corpus(console, str(data) if data else DEMO_SOURCE, corpus, settings.min_count)
+    resuming = _open_run(out, settings, corpus)
+    console.print(
+        f"Going on from the checkpoint in {out}." if resuming else "Training a neural HMM ...", style="bold"
+    )
+    model = build(settings, corpus)
+    speed = train(model, corpus, settings, out)
+    report(model, corpus, settings, out, console, speed)
+    (out / LAST).unlink(missing_ok=True)  # the run is complete: the next one starts afresh
+
+
+def prepare(sentences: Sequence[Sentence], settings: Settings) -> Corpus:
+    """Split off the held-out sentences, build the vocabulary on the others, encode both."""
+    sentences = sentences[: settings.max_sentences]
+    held_out = list(sentences[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY])
+    training = [s for i, s in enumerate(sentences) if i % HELD_OUT_EVERY != HELD_OUT_EVERY - 1]
+    if not held_out:
+        raise ValueError(f"the text has {len(sentences)} sentences, expected at least {HELD_OUT_EVERY}")
+    vocabulary = Vocabulary.build((s.words for s in training), min_count=settings.min_count)
+    encode = vocabulary.encode
+    return Corpus(
+        vocabulary, [encode(s.words) for s in training], [encode(s.words) for s in held_out], held_out
+    )
+
+
+def build(settings: Settings, corpus: Corpus) -> NeuralHMM:
+    """The model, its word biases at the unigram."""
+    torch.manual_seed(settings.seed)
+    model = NeuralHMM(settings.states, len(corpus.vocabulary), dim=settings.dim, layers=settings.layers)
+    model.start_from_counts(torch.bincount(torch.cat(corpus.train), minlength=len(corpus.vocabulary)))
+    model.vocabulary = corpus.vocabulary
+    return model
+
+
+def train(model: NeuralHMM, corpus: Corpus, settings: Settings, out: Path) -> float | None:
+    """Maximise the log marginal likelihood; returns training tokens per second (None: no step left)."""
+    from structlv.cli.throughput import Throughput
+    from structlv.learning import MarginalLikelihood, fit
+
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", category=UserWarning, module="pytorch_lightning")
+    objective = MarginalLikelihood(model, lr=settings.lr, seed=settings.seed)
+    batches = Batches(corpus.train, settings.batch_size, seed=settings.seed)
+    held_out = Batches(corpus.held_out, settings.batch_size, shuffle=False)
+    throughput = Throughput()
+    fit(
+        objective,
+        batches,
+        held_out,
+        folder=out,
+        epochs=settings.epochs,
+        checkpoint_every=50,
+        callbacks=[throughput],
+        gradient_clip_val=5.0,
+    )
+    model.eval()
+    return throughput.tokens_per_second
+
+
+def report(
+    model: NeuralHMM, corpus: Corpus, settings: Settings, out: Path, console: Console, speed: float | None
+) -> None:
+    """Perplexities, states, a tagged sentence, the picture; saves the model."""
+    perplexity, usage = evaluate(model, corpus, settings.batch_size)
+    train_lists, held_out_lists = ([s.tolist() for s in part] for part in (corpus.train, corpus.held_out))
+    baselines = {
+        name: WittenBell(order, len(corpus.vocabulary)).fit(train_lists).perplexity(held_out_lists)
+        for order, name in ((1, "unigram"), (2, "bigram, Witten-Bell interpolated"))
+    }
+    labels = show.state_labels(model, corpus.vocabulary)
+    show.states(console, labels, usage)
+    show.tagged_sentence(console, model, corpus, labels)
+    show.perplexities(console, perplexity, baselines, settings.states, model.scores_end)
+    model.save(out / "model")
+    picture = save_picture(model, labels, usage, out)
+    _save_json(
+        out / "result.json",
+        {"perplexity": {"neural HMM": perplexity, **baselines}, "tokens_per_second": speed},
+    )
+    show.summary(console, speed, out, picture)
+
+
+@torch.no_grad()
+def evaluate(model: NeuralHMM, corpus: Corpus, batch_size: int) -> tuple[float, Tensor]:
+    """Held-out perplexity per word and end of sentence, and tokens that each state explains there (K,)."""
+    total, symbols = 0.0, 0
+    usage = torch.zeros(model.num_states)
+    for batch in Batches(corpus.held_out, batch_size, shuffle=False):
+        posterior = model.distribution()
+        total += float(posterior.log_prob(batch.tokens, lengths=batch.lengths).double().sum())
+        marginals = posterior.posterior(batch.tokens, lengths=batch.lengths).marginals().unary
+        usage += marginals.flatten(0, 1).sum(0)
+        symbols += int(batch.lengths.sum()) + len(batch.lengths)
+    return math.exp(-total / symbols), usage
+
+
+@torch.no_grad()
+def save_picture(model: NeuralHMM, labels: list[list[str]], usage: Tensor, out: Path, most: int = 32) -> Path:
+    """Heat map of the transitions among the `most` used states, most used first."""
+    from structlv.viz import plot_transition
+
+    chosen = usage.argsort(descending=True)[:most]
+    scores, stop = model.transition_logits()
+    whole = scores if stop is None else torch.cat([scores, stop[:, None]], -1)
+    probabilities = whole.softmax(-1)[chosen][:, chosen]
+    names = [" ".join(labels[i][:3]) for i in chosen.tolist()]
+    title = f"Transitions among the {len(names)} most used of {model.num_states} states (three typical words
+    each)" axes = plot_transition(probabilities, names, title=title)
+    path = out / "transitions.png"
+    axes.figure.savefig(path)
+    return path
+
+
+def _open_run(out: Path, settings: Settings, corpus: Corpus) -> bool:
+    """Make the folder; True if an interrupted run of the same settings and text is to be continued.
+
+    Raises ValueError if there is one with others: going on would mix two runs.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    found = {**asdict(settings), "text": Batches(corpus.train, settings.batch_size).fingerprint()}
+    if (out / LAST).exists():
+        stored = _stored_settings(out / RUN)
+        different = [f"{k}: {stored.get(k)} -> {v}" for k, v in found.items() if stored.get(k) != v]
+        if different:
+            changed = ", ".join(different)
+            raise ValueError(
+                f"{out} holds an interrupted run with other settings ({changed}); "
+                f"repeat its command to finish it, or name another --out, or remove {out / LAST}"
+            )
+        return True
+    _save_json(out / RUN, found)
+    return False
+
+
+def _stored_settings(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{path}: missing or damaged; remove the checkpoint beside it to start afresh"
+        ) from error
+
+
+def _save_json(path: Path, value: dict[str, Any]) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(value, indent=2))
+    temporary.replace(path)

@@ -1,0 +1,128 @@
+"""What the demo prints: tables and a coloured sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from torch import Tensor
+
+from structlv.data import Sentence, Vocabulary
+from structlv.models import NeuralHMM
+
+if TYPE_CHECKING:
+    from structlv.cli.demo import Corpus
+
+COLOURS = (
+    "cyan",
+    "magenta",
+    "green",
+    "yellow",
+    "blue",
+    "red",
+    "bright_cyan",
+    "bright_magenta",
+    "bright_green",
+)
+SENTENCE_WORDS = range(8, 19)  # the lengths of a sentence that fits on a screen
+
+
+def corpus(console: Console, source: str, text: Corpus, min_count: int) -> None:
+    """Where the text is from and how large it is."""
+    tokens = sum(map(len, text.train))
+    console.print(f"[bold]Text[/bold]  {source}", highlight=False)
+    console.print(
+        f"      {len(text.train):,} sentences ({tokens:,} tokens) to train on, {len(text.held_out):,} held
+        out; " f"{len(text.vocabulary):,} words (lower case; seen fewer than {min_count} times: <unk>)",
+        highlight=False,
+    )
+
+
+def state_labels(model: NeuralHMM, vocabulary: Vocabulary, count: int = 8) -> list[list[str]]:
+    """The most typical words of each state, most typical first."""
+    return [vocabulary.decode(row) for row in model.typical_words(count)]
+
+
+def states(console: Console, labels: list[list[str]], usage: Tensor, columns: int = 2) -> None:
+    """Every state with its most typical words, most used first, in two columns."""
+    order = usage.argsort(descending=True).tolist()
+    share = (usage / usage.sum()).tolist()
+    table = Table(
+        title="The states and their most typical words", title_justify="left", box=None, pad_edge=False
+    )
+    for _ in range(columns):
+        table.add_column("state", justify="right", style="bold")
+        table.add_column("use", justify="right")
+        table.add_column("words", overflow="ellipsis", no_wrap=True, ratio=1)
+    rows = -(-len(order) // columns)
+    for row in range(rows):
+        cells: list[Text | str] = []
+        for state in order[row::rows]:
+            cells += [str(state), f"{share[state]:.1%}", Text(" ".join(labels[state]), style=_colour(state))]
+        table.add_row(*cells)
+    console.print()
+    console.print(table)
+
+
+def tagged_sentence(console: Console, model: NeuralHMM, text: Corpus, labels: list[list[str]]) -> None:
+    """A held-out sentence: each word's state, the state's posterior probability, the gold tag if any."""
+    sentence, indices = _pick(text)
+    path = model.tag(indices[None])[0].tolist()
+    with torch.no_grad():
+        marginals = model.posterior(indices[None]).marginals().unary[0]
+    table = Table(
+        title="A held-out sentence, tagged (Viterbi)", title_justify="left", box=None, pad_edge=False
+    )
+    for name in (
+        "word",
+        "state",
+        "posterior",
+        "state's typical words",
+        *(("gold tag",) if sentence.tags else ()),
+    ):
+        table.add_column(name, justify="right" if name in ("state", "posterior") else "left")
+    for i, (word, state) in enumerate(zip(sentence.words, path, strict=True)):
+        known = word if word in text.vocabulary else f"{word} (<unk>)"
+        row = [Text(known, style=f"bold {_colour(state)}"), str(state), f"{marginals[i, state]:.2f}"]
+        row += [Text(" ".join(labels[state][:5]), style=_colour(state)), *sentence.tags[i : i + 1]]
+        table.add_row(*row)
+    console.print()
+    console.print(table)
+
+
+def perplexities(console: Console, hmm: float, baselines: dict[str, float], states: int, end: bool) -> None:
+    """The model beside the baselines, lowest last."""
+    scored = "each word and the end of the sentence" if end else "each word, given the length"
+    title = f"Held-out perplexity ({scored} scored; same tokens and <unk> for all)"
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    table.add_column("model")
+    table.add_column("perplexity", justify="right")
+    rows = {**baselines, f"neural HMM, {states} states": hmm}
+    for name, value in sorted(rows.items(), key=lambda row: -row[1]):
+        table.add_row(name, f"{value:,.1f}", style="bold" if name.startswith("neural") else None)
+    console.print()
+    console.print(table)
+
+
+def summary(console: Console, speed: float | None, out: Path, picture: Path) -> None:
+    """Speed and files."""
+    console.print()
+    if speed is not None:
+        console.print(f"Training speed: {speed:,.0f} tokens per second", highlight=False)
+    console.print(f"Model in {out / 'model'}, picture in {picture}", highlight=False)
+
+
+def _pick(text: Corpus) -> tuple[Sentence, Tensor]:
+    """The first held-out sentence of a readable length with no unknown word, else the first of all."""
+    for sentence, indices in zip(text.held_out_sentences, text.held_out, strict=True):
+        if len(indices) in SENTENCE_WORDS and bool((indices > 0).all()):
+            return sentence, indices
+    return text.held_out_sentences[0], text.held_out[0]
+
+
+def _colour(state: int) -> str:
+    return COLOURS[state % len(COLOURS)]

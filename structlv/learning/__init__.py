@@ -1,0 +1,13 @@
+"""Objectives, one Lightning module each, and training that can be interrupted and resumed exactly.
+
+Needs pytorch-lightning: pip install 'structlv[train]'.
+"""
+
+from structlv._extras import require
+
+require("pytorch_lightning", "train")
+
+from structlv.learning.marginal_likelihood import MarginalLikelihood  # noqa: E402
+from structlv.learning.training import ExactResume, fit  # noqa: E402
+
+__all__ = ["ExactResume", "MarginalLikelihood", "fit"]

@@ -1,0 +1,173 @@
+"""Training that can be interrupted anywhere and resumed to the same result, for every objective.
+
+What makes it exact: (1) the data order is a function of (seed, epoch) (`structlv.data.Batches`), and the
+place in it is Lightning's own batch counter, asked for when the first batch of an epoch is drawn, never a
+second counter that could disagree; (2) random numbers are reseeded before each step from (seed, step); (3) a
+checkpoint remembers the number of processes, the seed and a fingerprint of the data, and refuses others; (4)
+checkpoints are flushed to disk and renamed into place; (5) hyper-parameters are plain, so a checkpoint loads
+with `weights_only=True`.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.plugins import TorchCheckpointIO
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint, RichProgressBar
+
+KEY = "structlv"
+LAST = "last.ckpt"
+
+
+class ExactResume(pl.LightningModule):
+    """Base of the objectives: a Lightning module that resumes to the result of an uninterrupted run.
+
+    Works with any Trainer (give it `use_distributed_sampler=False`); `fit` below sets one up. The training
+    data must be a `structlv.data.Batches`, or any iterable with its `follow`, `state_dict` and
+    `load_state_dict`. Seeds torch's, numpy's and Python's generators of the process at every step.
+    """
+
+    def __init__(self, *, seed: int = 0) -> None:
+        super().__init__()
+        self.seed = seed
+
+    def on_train_start(self) -> None:
+        """Hand the loader Lightning's counters: they are right after every kind of restart."""
+        loader = self.trainer.train_dataloader
+        if not hasattr(loader, "follow"):
+            raise TypeError(f"training data must be a structlv.data.Batches, found {type(loader).__name__}")
+        batches = self.trainer.fit_loop.epoch_loop.batch_progress
+        loader.follow(lambda: (self.trainer.current_epoch, batches.current.ready))
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        self._reseed()
+
+    def on_validation_start(self) -> None:
+        self._reseed()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[KEY] = {"seed": self.seed, "world_size": self.trainer.world_size}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Raises ValueError where the checkpoint was written under another seed or number of processes."""
+        stored = checkpoint.get(KEY)
+        if stored is None:
+            raise ValueError("this checkpoint was not written by a structlv objective")
+        if self._trainer is None:
+            return  # only the weights are read, outside of training
+        found = {"seed": self.seed, "world_size": self.trainer.world_size}
+        if stored != found:
+            raise ValueError(
+                f"training cannot be resumed exactly: the checkpoint has {stored}, this run {found}"
+            )
+
+    def _reseed(self) -> None:
+        entropy = (self.seed, self.trainer.global_step, self.trainer.global_rank)
+        word = int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])
+        torch.manual_seed(word & (2**63 - 1))
+        np.random.seed(word & 0xFFFFFFFF)  # noqa: NPY002  # the global generator is what others' code draws from
+        random.seed(word)
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes beside the place, flushes to disk, renames: a kill or a power cut leaves the old checkpoint."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None
+    ) -> None:
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}")
+        try:
+            with open(temporary, "wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def fit(
+    objective: ExactResume,
+    train: Any,
+    validation: Any = None,
+    *,
+    folder: str | Path,
+    epochs: int,
+    checkpoint_every: int = 100,
+    progress: bool = True,
+    callbacks: Sequence[Callback] = (),
+    **trainer: Any,
+) -> pl.Trainer:
+    """Train `objective` for `epochs` in all, resuming from `folder`/last.ckpt where there is one.
+
+    A checkpoint is written every `checkpoint_every` steps and at the end of each epoch. Further keywords go
+    to pl.Trainer (devices, precision, gradient_clip_val, ...). Returns the trainer. Raises ValueError where
+    the checkpoint is damaged or belongs to another run, KeyboardInterrupt on Ctrl-C (the last checkpoint
+    stays).
+    """
+    last = Path(folder) / LAST
+    options: dict[str, Any] = {
+        "max_epochs": epochs,
+        "accelerator": "cpu",
+        "devices": 1,
+        "logger": False,
+        "enable_model_summary": False,
+        "enable_progress_bar": progress,
+        "num_sanity_val_steps": 0,
+        "use_distributed_sampler": False,
+        "plugins": [AtomicCheckpointIO()],
+        "callbacks": [*_checkpoints(Path(folder), checkpoint_every), *callbacks],
+    }
+    if progress and not any(isinstance(c, pl.callbacks.ProgressBar) for c in callbacks):
+        options["callbacks"].append(RichProgressBar(leave=False))
+    run = pl.Trainer(**{**options, **trainer})
+    resume = str(last) if last.exists() else None
+    if resume:
+        _check_readable(last)
+    with _keyboard_interrupt_raises(run):
+        run.fit(objective, train, validation, ckpt_path=resume, weights_only=True)
+    return run
+
+
+@contextmanager
+def _keyboard_interrupt_raises(run: pl.Trainer) -> Iterator[None]:
+    """Lightning answers Ctrl-C by ignoring SIGINT for good and leaving by SystemExit: undo both."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit:
+        if run.interrupted:
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        if threading.current_thread() is threading.main_thread() and handler is not None:
+            signal.signal(signal.SIGINT, handler)
+
+
+def _checkpoints(folder: Path, every: int) -> list[ModelCheckpoint]:
+    place = {"dirpath": folder, "filename": Path(LAST).stem, "enable_version_counter": False}
+    return [
+        ModelCheckpoint(**place, every_n_train_steps=every),
+        ModelCheckpoint(**place, every_n_epochs=1, save_on_train_epoch_end=True),
+    ]
+
+
+def _check_readable(path: Path) -> None:
+    try:
+        torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises many kinds for a damaged file
+        raise ValueError(
+            f"{path}: damaged, or not a checkpoint of structlv; remove it to start afresh"
+        ) from error
