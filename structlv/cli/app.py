@@ -89,7 +89,7 @@ def demo(
 
 @contextmanager
 def _tidy_errors(console: Console, out: Path) -> Iterator[None]:
-    """What a user can mend is one sentence and status 1, Ctrl-C status 130; the rest is a bug: a traceback."""
+    """What a user can mend is one sentence and status 1, Ctrl-C status 130; a traceback is a bug."""
     errors = Console(stderr=True)
     try:
         yield

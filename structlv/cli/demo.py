@@ -172,8 +172,8 @@ def save_picture(model: NeuralHMM, labels: list[list[str]], usage: Tensor, out: 
     whole = scores if stop is None else torch.cat([scores, stop[:, None]], -1)
     probabilities = whole.softmax(-1)[chosen][:, chosen]
     names = [" ".join(labels[i][:3]) for i in chosen.tolist()]
-    title = f"Transitions among the {len(names)} most used of {model.num_states} states (three typical words
-    each)" axes = plot_transition(probabilities, names, title=title)
+    title = f"Transitions among the {len(names)} most used of {model.num_states} states"
+    axes = plot_transition(probabilities, names, title=title)
     path = out / "transitions.png"
     axes.figure.savefig(path)
     return path

@@ -34,12 +34,10 @@ SENTENCE_WORDS = range(8, 19)  # the lengths of a sentence that fits on a screen
 def corpus(console: Console, source: str, text: Corpus, min_count: int) -> None:
     """Where the text is from and how large it is."""
     tokens = sum(map(len, text.train))
+    sizes = f"{len(text.train):,} sentences ({tokens:,} tokens) to train on, {len(text.held_out):,} held out"
+    words = f"{len(text.vocabulary):,} words (lower case; seen fewer than {min_count} times: <unk>)"
     console.print(f"[bold]Text[/bold]  {source}", highlight=False)
-    console.print(
-        f"      {len(text.train):,} sentences ({tokens:,} tokens) to train on, {len(text.held_out):,} held
-        out; " f"{len(text.vocabulary):,} words (lower case; seen fewer than {min_count} times: <unk>)",
-        highlight=False,
-    )
+    console.print(f"      {sizes}; {words}", highlight=False)
 
 
 def state_labels(model: NeuralHMM, vocabulary: Vocabulary, count: int = 8) -> list[list[str]]:

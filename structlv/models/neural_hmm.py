@@ -91,7 +91,7 @@ class NeuralHMM(Model):
         return self.emit(self.states) @ self.words.T + self.word_bias
 
     def distribution(self) -> HMM:
-        """The HMM itself, batch_shape (): build it once for a batch, ask it for everything about the batch."""
+        """The HMM itself, batch_shape (): build it once for a batch and ask it everything."""
         transition, final = self.transition_logits()
         return HMM(self.initial_logits(), transition, self.emission_logits(), final_logits=final)
 
