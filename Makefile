@@ -31,12 +31,12 @@ help:
 $(STAMP)/torch:
 	$(call say,Creating $(VENV) and installing $(TORCH) and the build tools)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q $(TORCH) $(BUILD_TOOLS)
+	$(BIN)/python -m pip install -qq $(TORCH) $(BUILD_TOOLS)
 	@mkdir -p $(STAMP) && touch $@
 
 $(STAMP)/%: $(STAMP)/torch pyproject.toml $(NATIVE)
 	$(call say,Compiling the kernels and installing structlv[$*] into $(VENV))
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pip install -q --no-build-isolation -C build-dir=$(BUILD) -e '.[$*]'
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pip install -qq --no-build-isolation -C build-dir=$(BUILD) -e '.[$*]'
 	@touch $@
 
 build: $(STAMP)/test  ## compile after a change of the C++ sources; everything tests need is installed
@@ -65,8 +65,8 @@ wheel: $(STAMP)/dev  ## build, repair and check a wheel, and try it in a clean e
 	$(BIN)/python scripts/check_symbols.py wheelhouse/*.whl
 	$(call say,Trying the wheel in a clean environment)
 	$(PYTHON) -m venv --clear $(CLEAN)
-	$(CLEAN)/bin/python -m pip install -q $(TORCH)
-	$(CLEAN)/bin/python -m pip install -q wheelhouse/*.whl
+	$(CLEAN)/bin/python -m pip install -qq $(TORCH)
+	$(CLEAN)/bin/python -m pip install -qq wheelhouse/*.whl
 	cd $(CLEAN) && bin/python -I $(CURDIR)/scripts/smoke_test.py
 
 symbols: $(STAMP)/dev  ## check what the compiled files need from others
@@ -86,7 +86,7 @@ format: $(STAMP)/dev  ## put every file into the project's format
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $$(find csrc tests/native -name '*.h' -o -name '*.cpp')
 
-sanitize: $(STAMP)/torch  ## the kernels' own driver under AddressSanitizer and UndefinedBehaviorSanitizer
+sanitize: $(STAMP)/torch tests/native/chain_driver.cpp  ## the kernels' own driver under AddressSanitizer and UndefinedBehaviorSanitizer
 	$(call say,Running the kernels under ASan and UBSan: $(ISAS))
 	$(BIN)/cmake -S . -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DSTRUCTLV_SANITIZE=ON
 	$(BIN)/cmake --build build/sanitize
