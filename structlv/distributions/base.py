@@ -1,0 +1,276 @@
+"""The algebra that every structured distribution shares, written once.
+
+A structured distribution gives every structure z of a finite set the probability exp(score(z)) / Z, where
+score(z) is the sum of the scores of the parts that z is made of. All it must supply are the recursions
+(log-partition, marginals, best structures, samples) and the translation between structures and parts;
+entropy, divergences, expectations, conditioning on a temperature and counting are algebra of those.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch import Generator, Size, Tensor
+
+from structlv.distributions.algebra import finite, guarded, inner, tempered
+from structlv.distributions.parameters import ParameterizedDistribution
+from structlv.distributions.seeding import draw_seed
+from structlv.distributions.validation import broadcast_batch, is_eager, require_floating, require_integer
+
+Self = TypeVar("Self", bound="StructuredDistribution")
+
+
+class StructuredDistribution(ParameterizedDistribution):
+    """p(z) = exp(score(z)) / Z over structures z that are sets of scored parts. Abstract.
+
+    Scores and log-probabilities are in nats. A score of -inf forbids a part: it has probability 0, and its
+    gradient is 0. Where no structure is possible, log Z, scores and log-probabilities are -inf, events are
+    all -1, and entropy, marginals and gradients are 0.
+
+    log_prob, entropy, cross-entropy, KL and expectations are differences of large numbers: they are formed
+    in float64 and rounded once, to the dtype of the potentials (float32 where those are half precision).
+
+    A subclass supplies the hooks below: ``_log_partition``, ``marginals``, ``max_marginals``, ``argmax``,
+    ``_best``, ``_sample``, ``_score``, ``_part_scores``, ``to_parts``, ``from_parts``, ``condition``, and
+    where two of its distributions can differ in layout, ``_aligned``. Its potentials are the floating-point
+    parameters.
+    """
+
+    # ---- hooks -----------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _log_partition(self, *, as_double: bool) -> Tensor:
+        """log Z (*b); in float64 if ``as_double``, whatever the dtype of the potentials."""
+
+    @abstractmethod
+    def marginals(self) -> Any:
+        """Named tuple of part-shaped tensors: the expected number of times that z uses each part."""
+
+    @abstractmethod
+    def max_marginals(self) -> Any:
+        """Named tuple of part-shaped tensors: the best score of a structure that uses the part; -inf if
+        none.
+        """
+
+    @abstractmethod
+    def argmax(self) -> Tensor:
+        """The structure of highest score, (*b, *event) int64; ties go to the lowest index."""
+
+    @abstractmethod
+    def _best(self, k: int) -> Tensor:
+        """The k best structures, (k, *b, *event) int64, all -1 where there are fewer."""
+
+    @abstractmethod
+    def _sample(self, num_samples: int, seed: int) -> Tensor:
+        """Exact samples, (num_samples, *b, *event) int64."""
+
+    @abstractmethod
+    def _score(self, event: Tensor) -> Tensor:
+        """Float64 scores (*s, *b) of events (*s, *b, *event)."""
+
+    @abstractmethod
+    def _part_scores(self) -> Any:
+        """The potentials in the shapes of ``marginals()`` (or broadcastable): score(z) = <to_parts(z),
+        this>.
+        """
+
+    @abstractmethod
+    def to_parts(self, event: Tensor) -> Any:
+        """How often each part occurs in ``event``, as a named tuple in the shapes of ``marginals()``."""
+
+    @abstractmethod
+    def from_parts(self, parts: Any) -> Tensor:
+        """The event that ``parts`` describes: the inverse of ``to_parts``."""
+
+    @abstractmethod
+    def condition(self: Self, **evidence: Any) -> Self:
+        """The same kind of distribution with what contradicts the evidence at -inf, so that the new log Z
+        minus the old is the log-probability of the evidence."""
+
+    def _aligned(self: Self, other: Self) -> tuple[Self, Self]:
+        """Both distributions with part scores of one layout."""
+        return self, other
+
+    @property
+    @abstractmethod
+    def _dtype(self) -> torch.dtype:
+        """Dtype of the potentials."""
+
+    # ---- queries ---------------------------------------------------------------------------------------
+
+    def log_partition(self) -> Tensor:
+        """log Z = log sum_z exp(score(z)), shape (*b); differentiable twice."""
+        return self._log_partition(as_double=False)
+
+    def max(self) -> Tensor:
+        """The score of the best structure, (*b); its gradient is that structure's parts."""
+        return self._rounded(self._score(self.argmax()))
+
+    def topk(self, k: int) -> tuple[Tensor, Tensor]:
+        """The k best structures: scores (k, *b), descending, and events (k, *b, *event).
+
+        Where there are fewer than k structures the rest have score -inf and events of -1. The scores are
+        differentiable once.
+
+        Raises:
+            ValueError: k < 1.
+        """
+        if not isinstance(k, int) or k < 1:
+            raise ValueError(f"k must be a positive integer, found {k!r}")
+        events = self._best(k)
+        # An event without content is the empty structure at rank 0, and no structure at every other rank.
+        absent = (events == -1).flatten(1 + len(self._batch_shape)).all(-1)
+        absent[0] = False
+        return self._rounded(self._score(events)).masked_fill(absent, -torch.inf), events
+
+    def sample(self, sample_shape: Size | tuple[int, ...] = (), generator: Generator | None = None) -> Tensor:
+        """Exact samples, (*sample_shape, *b, *event) int64.
+
+        One 64-bit seed is drawn from ``generator``, or else from torch's default CPU generator, whatever
+        the device; a draw is a function of that seed, the item's place in the flattened batch, the sample's
+        number and the position. ``generator`` is not supported under ``torch.compile``.
+        """
+        shape = torch.Size((sample_shape,) if isinstance(sample_shape, int) else sample_shape)
+        events = self._sample(shape.numel(), draw_seed(generator))
+        return events.reshape(shape + events.shape[1:])
+
+    def score(self, event: Tensor) -> Tensor:
+        """The sum of the scores of an event's parts, (*s, *b) for events (*s, *b, *event)."""
+        return self._rounded(self._score(self._checked_event(event)))
+
+    def log_prob(self, event: Tensor) -> Tensor:
+        """log p(event) = score(event) - log Z, (*s, *b) for events (*s, *b, *event); differentiable
+        twice.
+        """
+        score = self._score(self._checked_event(event))
+        log_z = self._log_partition(as_double=True)
+        impossible = log_z == -torch.inf
+        score = score.masked_fill(impossible, -torch.inf)
+        return self._rounded(score - log_z.masked_fill(impossible, 0.0))
+
+    def entropy(self) -> Tensor:
+        """H(p) = -E_p[log p] = log Z - <marginals, part scores>, (*b); differentiable once."""
+        p = self._double()
+        log_z = p._log_partition(as_double=True)
+        gap = log_z - inner(p.marginals(), p._part_scores(), len(self._batch_shape))
+        return self._rounded(gap.masked_fill(log_z == -torch.inf, 0.0))
+
+    def cross_entropy(self, q: StructuredDistribution) -> Tensor:
+        """H(p, q) = -E_p[log q], (*b); +inf, with zero gradient, where q forbids what p allows.
+
+        Raises:
+            TypeError: q is not of the same kind.
+            ValueError: the two are not over the same structures.
+        """
+        p, q = self._pair(q)
+        mean_score = inner(p.marginals(), q._part_scores(), len(p._batch_shape))
+        return self._rounded(guarded(p, q, finite(q._log_partition(as_double=True)) - mean_score))
+
+    def kl(self, q: StructuredDistribution) -> Tensor:
+        """KL(p || q) = E_p[log p - log q], (*b); +inf, with zero gradient, where q forbids what p allows.
+
+        Exactly 0 for q = p. Differentiable once.
+
+        Raises:
+            TypeError: q is not of the same kind.
+            ValueError: the two are not over the same structures.
+        """
+        p, q = self._pair(q)
+        batch = len(p._batch_shape)
+        marginals = p.marginals()
+        gap = inner(marginals, p._part_scores(), batch) - inner(marginals, q._part_scores(), batch)
+        log_ratio = finite(q._log_partition(as_double=True)) - finite(p._log_partition(as_double=True))
+        return self._rounded(guarded(p, q, gap + log_ratio))
+
+    def expectation(self, parts: Any) -> Tensor:
+        """E_p[sum of ``parts`` over the parts of z] = <marginals, parts>, (*b): a risk, a reward, a
+        feature's mean.
+
+        Args:
+            parts: one tensor for each field of ``marginals()``, of its shape or broadcastable to it; None
+                counts as 0.
+        """
+        marginals = self._double().marginals()
+        if len(parts) != len(marginals):
+            raise ValueError(
+                f"parts must hold {len(marginals)} tensors, {marginals._fields}, found {len(parts)}"
+            )
+        for name, value in zip(marginals._fields, parts, strict=True):
+            if value is not None:
+                require_floating(f"parts.{name}", value)
+        values = [None if value is None else value.double() for value in parts]
+        return self._rounded(inner(marginals, values, len(self._batch_shape)))
+
+    def log_count(self) -> Tensor:
+        """The log of the number of structures of non-zero weight, (*b) float64."""
+        zeroed = self._rescored(lambda v: torch.where(v == -torch.inf, v, 0.0).double().detach())
+        return zeroed._log_partition(as_double=True)
+
+    def with_temperature(self: Self, temperature: float | Tensor) -> Self:
+        """The distribution p(z)^(1/t), renormalised: every score divided by t.
+
+        Args:
+            temperature: positive; a number, or a tensor that broadcasts to (*b), one value per item.
+        """
+        if isinstance(temperature, Tensor):
+            require_floating("temperature", temperature)
+            t = temperature.to(self._dtype)
+            return self._derived(lambda name, value: tempered(value, t, self._event_dims(name)))
+        if not temperature > 0:
+            raise ValueError(f"temperature must be positive, found {temperature!r}")
+        return self._rescored(lambda value: value / temperature)
+
+    # ---- shared machinery ------------------------------------------------------------------------------
+
+    def _rescored(self: Self, fn: Callable[[Tensor], Tensor]) -> Self:
+        """The same kind of distribution with ``fn`` applied to every potential."""
+        return self._derived(lambda _, value: fn(value) if value.is_floating_point() else value)
+
+    def _double(self: Self) -> Self:
+        """The same distribution in float64."""
+        return self if self._dtype == torch.float64 else self._rescored(Tensor.double)
+
+    def _rounded(self, value: Tensor) -> Tensor:
+        """A float64 result in the dtype of this distribution's scalars."""
+        return value if self._dtype == torch.float64 else value.to(torch.float32)
+
+    def _pair(self: Self, q: Any) -> tuple[Self, Self]:
+        """p = self and q in float64, over one batch shape and one layout of parts."""
+        if not isinstance(q, StructuredDistribution) or type(self).argmax is not type(q).argmax:
+            raise TypeError(f"expected another {type(self).__name__}, found {type(q).__name__}")
+        self._check_same_structures(q)
+        batch = broadcast_batch({"p": self._batch_shape, "q": q._batch_shape})
+        p, q = self._double(), q._double()
+        p = p if p._batch_shape == batch else p.expand(batch)
+        q = q if q._batch_shape == batch else q.expand(batch)
+        return p._aligned(q)
+
+    def _check_same_structures(self, q: Any) -> None:
+        """``ValueError`` unless q is over the same structures as self; a subclass may look further."""
+        if self._event_shape != q._event_shape:
+            raise ValueError(
+                f"both distributions must have one event shape, found {tuple(self._event_shape)} "
+                f"and {tuple(q._event_shape)}"
+            )
+
+    def _checked_event(self, event: Any) -> Tensor:
+        """``event`` as int64 of shape (*s, *b, *event_shape)."""
+        require_integer("event", event)
+        split = event.dim() - len(self._event_shape)
+        if split < 0 or event.shape[split:] != self._event_shape:
+            raise ValueError(
+                f"event must have shape (*s, *b, *event_shape) with event_shape {tuple(self._event_shape)}, "
+                f"found {tuple(event.shape)}"
+            )
+        batch = broadcast_batch({"event": event.shape[:split], "distribution": self._batch_shape})
+        if self._validate_args and is_eager(event):
+            self._check_labels(event)
+        return event.long().expand(batch + self._event_shape)
+
+    def _check_labels(self, event: Tensor) -> None:
+        """``ValueError`` where ``event`` holds a label that no structure has (values; called eagerly
+        only).
+        """
