@@ -106,7 +106,7 @@ def train(model: NeuralHMM, corpus: Corpus, settings: Settings, out: Path) -> fl
     from structlv.learning import MarginalLikelihood, fit
 
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", category=UserWarning, module="pytorch_lightning")
+    warnings.filterwarnings("ignore", module="pytorch_lightning")
     objective = MarginalLikelihood(model, lr=settings.lr, seed=settings.seed)
     batches = Batches(corpus.train, settings.batch_size, seed=settings.seed)
     held_out = Batches(corpus.held_out, settings.batch_size, shuffle=False)
@@ -140,6 +140,8 @@ def report(
     show.tagged_sentence(console, model, corpus, labels)
     show.perplexities(console, perplexity, baselines, settings.states, model.scores_end)
     model.save(out / "model")
+    words = "".join(f"{state}\t{' '.join(row)}\n" for state, row in enumerate(labels))
+    (out / "states.tsv").write_text(words, encoding="utf-8")
     picture = save_picture(model, labels, usage, out)
     _save_json(
         out / "result.json",
@@ -154,9 +156,9 @@ def evaluate(model: NeuralHMM, corpus: Corpus, batch_size: int) -> tuple[float, 
     total, symbols = 0.0, 0
     usage = torch.zeros(model.num_states)
     for batch in Batches(corpus.held_out, batch_size, shuffle=False):
-        posterior = model.distribution()
-        total += float(posterior.log_prob(batch.tokens, lengths=batch.lengths).double().sum())
-        marginals = posterior.posterior(batch.tokens, lengths=batch.lengths).marginals().unary
+        hmm = model.distribution()
+        total += float(hmm.log_prob(batch.tokens, lengths=batch.lengths).double().sum())
+        marginals = hmm.posterior(batch.tokens, lengths=batch.lengths).marginals().unary
         usage += marginals.flatten(0, 1).sum(0)
         symbols += int(batch.lengths.sum()) + len(batch.lengths)
     return math.exp(-total / symbols), usage

@@ -45,25 +45,16 @@ def state_labels(model: NeuralHMM, vocabulary: Vocabulary, count: int = 8) -> li
     return [vocabulary.decode(row) for row in model.typical_words(count)]
 
 
-def states(console: Console, labels: list[list[str]], usage: Tensor, columns: int = 2) -> None:
-    """Every state with its most typical words, most used first, in two columns."""
+def states(console: Console, labels: list[list[str]], usage: Tensor, most: int = 40) -> None:
+    """The `most` used states with their most typical words."""
     order = usage.argsort(descending=True).tolist()
     share = (usage / usage.sum()).tolist()
-    table = Table(
-        title="The states and their most typical words", title_justify="left", box=None, pad_edge=False
-    )
-    for _ in range(columns):
-        table.add_column("state", justify="right", style="bold")
-        table.add_column("use", justify="right")
-        table.add_column("words", overflow="ellipsis", no_wrap=True, ratio=1)
-    rows = -(-len(order) // columns)
-    for row in range(rows):
-        cells: list[Text | str] = []
-        for state in order[row::rows]:
-            cells += [str(state), f"{share[state]:.1%}", Text(" ".join(labels[state]), style=_colour(state))]
-        table.add_row(*cells)
-    console.print()
-    console.print(table)
+    which = "states" if len(order) <= most else f"{most} most used of {len(order)} states"
+    table = _table(f"The {which} and their most typical words", "state", "use", "words", right="state use")
+    for state in order[:most]:
+        words = Text(" ".join(labels[state]), style=_colour(state))
+        table.add_row(str(state), f"{share[state]:.1%}", words)
+    _print(console, table)
 
 
 def tagged_sentence(console: Console, model: NeuralHMM, text: Corpus, labels: list[list[str]]) -> None:
@@ -72,38 +63,27 @@ def tagged_sentence(console: Console, model: NeuralHMM, text: Corpus, labels: li
     path = model.tag(indices[None])[0].tolist()
     with torch.no_grad():
         marginals = model.posterior(indices[None]).marginals().unary[0]
-    table = Table(
-        title="A held-out sentence, tagged (Viterbi)", title_justify="left", box=None, pad_edge=False
-    )
-    for name in (
-        "word",
-        "state",
-        "posterior",
-        "state's typical words",
-        *(("gold tag",) if sentence.tags else ()),
-    ):
-        table.add_column(name, justify="right" if name in ("state", "posterior") else "left")
+    columns = ("word", "state", "posterior", "typical words", *(("gold tag",) if sentence.tags else ()))
+    table = _table("A held-out sentence, tagged (Viterbi)", *columns, right="state posterior")
     for i, (word, state) in enumerate(zip(sentence.words, path, strict=True)):
         known = word if word in text.vocabulary else f"{word} (<unk>)"
         row = [Text(known, style=f"bold {_colour(state)}"), str(state), f"{marginals[i, state]:.2f}"]
         row += [Text(" ".join(labels[state][:5]), style=_colour(state)), *sentence.tags[i : i + 1]]
         table.add_row(*row)
-    console.print()
-    console.print(table)
+    _print(console, table)
 
 
 def perplexities(console: Console, hmm: float, baselines: dict[str, float], states: int, end: bool) -> None:
     """The model beside the baselines, lowest last."""
-    scored = "each word and the end of the sentence" if end else "each word, given the length"
-    title = f"Held-out perplexity ({scored} scored; same tokens and <unk> for all)"
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    table.add_column("model")
-    table.add_column("perplexity", justify="right")
+    table = _table("Held-out perplexity", "model", "perplexity", right="perplexity")
     rows = {**baselines, f"neural HMM, {states} states": hmm}
     for name, value in sorted(rows.items(), key=lambda row: -row[1]):
         table.add_row(name, f"{value:,.1f}", style="bold" if name.startswith("neural") else None)
-    console.print()
-    console.print(table)
+    _print(console, table)
+    scored = (
+        "Every word and the end of the sentence are scored" if end else "Words are scored, given the length"
+    )
+    console.print(f"{scored}; tokens, vocabulary and <unk> are the same for all models.", style="dim")
 
 
 def summary(console: Console, speed: float | None, out: Path, picture: Path) -> None:
@@ -112,6 +92,20 @@ def summary(console: Console, speed: float | None, out: Path, picture: Path) -> 
     if speed is not None:
         console.print(f"Training speed: {speed:,.0f} tokens per second", highlight=False)
     console.print(f"Model in {out / 'model'}, picture in {picture}", highlight=False)
+
+
+def _table(title: str, *columns: str, right: str = "") -> Table:
+    table = Table(
+        box=None, pad_edge=False, title=title, title_justify="left", title_style="bold", min_width=60
+    )
+    for name in columns:
+        table.add_column(name, justify="right" if name in right.split() else "left", header_style="dim")
+    return table
+
+
+def _print(console: Console, table: Table) -> None:
+    console.print()
+    console.print(table, highlight=False)
 
 
 def _pick(text: Corpus) -> tuple[Sentence, Tensor]:

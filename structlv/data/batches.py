@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -80,8 +81,9 @@ class Batches:
         if not self.shuffle:
             by_length = torch.argsort(self._lengths, stable=True)
             return list(by_length.split(self.batch_size))[: len(self)]
-        # one stream per (seed, epoch): the epoch in the high bits, so that seeds and epochs never meet
-        generator = torch.Generator().manual_seed((epoch << 32) + (self.seed & 0xFFFFFFFF))
+        # torch's CPU generator looks at 32 bits of its seed only: mix, do not shift
+        mixed = int(np.random.SeedSequence((self.seed, epoch)).generate_state(1)[0])
+        generator = torch.Generator().manual_seed(mixed)
         items = torch.randperm(len(self.sequences), generator=generator)
         pools = items.split(self.batch_size * self.pool)
         ordered = torch.cat([p[torch.argsort(self._lengths[p], stable=True)] for p in pools])

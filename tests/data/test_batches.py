@@ -1,0 +1,74 @@
+"""Batches: contents, buckets, and an order that depends on (seed, epoch) alone."""
+
+import pytest
+import torch
+
+from structlv.data import Batches
+
+LENGTHS = torch.randint(1, 40, (103,), generator=torch.Generator().manual_seed(0)).tolist()
+SEQUENCES = [torch.full((n,), i) for i, n in enumerate(LENGTHS)]
+
+
+def items(batches: Batches) -> list[list[int]]:
+    return [batch.tokens[:, 0].tolist() for batch in batches]
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_every_sequence_once_padded_with_its_length(shuffle: bool) -> None:
+    seen = []
+    for batch in Batches(SEQUENCES, 8, shuffle=shuffle, pool=4):
+        assert batch.tokens.shape == (len(batch.lengths), int(batch.lengths.max()))
+        for row, n in zip(batch.tokens, batch.lengths.tolist(), strict=True):
+            assert row[:n].unique().numel() == 1
+            assert (row[n:] == 0).all()
+            assert LENGTHS[int(row[0])] == n
+            seen.append(int(row[0]))
+    assert sorted(seen) == list(range(103))
+
+
+def test_the_number_of_batches_is_the_length() -> None:
+    batches = Batches(SEQUENCES, 8)
+    assert len(batches) == len(list(batches)) == 13
+
+
+def test_order_is_a_function_of_seed_and_epoch() -> None:
+    first, again, other = Batches(SEQUENCES, 8), Batches(SEQUENCES, 8), Batches(SEQUENCES, 8, seed=1)
+    torch.manual_seed(7)  # the global generator has no say
+    assert items(first) == items(again)
+    assert items(first) != items(other)
+    epoch_0 = items(first)
+    first.set_epoch(1)
+    assert items(first) != epoch_0
+    first.set_epoch(0)
+    assert items(first) == epoch_0
+
+
+def test_position_skips_and_is_asked_for_at_the_first_draw() -> None:
+    batches = Batches(SEQUENCES, 8, seed=2)
+    batches.set_epoch(3)
+    whole = items(batches)
+    iterator = iter(batches)
+    batches.seek(3, 5)  # after iter, before the first draw
+    assert [b.tokens[:, 0].tolist() for b in iterator] == whole[5:]
+
+
+def test_buckets_waste_little() -> None:
+    padded = sum(b.tokens.numel() for b in Batches(SEQUENCES, 8, pool=100))
+    assert padded < 1.1 * sum(LENGTHS)
+
+
+def test_fingerprint_refuses_other_data_size_or_seed() -> None:
+    state = Batches(SEQUENCES, 8).state_dict()
+    Batches(SEQUENCES, 8).load_state_dict(state)
+    changed = [SEQUENCES[0] + 1, *SEQUENCES[1:]]
+    for other in (Batches(changed, 8), Batches(SEQUENCES, 4), Batches(SEQUENCES, 8, seed=1)):
+        with pytest.raises(ValueError, match="other data, another batch size or another seed"):
+            other.load_state_dict(state)
+
+
+def test_bad_arguments() -> None:
+    for sequences in ([], [torch.tensor([], dtype=torch.int64)]):
+        with pytest.raises(ValueError, match="sequences must be at least one"):
+            Batches(sequences, 4)
+    with pytest.raises(ValueError, match="batch_size"):
+        Batches(SEQUENCES, 0)
