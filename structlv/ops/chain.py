@@ -1,25 +1,274 @@
-"""The chain's operators; the arguments are those of :mod:`structlv.reference.chain`."""
+"""The chain's queries: checks, the choice between kernel and reference, and half precision.
 
-from structlv.reference.chain import (
-    argmax,
-    filter,
-    has_nan,
-    log_partition,
-    marginals,
-    max_marginals,
-    sample,
-    score,
-    topk,
-)
+Arguments and shapes are those of :mod:`structlv.reference.chain`. Every function raises ``ValueError`` for a
+wrong shape, value or device and ``TypeError`` for a wrong type or dtype; dtypes are not mixed. Half precision
+(and, under autocast, everything but float64) is computed in float32; then scalars come back in float32,
+marginals and gradients in the dtype of the input. Lengths are clamped to ``0..n``. Time O(b n k^2) unless a
+docstring says otherwise.
 
-__all__ = [
-    "argmax",
-    "filter",
-    "has_nan",
-    "log_partition",
-    "marginals",
-    "max_marginals",
-    "sample",
-    "score",
-    "topk",
-]
+The kernels are for the CPU; other devices, and installations without kernels, run the reference.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from structlv import _native, reference
+from structlv.ops import _chain_ops as ops
+from structlv.ops._check import check_chain, check_states, require_int
+from structlv.ops._register import eager, recorded, transformed
+
+_KERNEL_DTYPES = frozenset((torch.float32, torch.float64))
+_RETRY = (
+    RuntimeError,
+    TypeError,
+    AttributeError,
+)  # what a quick attempt may raise where the checks say it better
+_SLOW, _RAW, _RECORDED = range(3)
+_MAX_SEED = 2**63 - 1
+
+
+def _kernels(unary: Tensor) -> bool:
+    """The one decision between the compiled kernels and the reference."""
+    return _native._C is not None and unary.is_cpu
+
+
+def _mode(unary: Tensor, transition: Tensor, initial: Tensor | None, final: Tensor | None) -> int:
+    """How an operator can be called at once, its own checks being enough: for eager mode, under 1 µs."""
+    if not (eager() and _kernels(unary) and unary.dtype in _KERNEL_DTYPES):
+        return _SLOW
+    return _RECORDED if recorded(unary, transition, initial, final) else _RAW
+
+
+class _Prepared:
+    """Checked potentials in a dtype that is computed in."""
+
+    def __init__(self, *potentials: Tensor | None) -> None:
+        unary = potentials[0]
+        if isinstance(unary, Tensor) and torch.is_autocast_enabled(unary.device.type):
+            potentials = tuple(_widen(x) for x in potentials)
+        check_chain(*potentials)  # type: ignore[arg-type]
+        self.dtype = potentials[0].dtype  # type: ignore[union-attr]
+        self.args: Any = tuple(_widen(x) for x in potentials) if self.dtype.itemsize < 4 else potentials
+        self.native = _kernels(self.args[0])
+        self.recorded = recorded(*self.args[:4])
+
+    def narrow(self, outputs: tuple[Tensor, ...]) -> Any:
+        return tuple(x.to(self.dtype) for x in outputs)
+
+
+def _widen(x: Any) -> Any:
+    return x.float() if isinstance(x, Tensor) and x.is_floating_point() and x.dtype.itemsize < 4 else x
+
+
+def log_partition(
+    unary: Tensor,
+    transition: Tensor,
+    initial: Tensor | None = None,
+    final: Tensor | None = None,
+    lengths: Tensor | None = None,
+    *,
+    as_double: bool = False,
+) -> Tensor:
+    """The log of the sum of exp(score) over all structures, ``(*b)`` nats; ``-inf`` if none is possible.
+
+    Differentiable twice; a third order raises ``NotImplementedError``. With ``as_double`` the result is
+    float64, as the kernel has it, whatever the dtype of the potentials.
+    """
+    try:
+        mode = _mode(unary, transition, initial, final)
+        if mode == _RAW:
+            return ops.LOG_PARTITION.raw(unary, transition, initial, final, lengths, as_double)
+        if mode == _RECORDED:
+            return ops.INSIDE.op(unary, transition, initial, final, lengths, as_double)[0]
+    except _RETRY:
+        pass
+    p = _Prepared(unary, transition, initial, final, lengths)
+    if not p.native:
+        return reference.chain.log_partition(*p.args, as_double=as_double)
+    if p.recorded or transformed():
+        return ops.INSIDE(*p.args, as_double)[0]
+    return ops.LOG_PARTITION(*p.args, as_double)
+
+
+def marginals(
+    unary: Tensor,
+    transition: Tensor,
+    initial: Tensor | None = None,
+    final: Tensor | None = None,
+    lengths: Tensor | None = None,
+    *,
+    edges: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Posterior probabilities of states ``(*b, n, k)`` and of edges; 0 in padding or if nothing is possible.
+
+    Edges are ``(*b, n-1, k, k)`` for a per-step transition or ``edges=True``, else ``(*b, k, k)``, their sum.
+    Differentiable once; a second order raises ``NotImplementedError``.
+    """
+    try:
+        mode = _mode(unary, transition, initial, final)
+        if mode == _RAW:
+            return ops.MARGINALS.raw(unary, transition, initial, final, lengths, edges)
+        if mode == _RECORDED:
+            return ops.MARGINALS.op(unary, transition, initial, final, lengths, edges)
+    except _RETRY:
+        pass
+    p = _Prepared(unary, transition, initial, final, lengths)
+    if not p.native:
+        return p.narrow(reference.chain.marginals(*p.args, edges=edges))
+    return p.narrow(ops.MARGINALS(*p.args, edges))
+
+
+def argmax(
+    unary: Tensor,
+    transition: Tensor,
+    initial: Tensor | None = None,
+    final: Tensor | None = None,
+    lengths: Tensor | None = None,
+) -> Tensor:
+    """The best structure, ``(*b, n)`` states, -1 in the padding, all -1 if none is possible.
+
+    Ties go to the lowest index, decided from the last position to the first. Not differentiable.
+    """
+    return _choose(ops.ARGMAX, reference.chain.argmax, (unary, transition, initial, final, lengths))
+
+
+def _choose(operator: Any, fallback: Any, potentials: tuple, **options: int) -> Any:
+    """A query that is not differentiable; options are keywords of the fallback, arguments of the operator."""
+    try:
+        if _mode(*potentials[:4]) != _SLOW:
+            return operator.raw(*potentials, *options.values())
+    except _RETRY:
+        pass
+    p = _Prepared(*potentials)
+    return operator(*p.args, *options.values()) if p.native else fallback(*p.args, **options)
+
+
+def max_marginals(
+    unary: Tensor,
+    transition: Tensor,
+    initial: Tensor | None = None,
+    final: Tensor | None = None,
+    lengths: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The best score of any structure that uses a state ``(*b, n, k)`` or an edge; ``-inf`` where none does.
+
+    Edges are ``(*b, n-1, k, k)`` for a per-step transition, else ``(*b, k, k)``, at any step. Differentiating
+    raises ``NotImplementedError``.
+    """
+    potentials = (unary, transition, initial, final, lengths)
+    try:
+        mode = _mode(*potentials[:4])
+        if mode != _SLOW:
+            operator = ops.MAX_MARGINALS
+            return operator.raw(*potentials) if mode == _RAW else operator.op(*potentials)
+    except _RETRY:
+        pass
+    p = _Prepared(*potentials)
+    return p.narrow(ops.MAX_MARGINALS(*p.args) if p.native else reference.chain.max_marginals(*p.args))
+
+
+def topk(
+    unary: Tensor,
+    transition: Tensor,
+    initial: Tensor | None = None,
+    final: Tensor | None = None,
+    lengths: Tensor | None = None,
+    *,
+    k: int,
+) -> Tensor:
+    """The k best structures, best first: ``(k, *b, n)``, -1 in the padding and where fewer than k exist.
+
+    Not differentiable. Time O(b n S (S + k) log k) for S states, or a little more.
+    """
+    require_int("k", k, 0)
+    return _choose(ops.TOPK, reference.chain.topk, (unary, transition, initial, final, lengths), k=k)
+
+
+def sample(
+    unary: Tensor,
+    transition: Tensor,
+    initial: Tensor | None = None,
+    final: Tensor | None = None,
+    lengths: Tensor | None = None,
+    *,
+    num_samples: int,
+    seed: int,
+) -> Tensor:
+    """Exact samples ``(num_samples, *b, n)``, -1 in the padding and where nothing is possible.
+
+    A draw is a function of (seed in [0, 2^63), item of the flattened batch, sample, position) alone. Not
+    differentiable. Time O(b n k^2 + num_samples b n k).
+    """
+    require_int("num_samples", num_samples, 0)
+    require_int("seed", seed, 0, _MAX_SEED)
+    potentials = (unary, transition, initial, final, lengths)
+    return _choose(ops.SAMPLE, reference.chain.sample, potentials, num_samples=num_samples, seed=seed)
+
+
+def filter(
+    unary: Tensor,
+    transition: Tensor,
+    initial: Tensor | None = None,
+    final: Tensor | None = None,
+    lengths: Tensor | None = None,
+) -> Tensor:
+    """``log p(z_t = i | potentials of steps <= t)``, normalised over i: ``(*b, n, k)`` nats; no ``final``.
+
+    Rows are ``-inf`` in the padding and where no prefix is possible. Differentiable once; the gradient takes
+    O(b n k^2) memory.
+    """
+    try:
+        mode = _mode(unary, transition, initial, final)
+        if mode == _RAW:
+            return ops.FILTER.raw(unary, transition, initial, final, lengths)
+        if mode == _RECORDED:
+            return ops.FILTER.op(unary, transition, initial, final, lengths)
+    except _RETRY:
+        pass
+    p = _Prepared(unary, transition, initial, final, lengths)
+    if p.native and not transformed():
+        return p.narrow((ops.FILTER(*p.args),))[0]
+    return p.narrow((reference.chain.filter(*p.args),))[0]
+
+
+def score(
+    states: Tensor,
+    unary: Tensor,
+    transition: Tensor,
+    initial: Tensor | None = None,
+    final: Tensor | None = None,
+    lengths: Tensor | None = None,
+) -> Tensor:
+    """The score of ``states (*s, *b, n)``: ``(*s, *b)`` float64 nats; ``-inf`` if one is not in 0..k-1.
+
+    Linear in the potentials and differentiable to any order. Time O(s b n).
+    """
+    try:
+        mode = _mode(unary, transition, initial, final)
+        if mode == _RAW:
+            return ops.SCORE.raw(states, unary, transition, initial, final, lengths)
+        if mode == _RECORDED:
+            return ops.SCORE.op(states, unary, transition, initial, final, lengths)
+    except _RETRY:
+        pass
+    p = _Prepared(unary, transition, initial, final, lengths)
+    check_states(states, p.args[0])
+    return ops.SCORE(states, *p.args) if p.native else reference.chain.score(states, *p.args)
+
+
+def has_nan(
+    unary: Tensor,
+    transition: Tensor,
+    initial: Tensor | None = None,
+    final: Tensor | None = None,
+    lengths: Tensor | None = None,
+) -> bool:
+    """Whether some potential is NaN; padding is ignored. For eager mode: the answer is a Python bool."""
+    p = _Prepared(*[None if x is None else x.detach() for x in (unary, transition, initial, final)], lengths)
+    if p.native:
+        return torch.ops.structlv.chain_has_nan.default(*p.args)
+    return reference.chain.has_nan(*p.args)

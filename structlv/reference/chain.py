@@ -22,64 +22,25 @@ sampling; Huang and Chiang (2005), algorithm 1, for k best.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
-
 import torch
 from torch import Tensor
 
-from structlv.reference import philox, semiring
+from structlv.reference import semiring
+from structlv.reference._potentials import Chain, Maybe, detached, forward, narrow, prepare
+from structlv.reference.chain_search import argmax, max_marginals, sample, topk
 
-Maybe: TypeAlias = Tensor | None
-_Potentials: TypeAlias = tuple[Tensor, Tensor, Maybe, Maybe]
-_HALF = (torch.float16, torch.bfloat16)
-
-
-class _Chain(NamedTuple):
-    """Potentials with initial and final scores folded into ``unary`` and zeros in the padding."""
-
-    unary: Tensor  # (*b, n, k), the dtype of the sums
-    transition: Tensor  # (*b, k, k), or (*b, n-1, k, k) when per_step
-    lengths: Tensor  # (*b)
-    valid: Tensor  # (*b, n): is t < length?
-    per_step: bool
-
-    def step(self, t: int) -> Tensor:
-        """The matrix of the step from t to t + 1."""
-        return self.transition[..., t, :, :] if self.per_step else self.transition
-
-
-def _prepare(unary: Tensor, transition: Tensor, initial: Maybe, final: Maybe, lengths: Maybe) -> _Chain:
-    batch, n = unary.shape[:-2], unary.shape[-2]
-    wide, per_step = semiring.wide_dtype(unary.device), transition.dim() == unary.dim() + 1
-    full = torch.full(batch, n, device=unary.device)
-    lengths = full if lengths is None else torch.minimum(lengths.clamp(min=0), full)
-    position = torch.arange(n, device=unary.device)
-    left = lengths[..., None] - position  # how many positions are left, this one included
-    x = torch.where((left > 0)[..., None], unary.to(wide), 0.0)
-    for scores, here in ((initial, (left > 0) & (position == 0)), (final, left == 1)):
-        if scores is not None:
-            x = x + torch.where(here[..., None], scores.to(wide)[..., None, :], 0.0)
-    used = (left[..., :-1] > 1) if per_step else (lengths > 1)
-    edges = torch.where(used[..., None, None], transition.to(wide), 0.0)
-    if n < 2:
-        x = x + edges.sum()  # all zeros: an unused transition still has a gradient, of zeros
-    return _Chain(x, edges, lengths, left > 0, per_step)
-
-
-def _narrow(x: Tensor, like: Tensor) -> Tensor:
-    return x.to(torch.float32 if like.dtype in _HALF else like.dtype)
-
-
-def _forward(
-    chain: _Chain, product: Callable[[Tensor, Tensor], Tensor] = semiring.log_vecmat
-) -> list[Tensor]:
-    """``alpha[t][..., j]``: the sum over prefixes that end in state j at t; carried through the padding."""
-    alphas = [chain.unary[..., 0, :]]
-    for t in range(1, chain.unary.shape[-2]):
-        alpha = product(alphas[-1], chain.step(t - 1)) + chain.unary[..., t, :]
-        alphas.append(torch.where(chain.valid[..., t, None], alpha, alphas[-1]))
-    return alphas
+__all__ = [
+    "argmax",
+    "filter",
+    "filter_vjp",
+    "has_nan",
+    "log_partition",
+    "marginals",
+    "max_marginals",
+    "sample",
+    "score",
+    "topk",
+]
 
 
 def log_partition(
@@ -92,12 +53,12 @@ def log_partition(
     as_double: bool = False,
 ) -> Tensor:
     """The log of the sum of exp(score) over all structures, ``(*b)`` nats; ``-inf`` if none is possible."""
-    chain = _prepare(unary, transition, initial, final, lengths)
+    chain = prepare(unary, transition, initial, final, lengths)
     if unary.shape[-2] == 0:
         total = chain.unary.sum((-2, -1)) + chain.transition.sum()
     else:
-        total = torch.where(chain.lengths > 0, semiring.logsumexp(_forward(chain)[-1], -1), 0.0)
-    return total if as_double else _narrow(total, unary)
+        total = torch.where(chain.lengths > 0, semiring.logsumexp(forward(chain)[-1], -1), 0.0)
+    return total if as_double else narrow(total, unary)
 
 
 def marginals(
@@ -114,10 +75,10 @@ def marginals(
     Edges are ``(*b, n-1, k, k)`` for a per-step transition or ``edges=True``, else ``(*b, k, k)``, their sum.
     The backward pass multiplies conditionals p(z_t | z_{t+1}, x_0..t), so it never subtracts large numbers.
     """
-    chain = _prepare(unary, transition, initial, final, lengths)
+    chain = prepare(unary, transition, initial, final, lengths)
     if unary.shape[-2] == 0:
         return torch.zeros_like(unary), _stack_edges([], chain, unary, edges)
-    alphas = _forward(chain)
+    alphas = forward(chain)
     states, pairs = [semiring.softmax(alphas[-1], -1)], []
     for t in range(unary.shape[-2] - 2, -1, -1):
         pair = semiring.softmax(alphas[t].unsqueeze(-1) + chain.step(t), -2) * states[-1].unsqueeze(-2)
@@ -127,150 +88,12 @@ def marginals(
     return stacked.to(unary.dtype), _stack_edges(pairs[::-1], chain, unary, edges)
 
 
-def _stack_edges(pairs: list[Tensor], chain: _Chain, unary: Tensor, edges: bool) -> Tensor:
+def _stack_edges(pairs: list[Tensor], chain: Chain, unary: Tensor, edges: bool) -> Tensor:
     *batch, n, k = unary.shape
     per_step = edges or chain.per_step
     if not pairs:
         return unary.new_zeros((*batch, *([max(n - 1, 0)] if per_step else []), k, k))
     return (torch.stack(pairs, -3) if per_step else sum(pairs[1:], pairs[0])).to(unary.dtype)
-
-
-def argmax(
-    unary: Tensor, transition: Tensor, initial: Maybe = None, final: Maybe = None, lengths: Maybe = None
-) -> Tensor:
-    """The best structure, ``(*b, n)`` states with -1 in the padding, and all -1 where none is possible.
-
-    Ties go to the lowest index, decided from the last position to the first.
-    """
-    chain = _prepare(*_detached(unary, transition, initial, final), lengths)
-    if unary.shape[-2] == 0:
-        return unary.new_empty(unary.shape[:-1], dtype=torch.long)
-    alphas = _forward(chain, semiring.max_vecmat)
-    states = [alphas[-1].argmax(-1)]
-    for t in range(unary.shape[-2] - 2, -1, -1):
-        best = (alphas[t] + _column(chain.step(t), states[-1])).argmax(-1)
-        states.append(torch.where(chain.valid[..., t + 1], best, states[-1]))
-    possible = chain.valid & (alphas[-1].amax(-1) > -torch.inf)[..., None]
-    return torch.where(possible, torch.stack(states[::-1], -1), -1)
-
-
-def _column(matrix: Tensor, j: Tensor) -> Tensor:
-    """Column ``j (*s, *b)`` of ``matrix (*b, k, k)``: ``(*s, *b, k)``."""
-    index = j[..., None, None].expand(*j.shape, matrix.shape[-1], 1)
-    return matrix.expand(*j.shape, *matrix.shape[-2:]).gather(-1, index).squeeze(-1)
-
-
-def _detached(unary: Tensor, transition: Tensor, initial: Maybe, final: Maybe) -> _Potentials:
-    ends = [None if x is None else x.detach() for x in (initial, final)]
-    return unary.detach(), transition.detach(), ends[0], ends[1]
-
-
-def max_marginals(
-    unary: Tensor, transition: Tensor, initial: Maybe = None, final: Maybe = None, lengths: Maybe = None
-) -> tuple[Tensor, Tensor]:
-    """The best score of any structure that uses a state ``(*b, n, k)`` or an edge; ``-inf`` where none does.
-
-    Edges are ``(*b, n-1, k, k)`` for a per-step transition, else ``(*b, k, k)``, at any step. Detached.
-    """
-    chain = _prepare(*_detached(unary, transition, initial, final), lengths)
-    *batch, n, k = unary.shape
-    if n < 2:
-        best = torch.where(chain.valid[..., None], chain.unary, -torch.inf)
-        none = unary.new_full((*batch, *([0] if chain.per_step else []), k, k), -torch.inf)
-        return best.to(unary.dtype), none
-    alphas = _forward(chain, semiring.max_vecmat)
-    beta, states, pairs = torch.zeros_like(alphas[-1]), [alphas[-1]], []
-    for t in range(n - 2, -1, -1):
-        onward = chain.step(t) + (chain.unary[..., t + 1, :] + beta).unsqueeze(-2)
-        active = chain.valid[..., t + 1, None]
-        pairs.append(torch.where(active[..., None], alphas[t].unsqueeze(-1) + onward, -torch.inf))
-        beta = torch.where(active, onward.amax(-1), beta)
-        states.append(alphas[t] + beta)
-    best = torch.where(chain.valid[..., None], torch.stack(states[::-1], -2), -torch.inf)
-    edge = torch.stack(pairs[::-1], -3)
-    return best.to(unary.dtype), (edge if chain.per_step else edge.amax(-3)).to(unary.dtype)
-
-
-def topk(
-    unary: Tensor,
-    transition: Tensor,
-    initial: Maybe = None,
-    final: Maybe = None,
-    lengths: Maybe = None,
-    *,
-    k: int,
-) -> Tensor:
-    """The k best structures, best first: ``(k, *b, n)``, -1 in the padding and where fewer than k exist.
-
-    Every state keeps its k best prefixes, and each step points back into them: time O(b n S^2 k log(S k)) for
-    S states.
-    """
-    chain = _prepare(*_detached(unary, transition, initial, final), lengths)
-    *batch, n, states = unary.shape
-    if n == 0:
-        return unary.new_empty((k, *batch, 0), dtype=torch.long)
-    beam = torch.full((*batch, states, k), -torch.inf, dtype=chain.unary.dtype, device=unary.device)
-    beam[..., 0] = chain.unary[..., 0, :]
-    stay = torch.arange(states * k, device=unary.device).view(states, k)
-    pointers = []
-    for t in range(1, n):
-        scores = beam.unsqueeze(-1) + chain.step(t - 1).unsqueeze(-2)  # from state, rank, to state
-        scores, back = scores.flatten(-3, -2).transpose(-1, -2).sort(dim=-1, descending=True, stable=True)
-        scores = scores[..., :k] + chain.unary[..., t, :, None]
-        active = chain.valid[..., t, None, None]
-        beam = torch.where(active, scores, beam)
-        pointers.append(torch.where(active, back[..., :k], stay))
-    return _trace(beam, pointers, chain.valid)
-
-
-def _trace(beam: Tensor, pointers: list[Tensor], valid: Tensor) -> Tensor:
-    k = beam.shape[-1]
-    scores, slot = beam.flatten(-2).sort(dim=-1, descending=True, stable=True)
-    scores, slot = scores[..., :k], slot[..., :k]
-    slots = [slot]
-    for back in reversed(pointers):
-        slots.append(back.flatten(-2).gather(-1, slots[-1]))
-    states = torch.stack(slots[::-1], -1) // k  # (*b, k, n)
-    states = torch.where(valid.unsqueeze(-2) & (scores > -torch.inf)[..., None], states, -1)
-    return states.movedim(-2, 0)
-
-
-def sample(
-    unary: Tensor,
-    transition: Tensor,
-    initial: Maybe = None,
-    final: Maybe = None,
-    lengths: Maybe = None,
-    *,
-    num_samples: int,
-    seed: int,
-) -> Tensor:
-    """Exact samples ``(num_samples, *b, n)``, -1 in the padding and where nothing is possible.
-
-    Backward sampling: the state at a position is the first whose cumulative weight exceeds u times the total,
-    with u from :func:`structlv.reference.philox.uniform`: it depends on (seed, item, sample, position) alone.
-    """
-    chain = _prepare(*_detached(unary, transition, initial, final), lengths)
-    *batch, n, _ = unary.shape
-    if n == 0 or chain.lengths.numel() == 0:
-        return unary.new_full((num_samples, *batch, n), -1, dtype=torch.long)
-    u = philox.uniform(seed, num_samples, chain.lengths.numel(), n, unary.dtype, unary.device)
-    u = u.view(num_samples, *batch, n)
-    alphas = _forward(chain)
-    last = (chain.lengths - 1).clamp(min=0).expand(u.shape[:-1])
-    states = [_draw(alphas[-1], u.gather(-1, last[..., None])[..., 0])]
-    for t in range(n - 2, -1, -1):
-        drawn = _draw(alphas[t] + _column(chain.step(t), states[-1]), u[..., t])
-        states.append(torch.where(chain.valid[..., t + 1], drawn, states[-1]))
-    possible = chain.valid & (alphas[-1].amax(-1) > -torch.inf)[..., None]
-    return torch.where(possible, torch.stack(states[::-1], -1), -1)
-
-
-def _draw(log_weights: Tensor, u: Tensor) -> Tensor:
-    """The first index whose cumulative weight exceeds ``u`` times the total (0 where there is no weight)."""
-    cumulative = semiring.softmax(log_weights, -1).cumsum(-1)
-    above = cumulative > u[..., None] * cumulative[..., -1:]
-    return above.to(torch.uint8).argmax(-1)
 
 
 def filter(
@@ -280,11 +103,47 @@ def filter(
 
     Rows are ``-inf`` in the padding and where no prefix is possible.
     """
-    chain = _prepare(unary, transition, initial, None, lengths)
+    chain = prepare(unary, transition, initial, None, lengths)
     if unary.shape[-2] == 0:
         return unary.clone()
-    rows = semiring.log_normalize(torch.stack(_forward(chain), -2))
+    rows = semiring.log_normalize(torch.stack(forward(chain), -2))
     return torch.where(chain.valid[..., None], rows, -torch.inf).to(unary.dtype)
+
+
+def filter_vjp(
+    grad: Tensor,
+    unary: Tensor,
+    transition: Tensor,
+    initial: Maybe = None,
+    final: Maybe = None,
+    lengths: Maybe = None,
+) -> tuple[Tensor, Tensor, Maybe, Maybe]:
+    """The gradients of ``(grad * filter(...)).sum()``, in the potentials' shapes; None for an absent one.
+
+    The forward recursion in reverse: a cotangent goes back along p(z_t | z_{t+1}, potentials of steps <= t).
+    """
+    chain = prepare(unary, transition, initial, None, lengths)
+    d_final = None if final is None else torch.zeros_like(final)
+    if unary.shape[-2] == 0:
+        d_initial = None if initial is None else torch.zeros_like(initial)
+        return torch.zeros_like(unary), torch.zeros_like(transition), d_initial, d_final
+    alphas = torch.stack(forward(chain), -2)
+    own = torch.where((chain.valid & (alphas.amax(-1) > -torch.inf))[..., None], grad.to(alphas.dtype), 0.0)
+    own = own - semiring.softmax(alphas, -1) * own.sum(-1, keepdim=True)
+    states, pairs = [own[..., -1, :]], []
+    for t in range(unary.shape[-2] - 2, -1, -1):
+        step = semiring.softmax(alphas[..., t, :, None] + chain.step(t), -2) * states[-1].unsqueeze(-2)
+        pairs.append(step)
+        states.append(own[..., t, :] + step.sum(-1))
+    d_unary = torch.stack(states[::-1], -2)
+    d_transition = _stack_edges(pairs[::-1], chain, unary.to(alphas.dtype), False)
+    d_initial = None if initial is None else d_unary[..., 0, :].sum_to_size(initial.shape).to(initial.dtype)
+    return (
+        d_unary.to(unary.dtype),
+        d_transition.sum_to_size(transition.shape).to(unary.dtype),
+        d_initial,
+        d_final,
+    )
 
 
 def score(
@@ -299,7 +158,7 @@ def score(
 
     Linear in the potentials: the gradient counts how often ``states`` uses each part.
     """
-    chain = _prepare(unary, transition, initial, final, lengths)
+    chain = prepare(unary, transition, initial, final, lengths)
     k = unary.shape[-1]
     legal = ((states >= 0) & (states < k) | ~chain.valid).all(-1)
     z = torch.where(chain.valid, states, 0).clamp(0, k - 1)
@@ -318,5 +177,5 @@ def has_nan(
     unary: Tensor, transition: Tensor, initial: Maybe = None, final: Maybe = None, lengths: Maybe = None
 ) -> bool:
     """Is there a NaN in a potential that some structure can use? Padding is ignored."""
-    chain = _prepare(*_detached(unary, transition, initial, final), lengths)
+    chain = prepare(*detached(unary, transition, initial, final), lengths)
     return bool(chain.unary.isnan().any()) or (unary.shape[-2] > 1 and bool(chain.transition.isnan().any()))

@@ -39,7 +39,7 @@ def softmax(x: Tensor, dim: int) -> Tensor:
 def log_normalize(x: Tensor, dim: int = -1) -> Tensor:
     """``log_softmax`` over ``dim`` whose all-``-inf`` rows stay ``-inf`` with zero gradient (in nats)."""
     total = logsumexp(x, dim).unsqueeze(dim)
-    return x - torch.where(total == -torch.inf, 0.0, total)
+    return torch.where(total == -torch.inf, -torch.inf, x - total)
 
 
 def log_matmul(a: Tensor, b: Tensor) -> Tensor:
