@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import torch  # noqa: F401  # first: it loads libtorch_cpu, which the compiled extension is linked against
-
-from structlv import _native
-
 __version__ = "0.1.0"
 
-_native.load(__version__)
+import torch  # noqa: F401  # first: it loads libtorch_cpu, which structlv._C is linked against
+
+from structlv import _native  # noqa: F401  # loads the operators, on which all that follows is built
+from structlv.distributions import HMM, ChainParts, LinearChain, StateSequence, StructuredDistribution
+
+__all__ = ["HMM", "ChainParts", "LinearChain", "StateSequence", "StructuredDistribution"]

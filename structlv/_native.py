@@ -9,7 +9,7 @@ from types import ModuleType
 
 import torch
 
-_C: ModuleType | None = None
+from structlv import __version__
 
 NOT_COMPILED = (
     "structlv: the compiled kernels (structlv._C) are not part of this installation; every query runs on the "
@@ -37,23 +37,22 @@ def vector_bytes() -> int:
     return int(_C.vector_bytes()) if _C is not None else 0
 
 
-def load(version: str) -> None:
-    """Load the extension and register its operators as `torch.ops.structlv.*`; called once, by `structlv`.
+def _load() -> ModuleType | None:
+    """Load the extension, which registers its operators as `torch.ops.structlv.*`.
 
-    Warns (RuntimeWarning) where it was not compiled. Raises ImportError where it was compiled for another
-    version, or where another copy's operators are registered: loading a second set would end the process.
+    Warns (RuntimeWarning) and gives None where it was not compiled. Raises ImportError where it was compiled
+    for another version, or where another copy's operators are registered: a second set would end the process.
     """
-    global _C
     if "structlv._C" not in sys.modules and hasattr(torch.ops.structlv, "chain_log_partition"):
         raise ImportError(TWO_COPIES.format(where=_loaded_from()))
     try:
         module = import_module("structlv._C")
     except ModuleNotFoundError:
-        warnings.warn(NOT_COMPILED, RuntimeWarning, stacklevel=3)
-        return
-    if module.version != version:
-        raise ImportError(STALE.format(found=module.version, expected=version))
-    _C = module
+        warnings.warn(NOT_COMPILED, RuntimeWarning, stacklevel=4)  # at the user's import of structlv
+        return None
+    if module.version != __version__:
+        raise ImportError(STALE.format(found=module.version, expected=__version__))
+    return module
 
 
 def _loaded_from() -> str:
@@ -64,3 +63,6 @@ def _loaded_from() -> str:
     except OSError:
         return ""
     return f" (from {', '.join(sorted(paths))})" if paths else ""
+
+
+_C = _load()
