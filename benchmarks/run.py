@@ -1,0 +1,167 @@
+"""Checks every implementation on every case, then times them in turn, one sample each per round, and keeps
+medians.
+
+Interleaving makes drift (other load, clock speed) fall on all alike. A sample is enough calls to last about
+10 ms; slow implementations get fewer rounds, down to one call.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import cases, check, machine
+from benchmarks.cases import Case
+from benchmarks.implementations import Implementation
+from benchmarks.remote import Failed, Remote
+
+LOG = Path(tempfile.gettempdir()) / "structlv-benchmark-workers.log"
+
+
+@dataclass(frozen=True)
+class Effort:
+    rounds: int = 25
+    sample_seconds: float = 0.01  # at least this long
+    budget_seconds: float = 1.5  # per implementation and case, beyond the check
+    limit_seconds: float = 60.0  # for one answer
+
+
+def write_inputs(case: Case, folder: Path) -> Path:
+    """The case's inputs and the reference's answers, for the workers."""
+    inputs = cases.inputs(case)
+    file = folder / f"{case.name.replace(':', '-').replace(',', '-')}.npz"
+    wanted = {f"wanted_{name}": value for name, value in check.expected(case, inputs).items()}
+    np.savez(file, **inputs, **wanted)
+    return file
+
+
+def prepare(remotes: list[Remote], case: Case, file: Path, effort: Effort) -> tuple[dict, dict]:
+    """-> what can be timed, with each one's errors and a first sample, and the words of those that cannot."""
+    ready, refused = {}, {}
+    for remote in remotes:
+        try:
+            checked = remote.ask(effort.limit_seconds, do="prepare", case=case.name, file=str(file))
+            ready[remote] = checked | {"first": remote.ask(effort.limit_seconds, do="time", calls=1)}
+        except Failed as failure:
+            refused[remote.key] = {"status": str(failure)}
+    return ready, refused
+
+
+def time_in_turn(ready: dict[Remote, dict], effort: Effort) -> dict[Remote, list[dict]]:
+    """Round-robin samples; the first one, taken alone, is all there is of an implementation that is too slow."""
+    samples: dict[Remote, list[dict]] = {remote: [] for remote in ready}
+    calls = {remote: max(1, round(effort.sample_seconds / ready[remote]["first"]["wall"])) for remote in ready}
+    spent = {remote: ready[remote]["first"]["wall"] for remote in ready}
+    for _ in range(effort.rounds):
+        for remote in ready:
+            if spent[remote] < effort.budget_seconds:
+                sample = remote.ask(effort.limit_seconds, do="time", calls=calls[remote])
+                spent[remote] += sample["wall"] * (calls[remote] + (calls[remote] > 1))
+                samples[remote].append(sample)
+    return {remote: taken or [ready[remote]["first"]] for remote, taken in samples.items()}
+
+
+def summary(prepared: dict, samples: list[dict]) -> dict:
+    walls = sorted(sample["wall"] for sample in samples)
+    quarter = statistics.quantiles(walls, n=4) if len(walls) > 1 else walls * 3
+    return {
+        "seconds": statistics.median(walls),
+        "quartiles": [quarter[0], quarter[2]],
+        "best": walls[0],
+        "cpu_seconds": statistics.median(sample["cpu"] for sample in samples),
+        "rounds": len(walls),
+        "errors": prepared["errors"],
+    }
+
+
+def run_case(remotes: list[Remote], case: Case, folder: Path, effort: Effort) -> dict:
+    file = write_inputs(case, folder)
+    ready, refused = prepare(remotes, case, file, effort)
+    samples = time_in_turn(ready, effort)
+    file.unlink()
+    results = {remote.key: summary(ready[remote], samples[remote]) for remote in ready}
+    return {"case": case.name, "results": {key.key: (results | refused)[key.key] for key in remotes}}
+
+
+def print_case(found: dict) -> None:
+    print(found["case"])
+    for key, result in found["results"].items():
+        if "seconds" in result:
+            median, low, high = (1e3 * value for value in (result["seconds"], *result["quartiles"]))
+            print(f"  {key:24s} {median:10.3f} ms  [{low:.3f}, {high:.3f}]  x{result['rounds']}")
+        else:
+            print(f"  {key:24s} {result['status']}")
+    sys.stdout.flush()
+
+
+def versions(remotes: list[Remote]) -> dict:
+    found: dict = {}
+    for remote in remotes:
+        try:
+            found[remote.implementation.name] = remote.ask(do="versions")
+        except Failed as failure:
+            found[remote.implementation.name] = {"status": str(failure)}
+    return found
+
+
+def run(
+    chosen: list[Case], implementations: list[Implementation], threads: list[int], effort: Effort
+) -> dict:
+    """-> all that a report needs, as plain data; an implementation that fails is recorded with the reason."""
+    remotes = [Remote(implementation, count, LOG) for implementation in implementations for count in threads]
+    LOG.write_text("")
+    try:
+        document = {
+            "machine": machine.describe(),
+            "peaks": machine.peaks(chosen),
+            "versions": versions(remotes),
+        }
+        document |= {
+            "threads": threads,
+            "ours": [one.name for one in implementations if one.ours],
+            "cases": [],
+        }
+        with tempfile.TemporaryDirectory() as folder:
+            for case in chosen:
+                document["cases"].append(run_case(remotes, case, Path(folder), effort))
+                print_case(document["cases"][-1])
+    finally:
+        for remote in remotes:
+            remote.stop()
+    return document
+
+
+def memory(chosen: list[Case], implementations: list[Implementation]) -> list[dict]:
+    """Peak memory of one call in a fresh process each; two processes at a time, since nothing is timed."""
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(2) as pool:
+        files = {case: write_inputs(case, Path(folder)) for case in chosen}
+        jobs = [
+            (case, one, pool.submit(measure_memory, one, case, files[case]))
+            for case in chosen
+            for one in implementations
+        ]
+        found = [{"case": case.name, "implementation": one.name, **job.result()} for case, one, job in jobs]
+    return found
+
+
+def measure_memory(implementation: Implementation, case: Case, file: Path) -> dict:
+    remote = Remote(implementation, 1, LOG)
+    try:
+        return remote.ask(do="memory", case=case.name, file=str(file))
+    except Failed as failure:
+        return {"status": str(failure)}
+    finally:
+        remote.stop()
+
+
+def save(document: dict, file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(document, indent=1) + "\n")
+    print(f"wrote {file}")

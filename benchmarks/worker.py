@@ -1,0 +1,125 @@
+"""The process of one implementation: reads one JSON command per line, answers with one JSON line.
+
+Run as a script by an interpreter that has numpy and the implementation's own packages, and not necessarily
+this project. Commands: ``{"do": "versions"}``, ``{"do": "prepare", "case": NAME, "file": NPZ}`` (checks the
+answer against the reference's, kept in the file), ``{"do": "time", "calls": N}``, ``{"do": "memory",
+"case": NAME, "file": NPZ}``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import importlib
+import importlib.metadata
+import json
+import os
+import resource
+import sys
+import time
+import traceback
+from pathlib import Path
+
+# This directory itself must not be searched (its modules have everyday names), and an installed package
+# goes first.
+sys.path[:1] = []
+sys.path.append(str(Path(__file__).resolve().parent.parent))
+
+import numpy as np  # noqa: E402
+
+from benchmarks import cases, check  # noqa: E402
+
+
+def to_numpy(value) -> np.ndarray:
+    return value.detach().numpy() if hasattr(value, "detach") else np.asarray(value)
+
+
+class Worker:
+    def __init__(self, module: str, threads: int):
+        self.peer = importlib.import_module(f"benchmarks.peers.{module}")
+        if "torch" in sys.modules:
+            sys.modules["torch"].set_num_threads(threads)
+        self.call = None
+
+    def versions(self) -> dict:
+        return {name: importlib.metadata.version(name) for name in self.peer.PACKAGES}
+
+    def prepare(self, case: str, file: str) -> dict:
+        """Checks a case and gives its errors."""
+        parsed = cases.parse(case)
+        with np.load(file) as stored:
+            arrays = dict(stored)
+        inputs = {name: arrays.pop(name) for name in ("unary", "transition")}
+        wanted = {name.removeprefix("wanted_"): value for name, value in arrays.items()}
+        found = self._check_frequencies(parsed) if parsed.query == "sample" else {}
+        self.call = self.peer.prepare(parsed.query, inputs)
+        answer = self.call()
+        found |= check.errors(parsed, [to_numpy(value) for value in answer], inputs, wanted)
+        check.require(found)
+        return {"errors": found}
+
+    def _check_frequencies(self, case: cases.Case) -> dict:
+        small = cases.small_version(case)
+        inputs = cases.inputs(small, copies=True)
+        answer = [to_numpy(value) for value in self.peer.prepare(case.query, inputs)()]
+        return check.errors(small, answer, inputs, check.expected(small, inputs), copies=True)
+
+    def time(self, calls: int) -> dict:
+        """Seconds per call, by the clock and of processor time (all threads). One call first fills caches."""
+        if calls > 1:
+            self.call()
+        wall, cpu = time.perf_counter(), time.process_time()
+        for _ in range(calls):
+            self.call()
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        return {"wall": wall / calls, "cpu": cpu / calls}
+
+    def memory(self, case: str, file: str) -> dict:
+        """Peak resident bytes of one call above those before it, with code and inputs loaded and compiled."""
+        parsed = cases.parse(case)
+        small = cases.small_version(parsed)
+        self.peer.prepare(parsed.query, cases.inputs(small))()
+        with np.load(file) as stored:
+            inputs = {name: stored[name] for name in ("unary", "transition")}
+        call = self.peer.prepare(parsed.query, inputs)
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)
+        before = _status("VmRSS")
+        Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
+        call()
+        return {"peak_bytes": _status("VmHWM") - before}
+
+
+def _status(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field + ":"))
+
+
+def answer(worker: Worker, command: dict) -> dict:
+    """The command's result, or {"status": words} for whatever went wrong."""
+    try:
+        return getattr(worker, command.pop("do"))(**command)
+    except NotImplementedError as error:
+        return {"status": f"unsupported: {error}"}
+    except check.Wrong as error:
+        return {"status": f"WRONG: {error}"}
+    except MemoryError:
+        return {"status": "out of memory"}
+    except Exception as error:
+        if any(words in str(error) for words in ("can't allocate memory", "bad_alloc", "RESOURCE_EXHAUSTED")):
+            return {"status": "out of memory"}
+        traceback.print_exc()
+        return {"status": f"failed: {type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"}
+
+
+def main(module: str, threads: str, memory_limit: str) -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (int(memory_limit), int(memory_limit)))
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever a library prints goes to stderr
+    worker = Worker(module, int(threads))
+    for line in sys.stdin:
+        print(json.dumps(answer(worker, json.loads(line))), file=replies, flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
