@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -103,26 +104,24 @@ class Batches:
         return Batch(tokens, self._lengths[mine], self._lengths[items])
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint remembers: a fingerprint of data and order. The position is the trainer's."""
-        return {"fingerprint": self.fingerprint()}
+        """Nothing: the place is the trainer's to remember. Tells Lightning that resuming is provided for."""
+        return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Raises ValueError where the checkpoint was written with other data, batch size or seed."""
-        if (found := self.fingerprint()) != state.get("fingerprint"):
-            raise ValueError(
-                "this checkpoint belongs to other data, another batch size or another seed: "
-                f"expected {state.get('fingerprint')}, found {found}"
-            )
+        """Nothing to do, see `state_dict`."""
 
     def fingerprint(self) -> str:
-        """A short text that differs where data, batch size, pool or seed differ."""
+        """A short text that differs where data, batch size, pool or seed differ: resuming must find it."""
+        parts = (len(self.sequences), self._checksum, self.batch_size, self.pool, self.seed, self.shuffle)
+        return ":".join(map(str, parts))
+
+    @cached_property
+    def _checksum(self) -> str:
         checksum = 0
         for sequence in self.sequences:
-            checksum = zlib.crc32(
-                sequence.numpy().tobytes(), zlib.crc32(len(sequence).to_bytes(8, "little"), checksum)
-            )
-        parts = (len(self.sequences), f"{checksum:08x}", self.batch_size, self.pool, self.seed, self.shuffle)
-        return ":".join(map(str, parts))
+            checksum = zlib.crc32(len(sequence).to_bytes(8, "little"), checksum)
+            checksum = zlib.crc32(sequence.numpy().tobytes(), checksum)
+        return f"{checksum:08x}"
 
 
 def _world() -> tuple[int, int]:

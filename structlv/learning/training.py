@@ -14,6 +14,7 @@ import os
 import random
 import signal
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +24,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint, RichProgressBar
+from pytorch_lightning.callbacks import Callback, Checkpoint, RichProgressBar
 
 KEY = "structlv"
 LAST = "last.ckpt"
@@ -33,19 +34,22 @@ class ExactResume(pl.LightningModule):
     """Base of the objectives: a Lightning module that resumes to the result of an uninterrupted run.
 
     Works with any Trainer (give it `use_distributed_sampler=False`); `fit` below sets one up. The training
-    data must be a `structlv.data.Batches`, or any iterable with its `follow`, `state_dict` and
-    `load_state_dict`. Seeds torch's, numpy's and Python's generators of the process at every step.
+    data must be a `structlv.data.Batches`, or any iterable with its `follow` and
+    `fingerprint`. Seeds torch's, numpy's and Python's generators of the process at every step.
     """
 
     def __init__(self, *, seed: int = 0) -> None:
         super().__init__()
         self.seed = seed
+        self._resumed: dict[str, Any] = {}
 
     def on_train_start(self) -> None:
         """Hand the loader Lightning's counters: they are right after every kind of restart."""
         loader = self.trainer.train_dataloader
         if not hasattr(loader, "follow"):
             raise TypeError(f"training data must be a structlv.data.Batches, found {type(loader).__name__}")
+        if self._resumed:
+            _refuse_difference(self._resumed, {"data": loader.fingerprint()})
         batches = self.trainer.fit_loop.epoch_loop.batch_progress
         loader.follow(lambda: (self.trainer.current_epoch, batches.current.ready))
 
@@ -56,20 +60,18 @@ class ExactResume(pl.LightningModule):
         self._reseed()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint[KEY] = {"seed": self.seed, "world_size": self.trainer.world_size}
+        checkpoint[KEY] = {**self._identity(), "data": self.trainer.train_dataloader.fingerprint()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Raises ValueError where the checkpoint was written under another seed or number of processes."""
-        stored = checkpoint.get(KEY)
-        if stored is None:
+        if KEY not in checkpoint:
             raise ValueError("this checkpoint was not written by a structlv objective")
-        if self._trainer is None:
-            return  # only the weights are read, outside of training
-        found = {"seed": self.seed, "world_size": self.trainer.world_size}
-        if stored != found:
-            raise ValueError(
-                f"training cannot be resumed exactly: the checkpoint has {stored}, this run {found}"
-            )
+        if self._trainer is not None:  # else only the weights are read, outside of training
+            self._resumed = checkpoint[KEY]
+            _refuse_difference(self._resumed, self._identity())
+
+    def _identity(self) -> dict[str, int]:
+        return {"seed": self.seed, "world_size": self.trainer.world_size}
 
     def _reseed(self) -> None:
         entropy = (self.seed, self.trainer.global_step, self.trainer.global_rank)
@@ -128,17 +130,30 @@ def fit(
         "num_sanity_val_steps": 0,
         "use_distributed_sampler": False,
         "plugins": [AtomicCheckpointIO()],
-        "callbacks": [*_checkpoints(Path(folder), checkpoint_every), *callbacks],
+        "callbacks": [LastCheckpoint(last, checkpoint_every), *callbacks],
     }
     if progress and not any(isinstance(c, pl.callbacks.ProgressBar) for c in callbacks):
         options["callbacks"].append(RichProgressBar(leave=False))
     run = pl.Trainer(**{**options, **trainer})
-    resume = str(last) if last.exists() else None
-    if resume:
-        _check_readable(last)
-    with _keyboard_interrupt_raises(run):
+    resume = _resumable(last, train)
+    with _keyboard_interrupt_raises(run), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*have no `val_dataloader`")  # `validation=None` says so
         run.fit(objective, train, validation, ckpt_path=resume, weights_only=True)
     return run
+
+
+class LastCheckpoint(Checkpoint):
+    """Writes one checkpoint over and over: every `every` steps and at the end of each epoch."""
+
+    def __init__(self, path: Path, every: int) -> None:
+        self.path, self.every = path, every
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.global_step % self.every == 0:
+            trainer.save_checkpoint(self.path)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        trainer.save_checkpoint(self.path)
 
 
 @contextmanager
@@ -156,18 +171,27 @@ def _keyboard_interrupt_raises(run: pl.Trainer) -> Iterator[None]:
             signal.signal(signal.SIGINT, handler)
 
 
-def _checkpoints(folder: Path, every: int) -> list[ModelCheckpoint]:
-    place = {"dirpath": folder, "filename": Path(LAST).stem, "enable_version_counter": False}
-    return [
-        ModelCheckpoint(**place, every_n_train_steps=every),
-        ModelCheckpoint(**place, every_n_epochs=1, save_on_train_epoch_end=True),
-    ]
-
-
-def _check_readable(path: Path) -> None:
+def _resumable(path: Path, train: Any) -> str | None:
+    """The checkpoint to go on from, if there is one that can be read and belongs to this data."""
+    if not path.exists():
+        return None
     try:
-        torch.load(path, map_location="cpu", weights_only=True)
+        contents = torch.load(path, map_location="cpu", weights_only=True)
+        stored = contents[KEY]
     except Exception as error:  # torch.load raises many kinds for a damaged file
+        message = f"{path}: damaged, or not a checkpoint of structlv; remove it to start afresh"
+        raise ValueError(message) from error
+    if hasattr(train, "fingerprint"):
+        _refuse_difference(stored, {"data": train.fingerprint()})
+    return str(path)
+
+
+def _refuse_difference(stored: dict[str, Any], found: dict[str, Any]) -> None:
+    different = [
+        f"{name} {stored.get(name)} -> {value}" for name, value in found.items() if stored.get(name) != value
+    ]
+    if different:
+        changed = ", ".join(different)
         raise ValueError(
-            f"{path}: damaged, or not a checkpoint of structlv; remove it to start afresh"
-        ) from error
+            f"training cannot be resumed exactly, the checkpoint was written with other ones: {changed}"
+        )

@@ -5,7 +5,6 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
 
 from structlv.models import NeuralHMM
 
@@ -78,9 +77,8 @@ def test_every_parameter_is_trained() -> None:
 
 
 @torch.no_grad()
-def test_tagging_is_the_best_path_or_the_best_states(
-    x: Tensor = torch.tensor([[0, 1, 2], [3, 4, 0]]), lengths: Tensor = torch.tensor([3, 2])
-) -> None:
+def test_tagging_is_the_best_path_or_the_best_states() -> None:
+    x, lengths = torch.tensor([[0, 1, 2], [3, 4, 0]]), torch.tensor([3, 2])
     model = small()
     chain = model.posterior(x, lengths)
     assert model.tag(x, lengths).tolist() == chain.argmax().tolist()
