@@ -1,0 +1,171 @@
+"""First and second derivatives, and clear refusals where there are none."""
+
+import pytest
+import torch
+from torch.autograd import gradcheck, gradgradcheck
+
+from structlv import reference
+from structlv.ops import chain as ops
+from tests.cases import SHARINGS, chain
+from tests.tolerance import assert_probabilities, assert_second_order
+
+sharing = pytest.mark.parametrize("sharing", SHARINGS)
+cases = [
+    {"n": 3, "k": 2},
+    {"n": 1, "k": 3},
+    {"n": 3, "k": 3, "ragged": False, "ends": False},
+    {"batch": (2, 1), "n": 2},
+]
+small = pytest.mark.parametrize("options", cases, ids=lambda o: "-".join(f"{k}{v}" for k, v in o.items()))
+
+
+def call(query, case, **options):
+    """``query`` as a function of the tensors that ``case.leaves()`` gives."""
+
+    def f(*leaves):
+        rest = iter(leaves)
+        return query(*[None if x is None else next(rest) for x in case[:4]], case.lengths, **options)
+
+    return f, case.leaves()[1]
+
+
+@sharing
+@small
+def test_log_partition(options, sharing, backend):
+    f, leaves = call(ops.log_partition, chain(sharing=sharing, **options))
+    assert gradcheck(f, leaves)
+    assert gradgradcheck(f, leaves)
+
+
+@sharing
+@small
+def test_marginals(options, sharing, backend):
+    case = chain(sharing=sharing, **options)
+    for edges in (False, True):
+        f, leaves = call(ops.marginals, case, edges=edges)
+        assert gradcheck(f, leaves)
+
+
+@sharing
+def test_score(sharing, backend):
+    case = chain(n=3, sharing=sharing)
+    states = torch.randint(-1, 3, (2, 3, 3))
+    f, leaves = call(lambda *potentials: ops.score(states, *potentials), case)
+    finite = f(*leaves).isfinite()
+    assert gradcheck(lambda *x: f(*x)[finite], leaves)
+    assert gradgradcheck(lambda *x: f(*x)[finite], leaves)
+    for gradient in torch.autograd.grad(f(*leaves).sum(), leaves):
+        assert not gradient.isnan().any()
+
+
+@sharing
+def test_filter(sharing, backend):
+    f, leaves = call(ops.filter, chain(n=3, sharing=sharing))
+    valid = f(*leaves).isfinite()
+    assert gradcheck(lambda *x: f(*x)[valid], leaves)
+
+
+@pytest.mark.parametrize("holes", [0.2, 0.6])
+@sharing
+def test_forbidden_parts_have_exact_finite_derivatives(sharing, holes, native):
+    case, leaves = chain(batch=(4,), n=5, sharing=sharing, holes=holes, seed=3).leaves()
+    z, oracle = ops.log_partition(*case), reference.chain.log_partition(*case)
+    possible = oracle.isfinite()
+    first = torch.autograd.grad(z[possible].sum(), leaves, create_graph=True)
+    expected = torch.autograd.grad(oracle[possible].sum(), leaves, create_graph=True)
+    weights = [torch.randn_like(x) for x in first]
+    second = torch.autograd.grad(_dot(first, weights), leaves)
+    expected_second = torch.autograd.grad(_dot(expected, weights), leaves)
+    for mine, theirs in zip(first, expected, strict=True):
+        assert_probabilities(mine, theirs)
+    for mine, theirs in zip(second, expected_second, strict=True):
+        assert_second_order(mine, theirs)
+
+
+def _dot(xs, ys):
+    return sum((x * y).sum() for x, y in zip(xs, ys, strict=True))
+
+
+@sharing
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["f64", "f32"])
+@pytest.mark.parametrize("k", [5, 17, 33])
+def test_second_order_of_awkward_sizes(k, dtype, sharing, native):
+    case, leaves = chain(n=9, k=k, sharing=sharing, holes=0.05, dtype=dtype).leaves()
+    wide, wide_leaves = case.to(torch.float64).leaves()
+    weights = [torch.randn_like(x) for x in leaves]
+
+    def product(query, potentials, tensors):
+        z = query(*potentials)
+        first = torch.autograd.grad(z[z.isfinite()].sum(), tensors, create_graph=True)
+        return torch.autograd.grad(
+            _dot(first, [w.to(x.dtype) for w, x in zip(weights, first, strict=True)]), tensors
+        )
+
+    found = product(ops.log_partition, case, leaves)
+    expected = product(reference.chain.log_partition, wide, wide_leaves)
+    for mine, theirs in zip(found, expected, strict=True):
+        assert_second_order(mine, theirs, dtype)
+
+
+def test_gradient_of_a_shared_parameter_is_the_sum_over_items(backend):
+    case, leaves = chain(batch=(3,), n=4).leaves()
+    ops.log_partition(*case).sum().backward()
+    assert_probabilities(leaves[1].grad, ops.marginals(*case)[1].sum(0))
+
+
+def test_third_order_raises(native):
+    x = torch.randn(2, 3, 2, requires_grad=True)
+    transition = torch.randn(2, 2)
+    (first,) = torch.autograd.grad(ops.log_partition(x, transition).sum(), x, create_graph=True)
+    (second,) = torch.autograd.grad(first.square().sum(), x, create_graph=True)
+    with pytest.raises(NotImplementedError, match="third derivative"):
+        torch.autograd.grad(second.sum(), x)
+
+
+def test_second_order_of_marginals_raises(native):
+    x = torch.randn(2, 3, 2, requires_grad=True)
+    (first,) = torch.autograd.grad(
+        ops.marginals(x, torch.randn(2, 2))[0].square().sum(), x, create_graph=True
+    )
+    with pytest.raises(NotImplementedError, match="third derivative"):
+        torch.autograd.grad(first.sum(), x)
+
+
+def test_max_marginals_refuse(native):
+    x = torch.randn(2, 3, 2, requires_grad=True)
+    with pytest.raises(NotImplementedError, match="max_marginals is not differentiable"):
+        ops.max_marginals(x, torch.randn(2, 2))[0].sum().backward()
+
+
+def test_second_order_of_filter_raises(native):
+    x = torch.randn(2, 3, 2, requires_grad=True)
+    (first,) = torch.autograd.grad(
+        ops.filter(x, torch.randn(2, 2)).exp().square().sum(), x, create_graph=True
+    )
+    with pytest.raises(NotImplementedError, match="differentiable once"):
+        torch.autograd.grad(first.sum(), x)
+
+
+def test_choices_are_integers_without_a_graph(backend):
+    case, _ = chain().leaves()
+    for states in (ops.argmax(*case), ops.topk(*case, k=2), ops.sample(*case, num_samples=2, seed=0)):
+        assert states.dtype == torch.int64
+        assert not states.requires_grad
+
+
+def test_only_what_is_needed_gets_a_gradient(backend):
+    case = chain()
+    transition = case.transition.requires_grad_()
+    ops.log_partition(*case).sum().backward()
+    assert transition.grad is not None
+    assert case.unary.grad is None
+
+
+def test_nothing_is_recorded_under_no_grad(backend):
+    case, _ = chain().leaves()
+    with torch.no_grad():
+        assert not ops.log_partition(*case).requires_grad
+        assert not ops.marginals(*case)[0].requires_grad
+        assert not ops.filter(*case).requires_grad
+    with torch.inference_mode():
+        assert not ops.log_partition(*case).requires_grad

@@ -1,0 +1,73 @@
+"""What enumeration says of a chain: every query of ``structlv.ops.chain`` from the list of all structures."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from structlv.reference import enumerate as brute
+from tests.cases import Chain
+
+
+class Enumerated:
+    """All structures of every item, and what follows from them (``*b`` flattened to one dimension)."""
+
+    def __init__(self, case: Chain) -> None:
+        *self.batch, self.n, self.k = case.unary.shape
+        self.items = brute.chain_items(*case)
+        self.sizes = [paths.shape[-1] for paths, _ in self.items]
+
+    def log_partition(self) -> Tensor:
+        return self._stack([scores.logsumexp(0) for _, scores in self.items])
+
+    def marginals(self) -> tuple[Tensor, Tensor]:
+        """Unary ``(*b, n, k)`` and per-step edges ``(*b, n-1, k, k)``."""
+        return self._parts(self._weights, "sum")
+
+    def max_marginals(self) -> tuple[Tensor, Tensor]:
+        return self._parts(lambda scores: scores, "amax", -torch.inf)
+
+    def topk(self, k: int) -> Tensor:
+        """The best scores ``(k, *b)``, ``-inf`` where there are fewer."""
+        rows = []
+        for _, scores in self.items:
+            best = scores.sort(descending=True).values[:k]
+            rows.append(torch.cat([best, best.new_full((k - len(best),), -torch.inf)]))
+        return self._stack(rows).movedim(-1, 0) if rows else torch.zeros(k, *self.batch, dtype=torch.float64)
+
+    @staticmethod
+    def _weights(scores: Tensor) -> Tensor:
+        total = scores.logsumexp(0)
+        return torch.zeros_like(scores) if total == -torch.inf else (scores - total).exp()
+
+    def _stack(self, rows: list[Tensor]) -> Tensor:
+        if not rows:
+            return torch.zeros(self.batch, dtype=torch.float64)
+        return torch.stack(rows).view((*self.batch, *rows[0].shape))
+
+    def _parts(self, value, reduce: str, empty: float = 0.0) -> tuple[Tensor, Tensor]:
+        n, k, count = self.n, self.k, len(self.items)
+        steps = max(n - 1, 0)
+        unary = torch.full((count, n, k), empty, dtype=torch.float64)
+        edges = torch.full((count, steps, k * k), empty, dtype=torch.float64)
+        for b, (paths, scores) in enumerate(self.items):
+            values = value(scores)
+            for t in range(paths.shape[-1]):
+                unary[b, t].scatter_reduce_(0, paths[:, t], values, reduce)
+            for t in range(paths.shape[-1] - 1):
+                edges[b, t].scatter_reduce_(0, paths[:, t] * k + paths[:, t + 1], values, reduce)
+        return unary.view(*self.batch, n, k), edges.view(*self.batch, steps, k, k)
+
+
+def filtered(case: Chain) -> Tensor:
+    """``log p(z_t | potentials up to t)`` by enumerating every prefix."""
+    *batch, n, k = case.unary.shape
+    sizes = torch.full(batch, n) if case.lengths is None else case.lengths
+    rows = case.unary.new_full((*batch, n, k), -torch.inf)
+    for t in range(n):
+        prefix = torch.where(sizes > t, t + 1, 0)
+        oracle = Enumerated(Chain(case.unary, case.transition, case.initial, None, prefix))
+        rows[..., t, :] = torch.where(
+            (sizes > t)[..., None], oracle.marginals()[0][..., t, :].log(), -torch.inf
+        )
+    return rows
