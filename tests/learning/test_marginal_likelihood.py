@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-import toy
 from torch.utils.data import DataLoader
 
 from structlv.data import Batches
 from structlv.learning import MarginalLikelihood, fit
 from structlv.models import NeuralHMM
+from tests.learning import toy
 
 
 def sentences(hmm: NeuralHMM, count: int, n: int) -> torch.Tensor:

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-import toy
-from toy import BATCHES, EPOCHS, Losses
+
+from tests.learning import toy
+from tests.learning.toy import BATCHES, EPOCHS, Losses
 
 STEPS = BATCHES * EPOCHS
 

@@ -1,15 +1,12 @@
 """The n-gram baselines."""
 
 import math
-import os
 from pathlib import Path
 
 import pytest
 
 from structlv.data import Vocabulary, tokenise
 from structlv.models import WittenBell
-
-CORPORA = Path(os.environ.get("STRUCTLV_DATA", "../shared/data"))
 
 
 @pytest.mark.parametrize("order", [1, 2, 3])
@@ -34,9 +31,9 @@ def test_perplexity_counts_the_end_of_the_sentence() -> None:
     assert math.isclose(model.perplexity([[0], [1, 2]]), math.exp(nats / 5))
 
 
-@pytest.mark.skipif(not (CORPORA / "e2e").exists(), reason="no corpora at ../shared/data or $STRUCTLV_DATA")
-def test_published_perplexities_on_e2e() -> None:
-    parts = [(CORPORA / "e2e" / name).read_text().splitlines() for name in ("train.tsv", "test.tsv")]
+@pytest.mark.corpora
+def test_published_perplexities_on_e2e(corpora: Path) -> None:
+    parts = [(corpora / "e2e" / name).read_text().splitlines() for name in ("train.tsv", "test.tsv")]
     train, test = ([tokenise(line.split("\t")[1]) for line in part[1:]] for part in parts)
     vocabulary = Vocabulary.build(train)
     encoded = [[vocabulary.encode(s).tolist() for s in part] for part in (train, test)]
