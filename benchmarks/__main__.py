@@ -27,6 +27,7 @@ def parse() -> argparse.Namespace:
     for name in ("table", "chart"):
         command = commands.add_parser(name, help=f"a {name} of a results file")
         command.add_argument("file", type=Path)
+        command.add_argument("--measure", choices=["wall", "cpu"], default="wall")
         command.add_argument("--out", type=Path)
     return parser.parse_args()
 
@@ -79,11 +80,11 @@ def draw(document: dict, options: argparse.Namespace) -> None:
     if options.command == "chart":
         from benchmarks import chart  # the only part that needs matplotlib
 
-        chart.chart(document, options.out)
+        chart.chart(document, options.out, options.measure)
     elif options.out:
-        options.out.write_text(report.text(document))
+        options.out.write_text(report.text(document, options.measure))
     else:
-        print(report.text(document))
+        print(report.text(document, options.measure))
 
 
 def main() -> None:

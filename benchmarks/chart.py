@@ -16,8 +16,8 @@ LEFT_OUT = ("structlv validated", "structlv.ops")
 PALETTE = ("#34495e", "#2e86c1", "#85c1e9", "#27ae60", "#a9dfbf", "#8e44ad", "#d7bde2", "#f39c12", "#95a5a6")
 
 
-def chart(document: dict, out: Path | None = None) -> None:
-    results = Results(document)
+def chart(document: dict, out: Path | None = None, measure: str = "wall") -> None:
+    results = Results(document, measure)
     queries = results.queries()
     columns = min(2, len(queries))
     rows = -(-len(queries) // columns)

@@ -9,10 +9,11 @@ OURS = "structlv"
 
 
 class Results:
-    """A results document by case, implementation and number of threads."""
+    """A results document by case, implementation and threads; `measure` picks clock or processor time."""
 
-    def __init__(self, document: dict):
+    def __init__(self, document: dict, measure: str = "wall"):
         self.document = document
+        self.field = {"wall": "seconds", "cpu": "cpu_seconds"}[measure]
         self.threads = document.get("threads", [])
         self.cases = {cases.parse(one["case"]): one["results"] for one in document.get("cases", [])}
         keys = next(iter(self.cases.values()), {})
@@ -20,7 +21,7 @@ class Results:
         self.peers = [name for name in self.names if name not in document.get("ours", [])]
 
     def seconds(self, case: Case, name: str, threads: int) -> float | None:
-        return self.cases[case].get(f"{name}/{threads}", {}).get("seconds")
+        return self.cases[case].get(f"{name}/{threads}", {}).get(self.field)
 
     def status(self, case: Case, name: str, threads: int) -> str:
         return self.cases[case].get(f"{name}/{threads}", {}).get("status", "")
@@ -74,12 +75,12 @@ def header(results: Results) -> str:
 
 def times(results: Results, query: str, threads: int) -> str:
     """Median milliseconds, and in words why there are none."""
-    notes: dict[str, None] = {}
+    notes: dict[str, list[str]] = {}
 
     def cell(case: Case, name: str) -> str:
         seconds, status = results.seconds(case, name, threads), results.status(case, name, threads)
         if seconds is None and status and not status.startswith("unsupported"):
-            notes[f"{name} at {size_of(case)}: {status}"] = None
+            notes.setdefault(f"{name}: {status}", []).append(size_of(case))
         return (
             number(1e3 * seconds)
             if seconds is not None
@@ -93,7 +94,7 @@ def times(results: Results, query: str, threads: int) -> str:
         for name in results.names
         if set(cells := [cell(case, name) for case in results.of(query)]) != {"n/a"}
     ]
-    footnotes = "".join(f"\n\\* {note}\n" for note in notes)
+    footnotes = "".join(f"\n\\* {note} at {' and '.join(sizes)}\n" for note, sizes in notes.items())
     return (
         grid([f"ms ({threads} thread{'s' * (threads > 1)})", *map(size_of, results.of(query))], rows)
         + footnotes
@@ -217,10 +218,10 @@ def memory_table(found: list[dict]) -> str:
     return grid(["peak MiB above the inputs", *names], rows)
 
 
-def text(document: dict) -> str:
+def text(document: dict, measure: str = "wall") -> str:
     if "memory" in document:
         return memory_table(document["memory"])
-    results = Results(document)
+    results = Results(document, measure)
     parts = [header(results)]
     for threads in results.threads:
         parts += [f"## {threads} thread{'s' * (threads > 1)}\n"]

@@ -30,7 +30,7 @@ class Effort:
     rounds: int = 25
     sample_seconds: float = 0.01  # at least this long
     budget_seconds: float = 1.5  # per implementation and case, beyond the check
-    limit_seconds: float = 60.0  # for one answer
+    limit_seconds: float = 20.0  # for one answer
 
 
 def write_inputs(case: Case, folder: Path) -> Path:
@@ -47,17 +47,20 @@ def prepare(remotes: list[Remote], case: Case, file: Path, effort: Effort) -> tu
     ready, refused = {}, {}
     for remote in remotes:
         try:
-            checked = remote.ask(effort.limit_seconds, do="prepare", case=case.name, file=str(file))
-            ready[remote] = checked | {"first": remote.ask(effort.limit_seconds, do="time", calls=1)}
+            ready[remote] = remote.ask(effort.limit_seconds, do="prepare", case=case.name, file=str(file))
+            if ready[remote]["first"]["wall"] < effort.budget_seconds:
+                ready[remote]["first"] = remote.ask(effort.limit_seconds, do="time", calls=1)
         except Failed as failure:
             refused[remote.key] = {"status": str(failure)}
     return ready, refused
 
 
 def time_in_turn(ready: dict[Remote, dict], effort: Effort) -> dict[Remote, list[dict]]:
-    """Round-robin samples; the first one, taken alone, is all there is of an implementation that is too slow."""
+    """Round-robin samples; of an implementation that is too slow, only the first one, taken alone."""
     samples: dict[Remote, list[dict]] = {remote: [] for remote in ready}
-    calls = {remote: max(1, round(effort.sample_seconds / ready[remote]["first"]["wall"])) for remote in ready}
+    calls = {
+        remote: max(1, round(effort.sample_seconds / ready[remote]["first"]["wall"])) for remote in ready
+    }
     spent = {remote: ready[remote]["first"]["wall"] for remote in ready}
     for _ in range(effort.rounds):
         for remote in ready:

@@ -34,6 +34,16 @@ def to_numpy(value) -> np.ndarray:
     return value.detach().numpy() if hasattr(value, "detach") else np.asarray(value)
 
 
+def now() -> tuple[float, float]:
+    return time.perf_counter(), time.process_time()
+
+
+def elapsed(start: tuple[float, float], calls: int) -> dict:
+    """Seconds per call since `start`: by the clock, and of processor time (all threads)."""
+    wall, cpu = (after - before for after, before in zip(now(), start, strict=True))
+    return {"wall": wall / calls, "cpu": cpu / calls}
+
+
 class Worker:
     def __init__(self, module: str, threads: int):
         self.peer = importlib.import_module(f"benchmarks.peers.{module}")
@@ -45,7 +55,7 @@ class Worker:
         return {name: importlib.metadata.version(name) for name in self.peer.PACKAGES}
 
     def prepare(self, case: str, file: str) -> dict:
-        """Checks a case and gives its errors."""
+        """Checks a case and gives its errors and the first call's time."""
         parsed = cases.parse(case)
         with np.load(file) as stored:
             arrays = dict(stored)
@@ -53,10 +63,12 @@ class Worker:
         wanted = {name.removeprefix("wanted_"): value for name, value in arrays.items()}
         found = self._check_frequencies(parsed) if parsed.query == "sample" else {}
         self.call = self.peer.prepare(parsed.query, inputs)
+        start = now()
         answer = self.call()
+        first = elapsed(start, 1)
         found |= check.errors(parsed, [to_numpy(value) for value in answer], inputs, wanted)
         check.require(found)
-        return {"errors": found}
+        return {"errors": found, "first": first}
 
     def _check_frequencies(self, case: cases.Case) -> dict:
         small = cases.small_version(case)
@@ -65,14 +77,13 @@ class Worker:
         return check.errors(small, answer, inputs, check.expected(small, inputs), copies=True)
 
     def time(self, calls: int) -> dict:
-        """Seconds per call, by the clock and of processor time (all threads). One call first fills caches."""
+        """Times `calls` calls, after one that fills the caches."""
         if calls > 1:
             self.call()
-        wall, cpu = time.perf_counter(), time.process_time()
+        start = now()
         for _ in range(calls):
             self.call()
-        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        return {"wall": wall / calls, "cpu": cpu / calls}
+        return elapsed(start, calls)
 
     def memory(self, case: str, file: str) -> dict:
         """Peak resident bytes of one call above those before it, with code and inputs loaded and compiled."""
