@@ -1,0 +1,159 @@
+"""One table of structured distributions. A new one adds a line to ``EXAMPLES``, and every law runs on it.
+
+An example says how to make its parameters (from a seed), how to build the distribution from them, and, for
+the oracle, what the structures of one item are and how they are scored: by indexing, without the library.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from structlv.distributions import HMM, LinearChain, StructuredDistribution
+
+INF = float("inf")
+Parameters = dict[str, Tensor | None]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One structured distribution, small enough to enumerate.
+
+    Attributes:
+        name: of the example.
+        parameters: float64 tensors (and integer ones) from a seed.
+        build: the distribution over them.
+        structures: all events (m, *event) of an unbatched distribution.
+        scores: float64 scores (m) of events of an unbatched distribution, differentiable.
+    """
+
+    name: str
+    parameters: Callable[[int], Parameters]
+    build: Callable[..., StructuredDistribution]
+    structures: Callable[[Any], Tensor]
+    scores: Callable[[Any, Tensor], Tensor]
+
+    def make(
+        self, seed: int = 0, dtype: torch.dtype = torch.float64, **options: Any
+    ) -> StructuredDistribution:
+        return self.build(**cast(self.parameters(seed), dtype), **options)
+
+
+def cast(parameters: Parameters, dtype: torch.dtype) -> Parameters:
+    return {
+        name: value.to(dtype) if value is not None and value.is_floating_point() else value
+        for name, value in parameters.items()
+    }
+
+
+def chain_structures(d: LinearChain) -> Tensor:
+    """Every sequence of states of one chain, in lexicographic order, padded with -1."""
+    n, k = d.unary.shape
+    length = n if d.lengths is None else int(d.lengths)
+    rows = [(*z, *[-1] * (n - length)) for z in itertools.product(range(k), repeat=length)]
+    return torch.tensor(rows, dtype=torch.long).reshape(len(rows), n)
+
+
+def chain_scores(d: LinearChain, events: Tensor) -> Tensor:
+    total = torch.zeros(len(events), dtype=torch.float64)
+    length = int((events[0] >= 0).sum())
+    for t in range(length):
+        total = total + d.unary[t, events[:, t]].double()
+        if t + 1 < length:
+            matrix = d.transition[t] if d.transition.dim() == 3 else d.transition
+            total = total + matrix[events[:, t], events[:, t + 1]].double()
+    if length and d.initial is not None:
+        total = total + d.initial[events[:, 0]].double()
+    if length and d.final is not None:
+        total = total + d.final[events[:, length - 1]].double()
+    return total
+
+
+def randoms(seed: int, **shapes: tuple[int, ...]) -> Parameters:
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        name: torch.randn(shape, dtype=torch.float64, generator=generator) for name, shape in shapes.items()
+    }
+
+
+def chain(
+    name: str, edit: Callable[[Parameters], None] = lambda _: None, **shapes: tuple[int, ...]
+) -> Example:
+    def parameters(seed: int) -> Parameters:
+        made = randoms(seed, **shapes)
+        edit(made)
+        return made
+
+    return Example(name, parameters, LinearChain, chain_structures, chain_scores)
+
+
+def with_lengths(*lengths: int) -> Callable[[Parameters], None]:
+    def edit(made: Parameters) -> None:
+        made["lengths"] = torch.tensor(lengths)
+
+    return edit
+
+
+def forbid(made: Parameters) -> None:
+    """Some parts are impossible; item 1 has one structure only, item 2 none."""
+    made["transition"][0, 1] = -INF  # type: ignore[index]
+    made["unary"][0, 1, 2] = -INF  # type: ignore[index]
+    made["unary"][1, :, 1:] = -INF  # type: ignore[index]
+    made["unary"][2, 2] = -INF  # type: ignore[index]
+    made["initial"][1] = -INF  # type: ignore[index]
+
+
+def forbid_steps(made: Parameters) -> None:
+    made["transition"][0, 1, 0] = -INF  # type: ignore[index]
+    made["transition"][1, 0, :, 0] = -INF  # type: ignore[index]
+    made["lengths"] = torch.tensor([4, 3])
+
+
+def padding_of_nan(made: Parameters) -> None:
+    """Whatever is stored past the end of a chain changes nothing."""
+    made["lengths"] = torch.tensor([2, 4, 0])
+    made["unary"][0, 2:] = float("nan")  # type: ignore[index]
+    made["unary"][2] = float("nan")  # type: ignore[index]
+    made["transition"][0, 1:] = float("nan")  # type: ignore[index]
+    made["transition"][2] = INF  # type: ignore[index]
+
+
+def posterior(
+    initial: Tensor, transition: Tensor, emission: Tensor, final: Tensor | None = None
+) -> LinearChain:
+    """Of an HMM with symbols, from ragged observations of which some are missing."""
+    x = torch.tensor([[0, 3, 1, 2], [2, 2, -1, -1]])
+    mask = torch.tensor([[True, False, True, True], [True, True, True, True]])
+    hmm = HMM(initial, transition, emission, final_logits=final)
+    return hmm.posterior(x, torch.tensor([4, 2]), mask)
+
+
+def hmm(name: str, **shapes: tuple[int, ...]) -> Example:
+    return Example(name, lambda seed: randoms(seed, **shapes), posterior, chain_structures, chain_scores)
+
+
+EXAMPLES = [
+    chain("one chain", unary=(4, 3), transition=(3, 3)),
+    chain("shared transition", unary=(3, 4, 3), transition=(3, 3)),
+    chain("transition of each item", unary=(2, 4, 3), transition=(2, 3, 3), initial=(3,), final=(2, 3)),
+    chain("ragged", with_lengths(4, 2, 0, 1), unary=(4, 4, 2), transition=(2, 2), initial=(2,), final=(4, 2)),
+    chain("per step", with_lengths(4, 3), unary=(2, 4, 3), transition=(2, 3, 3, 3), initial=(2, 3)),
+    chain("per step, shared", unary=(2, 4, 2), transition=(1, 3, 2, 2), final=(2,)),
+    chain("two batch dimensions", unary=(2, 2, 3, 2), transition=(2, 1, 2, 2), initial=(1, 2, 2)),
+    chain("unary shared over the batch", unary=(4, 2), transition=(2, 2), initial=(3, 2)),
+    chain("length 1", unary=(2, 1, 3), transition=(3, 3), initial=(3,), final=(3,)),
+    chain("length 1, per step", unary=(2, 1, 3), transition=(2, 0, 3, 3)),
+    chain("length 0", unary=(2, 0, 3), transition=(3, 3), initial=(3,)),
+    chain("one state", unary=(2, 4, 1), transition=(1, 1)),
+    chain("forbidden parts", forbid, unary=(3, 4, 3), transition=(3, 3), initial=(3,)),
+    chain("forbidden steps", forbid_steps, unary=(2, 4, 2), transition=(2, 3, 2, 2)),
+    chain("padding of NaN", padding_of_nan, unary=(3, 4, 2), transition=(3, 3, 2, 2)),
+    hmm("HMM posterior", initial=(3,), transition=(3, 3), emission=(3, 4)),
+    hmm("HMM posterior that stops", initial=(2,), transition=(3, 2, 2), emission=(2, 4), final=(2,)),
+]
+BY_NAME = {example.name: example for example in EXAMPLES}

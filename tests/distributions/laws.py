@@ -1,0 +1,580 @@
+"""One table of laws that every structured distribution obeys (see ``examples.py`` for the distributions).
+
+A law is a function of an example. They come in eight groups: 1 enumeration, 2 derivatives, 3 samples,
+4 algebra, 5 layout, 6 infinities and range, 7 isolation, 8 torch's transforms.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import math
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from scipy.stats import chi2
+from torch import Tensor
+from torch.autograd import gradcheck, gradgradcheck
+from torch.distributions import kl_divergence
+
+from tests.distributions.examples import Example, Parameters, cast
+from tests.distributions.oracle import items, oracles
+from tests.tolerance import CHI_SQUARE, assert_nats, assert_probabilities
+
+LAWS: dict[str, Callable[[Example], None]] = {}
+
+
+def law(fn: Callable[[Example], None]) -> Callable[[Example], None]:
+    LAWS[fn.__name__] = fn
+    return fn
+
+
+def close(found: Tensor, expected: Tensor) -> None:
+    """Quantities in nats, or probabilities in float64; events are equal."""
+    if found.is_floating_point():
+        assert_nats(found, expected.to(found.dtype))
+    else:
+        assert torch.equal(found, expected)
+
+
+def compare(name: str, found: Any, expected: Any) -> None:
+    """Results of the query ``name``."""
+    for a, b in zip(tensors(found), tensors(expected), strict=True):
+        assert a.shape == b.shape, name
+        (assert_probabilities if name == "marginals" else close)(a, b.to(a.dtype))
+
+
+def floats(parameters: Parameters) -> list[str]:
+    return [n for n, v in parameters.items() if v is not None and v.is_floating_point() and v.numel()]
+
+
+def function(
+    example: Example, query: Callable[[Any], Any], seed: int = 0
+) -> tuple[Callable[..., Any], tuple]:
+    """``query`` as a function of the finite entries of the potentials, and a point to look at it."""
+    parameters = example.parameters(seed)
+    names = floats(parameters)
+    finite = {name: parameters[name].isfinite() for name in names}
+    fixed = {name: parameters[name].clone() for name in names}
+
+    def fn(*values: Tensor) -> Any:
+        given = {
+            name: torch.where(finite[name], value, fixed[name])
+            for name, value in zip(names, values, strict=True)
+        }
+        return query(example.build(**{**parameters, **given}))
+
+    start = [torch.where(finite[name], fixed[name], 0.0).requires_grad_() for name in names]
+    return fn, tuple(start)
+
+
+QUERIES: dict[str, Callable[[Any], Any]] = {
+    "log_partition": lambda d: d.log_partition(),
+    "marginals": lambda d: d.marginals(),
+    "max_marginals": lambda d: d.max_marginals(),
+    "max": lambda d: d.max(),
+    "argmax": lambda d: d.argmax(),
+    "topk": lambda d: d.topk(3),
+    "entropy": lambda d: d.entropy(),
+    "cross_entropy": lambda d: d.cross_entropy(d.with_temperature(2.0)),
+    "kl": lambda d: d.kl(d.with_temperature(2.0)),
+    "log_count": lambda d: d.log_count(),
+    "log_prob": lambda d: d.log_prob(d.argmax()),
+    "score": lambda d: d.score(d.argmax()),
+    "expectation": lambda d: d.expectation(d.marginals()),
+    "sample": lambda d: d.sample((2,), generator=torch.Generator().manual_seed(3)),
+}
+DIFFERENTIABLE = (
+    "log_partition",
+    "marginals",
+    "max",
+    "entropy",
+    "cross_entropy",
+    "kl",
+    "log_prob",
+    "score",
+    "expectation",
+)
+
+
+def tensors(result: Any) -> list[Tensor]:
+    return [result] if isinstance(result, Tensor) else list(result)
+
+
+# ---- 1: enumeration ------------------------------------------------------------------------------
+
+
+@law
+def log_partition_is_the_sum_over_structures(example: Example) -> None:
+    d = example.make()
+    for index, oracle in oracles(example, d).items():
+        close(d.log_partition()[index], oracle.log_partition)
+
+
+@law
+def probabilities_sum_to_one(example: Example) -> None:
+    d = example.make()
+    for index, oracle in oracles(example, d).items():
+        item = d[index] if index else d
+        log_prob = item.log_prob(oracle.events)
+        close(log_prob.exp(), oracle.probabilities)
+        close(item.score(oracle.events), oracle.scores)
+        assert bool(oracle.possible.any()) == math.isclose(float(log_prob.exp().sum()), 1.0, rel_tol=1e-9)
+
+
+@law
+def marginals_are_expected_parts(example: Example) -> None:
+    d = example.make()
+    for index, oracle in oracles(example, d).items():
+        for found, expected in zip(d.marginals(), oracle.marginals, strict=True):
+            close(found[index], expected)
+        parts = [part.amax(0) * 0.7 - 0.2 for part in oracle.parts]
+        expected = sum((a * b).sum() for a, b in zip(oracle.marginals, parts, strict=True))
+        close((d[index] if index else d).expectation(parts), expected)
+
+
+@law
+def max_marginals_are_the_best_that_use_a_part(example: Example) -> None:
+    d = example.make()
+    for index, oracle in oracles(example, d).items():
+        for found, expected in zip(d.max_marginals(), oracle.max_marginals, strict=True):
+            close(found[index], expected)
+
+
+@law
+def best_structures_are_the_best(example: Example) -> None:
+    d = example.make()
+    scores, events = d.topk(5)
+    for index, oracle in oracles(example, d).items():
+        best, ranked = oracle.ranked()
+        found = min(5, len(best))
+        close(scores[(slice(None), *index)][:found], best[:5])
+        assert torch.equal(events[(slice(None), *index)][:found], ranked[:5])
+        assert bool((scores[(slice(None), *index)][found:] == -torch.inf).all())
+        assert bool((events[(slice(None), *index)][found:] == -1).all())
+        top = ranked[0] if len(ranked) else torch.full_like(events[(0, *index)], -1)
+        assert torch.equal(d.argmax()[index], top)
+        close(d.max()[index], best[0] if len(best) else oracle.log_partition)
+
+
+@law
+def entropy_and_divergences_equal_enumeration(example: Example) -> None:
+    d, other = example.make(), example.make(1)
+    theirs = oracles(example, other)
+    for index, oracle in oracles(example, d).items():
+        close(d.entropy()[index], oracle.entropy)
+        if not bool(oracle.possible.any()):
+            close(d.kl(other)[index], torch.tensor(0.0))
+            continue
+        close(d.cross_entropy(other)[index], oracle.cross_entropy(theirs[index]))
+        close(d.kl(other)[index], oracle.cross_entropy(theirs[index]) - oracle.entropy)
+
+
+@law
+def log_count_counts(example: Example) -> None:
+    d = example.make(dtype=torch.float32)
+    assert d.log_count().dtype == torch.float64
+    for index, oracle in oracles(example, d).items():
+        close(d.log_count()[index], oracle.possible.sum().double().log())
+
+
+@law
+def parts_and_events_are_two_ways_of_saying_it(example: Example) -> None:
+    d = example.make()
+    for event in (d.argmax(), d.sample((3,))):
+        parts = d.to_parts(event)
+        assert torch.equal(d.from_parts(parts), event)
+        assert [p.shape[event.dim() - d.argmax().dim() :] for p in parts] == [m.shape for m in d.marginals()]
+        assert bool(d.support.check(event)[d.log_partition().expand(event.shape[:-1]) > -torch.inf].all())
+
+
+# ---- 2: derivatives ------------------------------------------------------------------------------
+
+
+@law
+def gradients_of_the_log_partition_are_marginals(example: Example) -> None:
+    fn, point = function(
+        example, lambda d: d.log_partition().masked_fill(d.log_partition() == -torch.inf, 0).sum()
+    )
+    if not point:
+        return
+    expected = torch.autograd.functional.jacobian(lambda *v: fn(*v), point)
+    fn, point = function(
+        example, lambda d: sum(o.log_partition for o in oracles(example, d).values() if o.possible.any())
+    )
+    total = fn(*point) + 0 * sum(p.sum() for p in point)
+    for found, want in zip(expected, torch.autograd.grad(total, point), strict=True):
+        close(found, want)
+
+
+@law
+def first_derivatives(example: Example) -> None:
+    for name in DIFFERENTIABLE:
+        fn, point = function(example, lambda d, name=name: finite_sums(QUERIES[name](d)))
+        if point:
+            assert gradcheck(fn, point), name
+
+
+@law
+def second_derivatives(example: Example) -> None:
+    for name in ("log_partition", "log_prob"):
+        fn, point = function(example, lambda d, name=name: finite_sums(QUERIES[name](d)))
+        if point:
+            assert gradgradcheck(fn, point), name
+
+
+def finite_sums(result: Any) -> tuple[Tensor, ...]:
+    return tuple(torch.where(r == -torch.inf, 0.0, r) for r in tensors(result))
+
+
+@law
+def second_order_operators_are_symmetric(example: Example) -> None:
+    fn, point = function(example, lambda d: finite_sums(d.log_partition())[0].sum())
+    if not point:
+        return
+    u, v = ([torch.randn_like(p) for p in point] for _ in range(2))
+    gradient = torch.autograd.grad(fn(*point), point, create_graph=True)
+    products = []
+    for direction in (u, v):
+        slope = sum((g * w).sum() for g, w in zip(gradient, direction, strict=True))
+        products.append(torch.autograd.grad(slope, point, retain_graph=True))
+    left = sum((a * b).sum() for a, b in zip(u, products[1], strict=True))
+    right = sum((a * b).sum() for a, b in zip(v, products[0], strict=True))
+    close(left, right)
+
+
+# ---- 3: samples ----------------------------------------------------------------------------------
+
+
+@law
+def samples_have_the_joint_law(example: Example) -> None:
+    d = example.make()
+    draws = d.sample((3000,), generator=torch.Generator().manual_seed(11))
+    for index, oracle in oracles(example, d).items():
+        mine = draws[(slice(None), *index)]
+        if not bool(oracle.possible.any()):
+            assert bool((mine == -1).all())
+            continue
+        counts = (mine.unsqueeze(1) == oracle.events).flatten(2).all(-1).double().sum(0)
+        assert counts.sum() == len(mine)
+        chi_square(counts, oracle.probabilities * len(mine))
+
+
+def chi_square(counts: Tensor, expected: Tensor) -> None:
+    """Cells of small expectation are pooled, impossible ones must be empty."""
+    assert bool((counts[expected == 0] == 0).all())
+    large = expected >= 5
+    if bool(expected[~large].sum() > 0):
+        counts = torch.cat([counts[large], counts[~large].sum().reshape(1)])
+        expected = torch.cat([expected[large], expected[~large].sum().reshape(1)])
+    else:
+        counts, expected = counts[large], expected[large]
+    if len(counts) > 1:
+        statistic = float(((counts - expected) ** 2 / expected.clamp_min(1e-9)).sum())
+        assert chi2.sf(statistic, len(counts) - 1) > CHI_SQUARE
+
+
+@law
+def a_seed_fixes_the_samples(example: Example) -> None:
+    d = example.make()
+
+    def draw(d: Any) -> Tensor:
+        return d.sample((4, 2), generator=torch.Generator().manual_seed(5))
+
+    expected = draw(d)
+    assert expected.shape == (4, 2, *d.batch_shape, *d.event_shape)
+    assert torch.equal(draw(d), expected)
+    if d.batch_shape:
+        first = d[(slice(0, 1),) * len(d.batch_shape)]
+        assert torch.equal(
+            draw(first), expected[(slice(None), slice(None), *[slice(0, 1)] * len(d.batch_shape))]
+        )
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2 if threads == 1 else 1)
+    try:
+        assert torch.equal(draw(d), expected)
+    finally:
+        torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    one = d.sample((20,))
+    two = d.sample((20,))
+    torch.manual_seed(0)
+    assert torch.equal(d.sample((20,)), one)
+    assert d.log_count().max() < 1 or not torch.equal(one, two)
+
+
+@law
+def items_are_sampled_independently(example: Example) -> None:
+    d = example.make()
+    index = max(items(d), key=lambda i: float(d.entropy()[i]))
+    pair = (d[index] if index else d).expand((2,))
+    draws = pair.sample((2000,), generator=torch.Generator().manual_seed(7))
+    p = oracles(example, d)[index]
+    codes = (draws.unsqueeze(2) == p.events).flatten(3).all(-1).double()  # (s, 2, m)
+    counts = torch.einsum("si,sj->ij", codes[:, 0], codes[:, 1])
+    expected = p.probabilities.outer(p.probabilities) * len(draws)
+    chi_square(counts.flatten(), expected.flatten())
+
+
+# ---- 4: algebra ----------------------------------------------------------------------------------
+
+
+@law
+def temperatures_divide_scores(example: Example) -> None:
+    d = example.make()
+    cold, each = (
+        d.with_temperature(0.5),
+        d.with_temperature(torch.full(d.batch_shape, 0.5, dtype=torch.float64)),
+    )
+    for index, oracle in oracles(example, d).items():
+        want = (
+            (2 * oracle.scores[oracle.possible]).logsumexp(0)
+            if oracle.possible.any()
+            else oracle.log_partition
+        )
+        close(cold.log_partition()[index], want)
+        close(each.log_partition()[index], want)
+    t = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    assert gradcheck(lambda t: finite_sums(d.with_temperature(t).log_partition()), (t,))
+
+
+@law
+def divergences_are_divergences(example: Example) -> None:
+    d, other = example.make(), example.make(1)
+    assert bool((d.kl(d) == 0).all())
+    assert bool((d.kl(other) >= -1e-12).all())
+    assert torch.equal(kl_divergence(d, other), d.kl(other))
+    close(d.cross_entropy(d), d.entropy())
+
+
+@law
+def entropy_is_the_mean_surprise(example: Example) -> None:
+    d = example.make()
+    for index, oracle in oracles(example, d).items():
+        log_prob = (d[index] if index else d).log_prob(oracle.events)
+        surprise = torch.where(oracle.possible, -log_prob * oracle.probabilities, 0.0).sum()
+        close(d.entropy()[index], surprise)
+
+
+@law
+def k_best_are_sorted_distinct_and_consistent(example: Example) -> None:
+    d = example.make()
+    scores, events = d.topk(7)
+    assert bool((scores[1:] <= scores[:-1]).all())
+    for k in (1, 3):
+        assert torch.equal(d.topk(k)[1], events[:k])
+        assert torch.equal(d.topk(k)[0], scores[:k])
+    for index in items(d):
+        mine = events[(slice(None), *index)][scores[(slice(None), *index)] > -torch.inf]
+        assert len({str(event.tolist()) for event in mine}) == len(mine)
+
+
+# ---- 5: layout -----------------------------------------------------------------------------------
+
+
+@law
+def a_batch_is_its_items(example: Example) -> None:
+    d, other = example.make(), example.make(1)
+    for index in items(d):
+        item, its = (d[index], other[index]) if index else (d, other)
+        assert item.batch_shape == ()
+        for name, query in QUERIES.items():
+            if name != "sample":
+                for found, whole in zip(tensors(query(item)), tensors(query(d)), strict=True):
+                    rank = (slice(None),) if name == "topk" else ()
+                    close(found, whole[(*rank, *index)])
+        close(item.kl(its), d.kl(other)[index])
+    if d.batch_shape:
+        assert sum(1 for _ in d) == d.batch_shape[0]
+
+
+@law
+def broadcast_parameters_are_copies_that_are_not_made(example: Example) -> None:
+    d = example.make()
+    full = d._derived(
+        lambda name, v: v.expand(d.batch_shape + v.shape[v.dim() - d._event_dims(name) :]).clone()
+    )
+    for name, query in QUERIES.items():
+        compare(name, query(full), query(d))
+    grown = d.expand((2, *d.batch_shape))
+    close(grown.log_partition(), d.log_partition().expand(2, *d.batch_shape))
+    shared = [n for n in d._parameters if n not in d._full and getattr(d, n) is not None]
+    for name in shared:
+        assert (
+            getattr(grown, name).untyped_storage().data_ptr() == getattr(d, name).untyped_storage().data_ptr()
+        )
+
+
+@law
+def strides_do_not_matter(example: Example) -> None:
+    parameters = example.parameters(0)
+    spread = {n: None if v is None else torch.stack([v, v], -1)[..., 0] for n, v in parameters.items()}
+    d, other = example.make(), example.build(**spread)
+    for query in QUERIES.values():
+        for found, want in zip(tensors(query(other)), tensors(query(d)), strict=True):
+            assert torch.equal(found, want)
+
+
+# ---- 6: infinities and range ---------------------------------------------------------------------
+
+
+@law
+def nothing_is_nan(example: Example) -> None:
+    for seed in (0, 1):
+        parameters = example.parameters(seed)
+        names = floats(parameters)
+        leaves = {n: parameters[n].clone().requires_grad_() for n in names}
+        d = example.build(**{**parameters, **leaves})
+        for name, query in QUERIES.items():
+            for result in tensors(query(d)):
+                assert not bool(result.isnan().any()), name
+                if name in DIFFERENTIABLE and result.requires_grad:
+                    for grad in torch.autograd.grad(
+                        result.sum(), list(leaves.values()), retain_graph=True, allow_unused=True
+                    ):
+                        assert grad is None or bool(grad.isfinite().all()), name
+
+
+@law
+def single_precision_is_within_rounding(example: Example) -> None:
+    for scale in (1.0, 1e4):
+        parameters = example.parameters(0)
+        scaled = {n: v * scale if n in floats(parameters) else v for n, v in parameters.items()}
+        single = example.build(**cast(scaled, torch.float32))
+        double = single.to(torch.float64)
+        for name in ("log_partition", "max", "entropy", "log_prob", "kl", "marginals"):
+            assert {r.dtype for r in tensors(QUERIES[name](single))} == {torch.float32}
+            compare(name, QUERIES[name](single), QUERIES[name](double))
+
+
+@law
+def enormous_spreads_are_exact(example: Example) -> None:
+    parameters = example.parameters(0)
+    scaled = {n: v * 1e30 if n in floats(parameters) else v for n, v in parameters.items()}
+    single = example.build(**cast(scaled, torch.float32))
+    double = single.to(torch.float64)
+    for name in ("log_partition", "max", "marginals", "entropy"):
+        compare(name, QUERIES[name](single), QUERIES[name](double))
+    assert torch.equal(single.argmax(), double.argmax())
+
+
+# ---- 7: isolation --------------------------------------------------------------------------------
+
+
+@law
+def the_callers_tensors_are_untouched(example: Example) -> None:
+    parameters = example.parameters(0)
+    before = copy.deepcopy(parameters)
+    versions = {n: v._version for n, v in parameters.items() if v is not None}
+    d = example.build(**parameters)
+    for query in QUERIES.values():
+        query(d)
+    d.detach(), d.to(torch.float32), d.with_temperature(3.0), d.expand((2, *d.batch_shape))
+    for name, value in parameters.items():
+        if value is not None:
+            assert value._version == versions[name], name
+            assert not value.requires_grad
+            assert value.grad is None
+            assert torch.equal(value.nan_to_num(0.5), before[name].nan_to_num(0.5)), name
+
+
+@law
+def nothing_is_built_under_no_grad(example: Example) -> None:
+    parameters = example.parameters(0)
+    leaves = {n: parameters[n].requires_grad_() for n in floats(parameters)}
+    for built in (False, True):
+        d = example.build(**{**parameters, **leaves}) if built else None
+        with torch.no_grad():
+            d = d or example.build(**{**parameters, **leaves})
+            for name, query in QUERIES.items():
+                for result in tensors(query(d)):
+                    assert result.grad_fn is None, name
+                    assert not result.requires_grad, name
+
+
+@law
+def two_objects_never_influence_each_other(example: Example) -> None:
+    first = example.make(0)
+    before = {name: [t.clone() for t in tensors(query(first))] for name, query in QUERIES.items()}
+    shared = {kind: dict(vars(kind)) for kind in type(first).__mro__}
+    second = example.make(1)
+    second._validate_args = False
+    for query in QUERIES.values():
+        query(second)
+    assert {kind: dict(vars(kind)) for kind in type(first).__mro__} == shared
+    for name, query in QUERIES.items():
+        for found, want in zip(tensors(query(first)), before[name], strict=True):
+            assert torch.equal(found, want), name
+
+
+# ---- 8: torch's transforms -----------------------------------------------------------------------
+
+
+@law
+def copies_and_pickles_are_the_same_distribution(example: Example) -> None:
+    d = example.make()
+    stream = io.BytesIO()
+    torch.save(d, stream)
+    stream.seek(0)
+    copies = (
+        copy.deepcopy(d),
+        copy.copy(d),
+        pickle.loads(pickle.dumps(d)),
+        torch.load(stream, weights_only=False),
+    )
+    for other in copies:
+        for name in ("log_partition", "entropy", "sample"):
+            assert torch.equal(QUERIES[name](other), QUERIES[name](d)), name
+        assert repr(other) == repr(d)
+
+
+@law
+def func_grad_is_the_gradient(example: Example) -> None:
+    fn, point = function(example, lambda d: finite_sums(d.log_partition())[0].sum())
+    if not point:
+        return
+    everything = tuple(range(len(point)))
+    found = torch.func.grad(fn, argnums=everything)(*[p.detach() for p in point])
+    for a, b in zip(found, torch.autograd.grad(fn(*point), point), strict=True):
+        close(a, b)
+
+
+@law
+def vmap_is_a_loop(example: Example) -> None:
+    made = [example.parameters(seed) for seed in (0, 1)]
+    names = [n for n, v in made[0].items() if v is not None]
+    stacked = [torch.stack([m[n] for m in made]) for n in names]
+    for name in ("log_partition", "marginals", "argmax", "entropy", "max"):
+
+        def run(*values: Tensor, name: str = name) -> tuple[Tensor, ...]:
+            return tuple(tensors(QUERIES[name](example.build(**dict(zip(names, values, strict=True))))))
+
+        mapped = torch.vmap(run)(*stacked)
+        for i, m in enumerate(made):
+            compare(name, [found[i] for found in mapped], QUERIES[name](example.build(**m)))
+
+
+@law
+def autocast_changes_no_meaning(example: Example) -> None:
+    d = example.make(dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = example.make(dtype=torch.float32)
+        for name in ("log_partition", "entropy", "max", "log_prob"):
+            found = QUERIES[name](inside)
+            assert found.dtype == torch.float32, name
+            compare(name, found, QUERIES[name](d))
+        assert torch.equal(inside.argmax(), d.argmax())
+
+
+@law
+def half_precision_is_computed_in_single(example: Example) -> None:
+    half = example.make(dtype=torch.bfloat16)
+    single = half.to(torch.float32)
+    for name in ("log_partition", "entropy", "max", "log_prob"):
+        assert QUERIES[name](half).dtype == torch.float32
+        compare(name, QUERIES[name](half), QUERIES[name](single))
+    for found, want in zip(half.marginals(), single.marginals(), strict=True):
+        assert found.dtype == torch.bfloat16
+        assert_probabilities(found, want.to(torch.bfloat16))
