@@ -50,7 +50,8 @@ class HMM(ParameterizedDistribution):
             exactly when it has two dimensions more than ``initial_logits``: then sequences have at most n
             observations.
         emission: logits (*b, k, v) of symbols 0..v-1 in each state, or any
-            ``torch.distributions.Distribution`` with batch shape (*b, k).
+            ``torch.distributions.Distribution`` with batch shape (*b, k). (Where its support differs between
+            states, give it ``validate_args=False``: torch refuses values outside the support of any.)
         final_logits: (*b, k), of stopping after each state, normalised together with its transition logits;
             at the end of per-step transitions only stopping is left. None where the length is given.
         validate_args: whether to check values (NaN, symbols, lengths); None for structlv's default (on).
