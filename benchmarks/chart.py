@@ -43,20 +43,30 @@ def decorate(figure: plt.Figure, axes, results: Results) -> None:
 
 
 def panel(axis: plt.Axes, results: Results, query: str, threads: int) -> None:
-    shown, names = results.of(query), [name for name in results.names if name not in LEFT_OUT]
-    width = 0.85 / len(names)
-    for place, name in enumerate(names):
-        seconds = [results.seconds(case, name, threads) for case in shown]
-        bars = [(x + (place - (len(names) - 1) / 2) * width, 1e3 * y) for x, y in enumerate(seconds) if y]
-        color = "#c0392b" if name == OURS else PALETTE[place % len(PALETTE)]
-        axis.bar([x for x, _ in bars], [y for _, y in bars], width, color=color, label=name)
-    floors = [machine.floor(case, results.document["peaks"], threads) for case in shown]
+    shown = results.of(query)
+    times = {name: [results.seconds(case, name, threads) for case in shown] for name in results.names}
+    times = {name: seconds for name, seconds in times.items() if any(seconds) and name not in LEFT_OUT}
+    width = 0.85 / len(times)
+    for place, (name, seconds) in enumerate(times.items()):
+        left = (place - (len(times) - 1) / 2) * width
+        bars = [(x + left, 1e3 * y) for x, y in enumerate(seconds) if y]
+        axis.bar(*zip(*bars, strict=True), width, color=color_of(name, results), label=name)
+    mark_floors(axis, [machine.floor(case, results.document["peaks"], threads) for case in shown])
+    axis.set_yscale("log")
+    axis.set_xticks(range(len(shown)), [size_of(case) for case in shown])
+    axis.set_ylabel("ms, log scale")
+    axis.set_title(cases.TITLES[query], fontsize=10)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def color_of(name: str, results: Results) -> str:
+    if name == OURS:
+        return "#c0392b"
+    return PALETTE[[one for one in results.names if one not in LEFT_OUT].index(name) % len(PALETTE)]
+
+
+def mark_floors(axis: plt.Axes, floors: list[float | None]) -> None:
     marks = [(x - 0.45, x + 0.45, 1e3 * y) for x, y in enumerate(floors) if y]
     if marks:
         left, right, height = zip(*marks, strict=True)
         axis.hlines(height, left, right, "black", lw=1, label="counted floor")
-    axis.set_yscale("log")
-    axis.set_xticks(range(len(shown)), [size_of(case) for case in shown])
-    axis.set_ylabel("ms")
-    axis.set_title(cases.TITLES[query], fontsize=10)
-    axis.spines[["top", "right"]].set_visible(False)

@@ -13,15 +13,20 @@ class Results:
 
     def __init__(self, document: dict, measure: str = "wall"):
         self.document = document
-        self.field = {"wall": "seconds", "cpu": "cpu_seconds"}[measure]
+        self.measure = measure
         self.threads = document.get("threads", [])
         self.cases = {cases.parse(one["case"]): one["results"] for one in document.get("cases", [])}
         keys = next(iter(self.cases.values()), {})
         self.names = list(dict.fromkeys(key.rpartition("/")[0] for key in keys))
         self.peers = [name for name in self.names if name not in document.get("ours", [])]
 
+    def quartiles(self, case: Case, name: str, threads: int) -> list[float] | None:
+        return self.cases[case].get(f"{name}/{threads}", {}).get(self.measure)
+
     def seconds(self, case: Case, name: str, threads: int) -> float | None:
-        return self.cases[case].get(f"{name}/{threads}", {}).get(self.field)
+        """The median."""
+        quartiles = self.quartiles(case, name, threads)
+        return quartiles[1] if quartiles else None
 
     def status(self, case: Case, name: str, threads: int) -> str:
         return self.cases[case].get(f"{name}/{threads}", {}).get("status", "")
@@ -125,14 +130,14 @@ def comparison(results: Results, threads: int) -> str:
 
 def comparison_row(results: Results, case: Case, threads: int) -> list[str]:
     ours = results.seconds(case, OURS, threads)
-    quartiles = results.cases[case][f"{OURS}/{threads}"]["quartiles"]
+    low, _, high = results.quartiles(case, OURS, threads)
     peer = results.best_peer(case, threads)
     dynamax = results.seconds(case, "dynamax", threads)
     floor = machine.floor(case, results.document["peaks"], threads)
     return [
         f"{case.query} {size_of(case)}",
         number(1e3 * ours),
-        "-".join(number(1e3 * value) for value in quartiles),
+        f"{number(1e3 * low)}-{number(1e3 * high)}",
         *((peer[0], number(1e3 * peer[1]), f"{number(peer[1] / ours)}x") if peer else ("-", "-", "-")),
         f"{number(dynamax / ours)}x" if dynamax else "-",
         goal(case, ours, peer, dynamax) if threads == 1 else "-",

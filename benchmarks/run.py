@@ -72,16 +72,13 @@ def time_in_turn(ready: dict[Remote, dict], effort: Effort) -> dict[Remote, list
 
 
 def summary(prepared: dict, samples: list[dict]) -> dict:
-    walls = sorted(sample["wall"] for sample in samples)
-    quarter = statistics.quantiles(walls, n=4) if len(walls) > 1 else walls * 3
-    return {
-        "seconds": statistics.median(walls),
-        "quartiles": [quarter[0], quarter[2]],
-        "best": walls[0],
-        "cpu_seconds": statistics.median(sample["cpu"] for sample in samples),
-        "rounds": len(walls),
-        "errors": prepared["errors"],
-    }
+    """Quartiles of wall and processor seconds per call, the number of samples, the errors of the check."""
+    spread = {measure: quartiles([sample[measure] for sample in samples]) for measure in ("wall", "cpu")}
+    return {**spread, "rounds": len(samples), "errors": prepared["errors"]}
+
+
+def quartiles(values: list[float]) -> list[float]:
+    return statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
 
 
 def run_case(remotes: list[Remote], case: Case, folder: Path, effort: Effort) -> dict:
@@ -96,8 +93,8 @@ def run_case(remotes: list[Remote], case: Case, folder: Path, effort: Effort) ->
 def print_case(found: dict) -> None:
     print(found["case"])
     for key, result in found["results"].items():
-        if "seconds" in result:
-            median, low, high = (1e3 * value for value in (result["seconds"], *result["quartiles"]))
+        if "wall" in result:
+            low, median, high = (1e3 * value for value in result["wall"])
             print(f"  {key:24s} {median:10.3f} ms  [{low:.3f}, {high:.3f}]  x{result['rounds']}")
         else:
             print(f"  {key:24s} {result['status']}")

@@ -44,6 +44,13 @@ def elapsed(start: tuple[float, float], calls: int) -> dict:
     return {"wall": wall / calls, "cpu": cpu / calls}
 
 
+def version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # imported from a checkout
+        return str(getattr(sys.modules.get(package), "__version__", "unknown"))
+
+
 class Worker:
     def __init__(self, module: str, threads: int):
         self.peer = importlib.import_module(f"benchmarks.peers.{module}")
@@ -52,7 +59,7 @@ class Worker:
         self.call = None
 
     def versions(self) -> dict:
-        return {name: importlib.metadata.version(name) for name in self.peer.PACKAGES}
+        return {name: version(name) for name in self.peer.PACKAGES}
 
     def prepare(self, case: str, file: str) -> dict:
         """Checks a case and gives its errors and the first call's time."""

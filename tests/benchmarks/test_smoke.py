@@ -47,7 +47,7 @@ def test_smoke_run_and_table(tmp_path):
     subprocess.run([*command, "run", "--smoke", "--out", str(file)], cwd=ROOT, check=True, timeout=300)
     for one in json.loads(file.read_text())["cases"]:
         for key, result in one["results"].items():
-            assert "seconds" in result, (one["case"], key, result)
+            assert "wall" in result, (one["case"], key, result)
     table = subprocess.run(
         [*command, "table", str(file)], cwd=ROOT, check=True, capture_output=True, text=True
     )
