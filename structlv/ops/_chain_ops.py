@@ -347,3 +347,8 @@ MAX_MARGINALS = _discrete(
 ARGMAX = _discrete("argmax", _fake_events, vmap.query(), jvp=no_tangent)
 TOPK = _discrete("topk", _fake_events, vmap.query(at=1), jvp=no_tangent)
 SAMPLE = _discrete("sample", _fake_events, vmap.query(at=1), jvp=no_tangent)
+
+
+def has_nan(*potentials: Any) -> bool:
+    """The one operator without derivatives: its answer is no tensor."""
+    return torch.ops.structlv.chain_has_nan.default(*potentials)

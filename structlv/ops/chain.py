@@ -36,9 +36,22 @@ def _kernels(unary: Tensor) -> bool:
     return _native._C is not None and unary.is_cpu
 
 
-def _mode(unary: Tensor, transition: Tensor, initial: Tensor | None, final: Tensor | None) -> int:
+def _mode(
+    unary: Tensor,
+    transition: Tensor,
+    initial: Tensor | None,
+    final: Tensor | None,
+    lengths: Tensor | None,
+) -> int:
     """How an operator can be called at once, its own checks being enough: for eager mode, under 1 µs."""
-    if not (eager() and _kernels(unary) and unary.dtype in _KERNEL_DTYPES):
+    here = (
+        _kernels(unary)
+        and transition.is_cpu
+        and (initial is None or initial.is_cpu)
+        and (final is None or final.is_cpu)
+        and (lengths is None or lengths.is_cpu)
+    )
+    if not (here and eager() and unary.dtype in _KERNEL_DTYPES):
         return _SLOW
     return _RECORDED if recorded(unary, transition, initial, final) else _RAW
 
@@ -79,7 +92,7 @@ def log_partition(
     float64, as the kernel has it, whatever the dtype of the potentials.
     """
     try:
-        mode = _mode(unary, transition, initial, final)
+        mode = _mode(unary, transition, initial, final, lengths)
         if mode == _RAW:
             return ops.LOG_PARTITION.raw(unary, transition, initial, final, lengths, as_double)
         if mode == _RECORDED:
@@ -109,7 +122,7 @@ def marginals(
     Differentiable once; a second order raises ``NotImplementedError``.
     """
     try:
-        mode = _mode(unary, transition, initial, final)
+        mode = _mode(unary, transition, initial, final, lengths)
         if mode == _RAW:
             return ops.MARGINALS.raw(unary, transition, initial, final, lengths, edges)
         if mode == _RECORDED:
@@ -139,7 +152,7 @@ def argmax(
 def _choose(operator: Any, fallback: Any, potentials: tuple, **options: int) -> Any:
     """A query that is not differentiable; options are keywords of the fallback, arguments of the operator."""
     try:
-        if _mode(*potentials[:4]) != _SLOW:
+        if _mode(*potentials) != _SLOW:
             return operator.raw(*potentials, *options.values())
     except _RETRY:
         pass
@@ -161,7 +174,7 @@ def max_marginals(
     """
     potentials = (unary, transition, initial, final, lengths)
     try:
-        mode = _mode(*potentials[:4])
+        mode = _mode(*potentials)
         if mode != _SLOW:
             operator = ops.MAX_MARGINALS
             return operator.raw(*potentials) if mode == _RAW else operator.op(*potentials)
@@ -222,7 +235,7 @@ def filter(
     O(b n k^2) memory.
     """
     try:
-        mode = _mode(unary, transition, initial, final)
+        mode = _mode(unary, transition, initial, final, lengths)
         if mode == _RAW:
             return ops.FILTER.raw(unary, transition, initial, final, lengths)
         if mode == _RECORDED:
@@ -248,7 +261,7 @@ def score(
     Linear in the potentials and differentiable to any order. Time O(s b n).
     """
     try:
-        mode = _mode(unary, transition, initial, final)
+        mode = _mode(unary, transition, initial, final, lengths)
         if mode == _RAW:
             return ops.SCORE.raw(states, unary, transition, initial, final, lengths)
         if mode == _RECORDED:
@@ -268,7 +281,5 @@ def has_nan(
     lengths: Tensor | None = None,
 ) -> bool:
     """Whether some potential is NaN; padding is ignored. For eager mode: the answer is a Python bool."""
-    p = _Prepared(*[None if x is None else x.detach() for x in (unary, transition, initial, final)], lengths)
-    if p.native:
-        return torch.ops.structlv.chain_has_nan.default(*p.args)
-    return reference.chain.has_nan(*p.args)
+    p = _Prepared(unary, transition, initial, final, lengths)
+    return ops.has_nan(*p.args) if p.native else reference.chain.has_nan(*p.args)
