@@ -21,11 +21,16 @@ def legal_value(distribution: Distribution, like: Tensor) -> Tensor:
     """
     dtype = like.dtype if like.is_floating_point() else torch.get_default_dtype()
     zero = torch.zeros((), dtype=dtype, device=like.device)
-    if isinstance(distribution, MixtureSameFamily):
-        value = _legal(distribution.component_distribution, zero)
-        events = len(distribution.event_shape)
+    try:
+        if not isinstance(distribution, MixtureSameFamily):
+            return _legal(distribution, zero)
+        value, events = _legal(distribution.component_distribution, zero), len(distribution.event_shape)
         return value.select(-1 - events, 0) if value.dim() > events else value
-    return _legal(distribution, zero)
+    except NotImplementedError:
+        raise NotImplementedError(
+            "missing observations need a legal stand-in, and none is known for the support "
+            f"{distribution.support} of {type(distribution).__name__}"
+        ) from None
 
 
 def _legal(distribution: Distribution, zero: Tensor) -> Tensor:
@@ -34,17 +39,11 @@ def _legal(distribution: Distribution, zero: Tensor) -> Tensor:
         support = support.base_constraint
     if support is constraints.boolean:
         return zero
-    if support.is_discrete and hasattr(support, "lower_bound"):
-        return zero + support.lower_bound
-    if support is constraints.one_hot or (hasattr(support, "upper_bound") and support.event_dim == 1):
+    if support is constraints.one_hot or isinstance(support, type(constraints.multinomial(0))):
         first = zero.new_zeros(distribution.event_shape)
         first[..., 0] = getattr(support, "upper_bound", 1)
         return first
-    try:
-        bijection = transform_to(support)
-        return bijection(zero.expand(bijection.inverse_shape(distribution.event_shape)))
-    except NotImplementedError:
-        raise NotImplementedError(
-            f"missing observations need a legal stand-in, and none is known for the support {support} of "
-            f"{type(distribution).__name__}"
-        ) from None
+    if support.is_discrete and hasattr(support, "lower_bound"):
+        return zero + support.lower_bound
+    bijection = transform_to(support)
+    return bijection(zero.expand(bijection.inverse_shape(distribution.event_shape)))
