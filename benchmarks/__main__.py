@@ -17,7 +17,7 @@ def parse() -> argparse.Namespace:
     command = commands.add_parser("run", help="check and time")
     _choices(command)
     command.add_argument("--threads", default="1", help="1, 2 or 1,2 (both interleaved)")
-    command.add_argument("--rounds", type=int, default=25)
+    command.add_argument("--rounds", type=int, default=15)
     command.add_argument(
         "--instruction-sets", action="store_true", help="structlv on AVX-512, AVX2 and the base"
     )

@@ -70,11 +70,12 @@ def header(results: Results) -> str:
     about, peaks = results.document["machine"], results.document["peaks"]
     speed = f", {peaks['gflops']:.0f} GFLOP/s of float32 multiply-adds on one core" if peaks else ""
     lines = [f"{about['cpu']}, {about['cores']} cores{speed}; {about['date']}.", ""]
+    users: dict[str, list[str]] = {}
     for name, found in results.document["versions"].items():
-        if OURS not in name or name == OURS:
-            lines.append(
-                f"* {name}: " + ", ".join(f"{package} {version}" for package, version in found.items())
-            )
+        users.setdefault(", ".join(f"{package} {version}" for package, version in found.items()), []).append(
+            name
+        )
+    lines += [f"* {', '.join(names)}: {packages}" for packages, names in users.items()]
     return "\n".join(lines) + "\n"
 
 

@@ -27,9 +27,9 @@ LOG = Path(tempfile.gettempdir()) / "structlv-benchmark-workers.log"
 
 @dataclass(frozen=True)
 class Effort:
-    rounds: int = 25
+    rounds: int = 15
     sample_seconds: float = 0.01  # at least this long
-    budget_seconds: float = 1.5  # per implementation and case, beyond the check
+    budget_seconds: float = 1.0  # per implementation and case, beyond the check
     limit_seconds: float = 20.0  # for one answer
 
 
