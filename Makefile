@@ -11,6 +11,9 @@ BIN   := $(VENV)/bin
 STAMP := $(VENV)/stamp
 BUILD := build/editable
 BUILD_TOOLS := 'scikit-build-core>=0.11' 'pybind11>=3' 'cmake>=3.24' 'ninja>=1.10'
+RESULTS := benchmarks/results
+SEEDS := 0 1 2
+comma := ,
 # The wheel's own environment lies outside .venv; both install the same torch.
 CLEAN := build/clean-env
 
@@ -22,7 +25,7 @@ say = @printf '==> %s\n' "$(1)"
 # More OpenMP threads than cores only slow the test workers down; tests of threading set their own number.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 
-.PHONY: help build demo test test-isa wheel symbols lint format sanitize experiments clean
+.PHONY: help build demo test test-isa wheel symbols lint format sanitize experiments benchmark-smoke clean
 .DELETE_ON_ERROR:
 
 help:
@@ -92,9 +95,22 @@ sanitize: $(STAMP)/torch tests/native/chain_driver.cpp  ## the kernels' own driv
 	$(BIN)/cmake --build build/sanitize
 	set -e; for isa in $(ISAS); do echo "==> STRUCTLV_CPU=$$isa"; STRUCTLV_CPU=$$isa build/sanitize/chain_driver; done
 
-experiments: $(STAMP)/test  ## full trainings, seeds and benchmarks (hours); results are written as JSON
-	$(call say,Running the benchmarks and the full trainings)
-	$(BIN)/python -m benchmarks $(ARGS)
+experiments: $(STAMP)/test  ## benchmarks against peers and full trainings with seeds (an hour or more), as JSON
+	$(call say,Installing each peer library into an environment of its own under benchmarks/.envs (about 4 GB))
+	$(BIN)/python -m benchmarks envs
+	$(call say,Running the benchmarks; results go to $(RESULTS))
+	$(BIN)/python -m benchmarks run --threads 1$(comma)2 --out $(RESULTS)/chain.json
+	$(BIN)/python -m benchmarks run --instruction-sets --out $(RESULTS)/isa.json
+	$(BIN)/python -m benchmarks memory --out $(RESULTS)/memory.json
+	$(BIN)/python -m benchmarks chart $(RESULTS)/chain.json --out $(RESULTS)/chain.png
+	$(call say,Training the neural HMM in full with seeds $(SEEDS))
+	set -e; for seed in $(SEEDS); do \
+	  $(BIN)/python -m structlv demo --seed $$seed --out build/experiments/neural-hmm-$$seed; \
+	  cp build/experiments/neural-hmm-$$seed/result.json $(RESULTS)/neural-hmm-seed-$$seed.json; done
+
+benchmark-smoke: $(STAMP)/test  ## tiny benchmark cases: every implementation here is checked against the reference
+	$(call say,Checking and timing tiny benchmark cases)
+	$(BIN)/python -m benchmarks run --smoke
 
 clean:  ## remove everything that make has made
 	rm -rf $(VENV) build dist wheelhouse .pytest_cache .mypy_cache .ruff_cache .hypothesis
