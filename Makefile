@@ -13,7 +13,6 @@ BUILD := build/editable
 BUILD_TOOLS := 'scikit-build-core>=0.11' 'pybind11>=3' 'cmake>=3.24' 'ninja>=1.10'
 RESULTS := benchmarks/results
 SEEDS := 0 1 2
-comma := ,
 # The wheel's own environment lies outside .venv; both install the same torch.
 CLEAN := build/clean-env
 
@@ -99,7 +98,7 @@ experiments: $(STAMP)/test  ## benchmarks against peers and full trainings with 
 	$(call say,Installing each peer library into an environment of its own under benchmarks/.envs (about 4 GB))
 	$(BIN)/python -m benchmarks envs
 	$(call say,Running the benchmarks; results go to $(RESULTS))
-	$(BIN)/python -m benchmarks run --threads 1$(comma)2 --out $(RESULTS)/chain.json
+	$(BIN)/python -m benchmarks run --threads 1,2 --out $(RESULTS)/chain.json
 	$(BIN)/python -m benchmarks run --instruction-sets --out $(RESULTS)/isa.json
 	$(BIN)/python -m benchmarks memory --out $(RESULTS)/memory.json
 	$(BIN)/python -m benchmarks chart $(RESULTS)/chain.json --out $(RESULTS)/chain.png
