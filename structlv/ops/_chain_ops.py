@@ -14,19 +14,19 @@ Operators take (unary, transition, initial, final, lengths), here ``potentials``
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from structlv import reference
+from structlv.ops import _chain_fakes as fakes
 from structlv.ops import _chain_vmap as vmap
 from structlv.ops._register import Operator, keep_nothing, no_tangent, refuse
 
 Potentials = tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]
 
-_THIRD_ORDER = (
+_third_order = refuse(
     "the third derivative of a chain's log-partition is not implemented: log_partition is differentiable "
     "twice, marginals and entropy once"
 )
@@ -34,8 +34,7 @@ _DISCRETE = (
     "{0} is not differentiable: its result is a choice among structures. Differentiate its score instead, "
     "or use marginals or a relaxation"
 )
-_POTENTIALS = "Tensor unary, Tensor transition, Tensor? initial, Tensor? final, Tensor? lengths"
-_FORWARD = "forward-mode derivatives of {0} are not implemented"
+_once = refuse("filter is differentiable once")
 
 
 def _keep(ctx: Any, *tensors: Tensor | None) -> None:
@@ -58,46 +57,6 @@ def _present(gradients: tuple[Tensor, ...], initial: Tensor | None, final: Tenso
         None if final is None else d_final,
         None,
     )
-
-
-# ---- fakes -----------------------------------------------------------------------------------------------
-
-
-def _edges_like(unary: Tensor, transition: Tensor, edges: bool = False) -> Tensor:
-    *batch, n, k = unary.shape
-    steps = [max(n - 1, 0)] if edges or transition.dim() == unary.dim() + 1 else []
-    return unary.new_empty([*batch, *steps, k, k])
-
-
-def _fake_log_partition(unary: Tensor, *rest: Any) -> Tensor:
-    return unary.new_empty(unary.shape[:-2], dtype=torch.float64 if rest[-1] else unary.dtype)
-
-
-def _fake_inside(unary: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    lanes = 64 // unary.dtype.itemsize
-    *batch, n, k = unary.shape
-    row = n * (2 * ((k + lanes - 1) // lanes * lanes) + 1) + 8
-    return _fake_log_partition(unary, *rest), unary.new_empty([math.prod(batch) * row])
-
-
-def _fake_gradients(
-    unary: Tensor, transition: Tensor, initial: Tensor | None, final: Tensor | None, *_: Any
-) -> tuple:
-    ends = [unary.new_empty([0] if x is None else x.shape) for x in (initial, final)]
-    return unary.new_empty(unary.shape), unary.new_empty(transition.shape), *ends
-
-
-def _fake_hvp(grad: Any, vu: Any, vt: Any, vi: Any, vf: Any, unary: Tensor, *rest: Any) -> tuple:
-    return unary.new_empty(unary.shape[:-2]), *_fake_gradients(unary, *rest)
-
-
-def _fake_events(unary: Tensor, *rest: Any) -> Tensor:
-    """``(count, *b, n)`` or, without a count among the flags, ``(*b, n)``."""
-    return unary.new_empty([*rest[4:5], *unary.shape[:-1]], dtype=torch.int64)
-
-
-def _fake_score(states: Tensor, unary: Tensor, *_: Any) -> Tensor:
-    return unary.new_empty(states.shape[:-1], dtype=torch.float64)
 
 
 # ---- log Z: gradient, second order -----------------------------------------------------------------------
@@ -186,7 +145,7 @@ def _marginals_jvp(ctx: Any, *tangents: Any) -> tuple[Tensor, Tensor]:
     """One direction per item, so the transition becomes (as a view) one per item, and per step for edges."""
     unary, transition, *rest = ctx.saved_tensors
     v_transition = _zeros(tangents[1], transition)
-    shape = _edges_like(unary, transition, ctx.edges).shape
+    shape = fakes.edges_like(unary, transition, ctx.edges).shape
     if len(shape) > max(transition.dim(), unary.dim()):
         transition = transition.unsqueeze(-3)
     potentials = (unary, transition.expand(shape), *rest)
@@ -264,7 +223,7 @@ def _discrete(name: str, fake: Any, rule: Any, jvp: Any = None) -> Operator:
 
 LOG_PARTITION = Operator(
     "chain_log_partition",
-    fake=_fake_log_partition,
+    fake=fakes.log_partition,
     setup=_log_partition_setup,
     backward=_log_partition_backward,
     jvp=_log_partition_jvp,
@@ -272,7 +231,7 @@ LOG_PARTITION = Operator(
 )
 INSIDE = Operator(
     "chain_inside",
-    fake=_fake_inside,
+    fake=fakes.inside,
     setup=_inside_setup,
     backward=_inside_backward,
     jvp=_inside_jvp,
@@ -280,7 +239,7 @@ INSIDE = Operator(
 )
 VJP = Operator(
     "chain_vjp",
-    fake=lambda grad, chart, *potentials: _fake_gradients(*potentials),
+    fake=lambda grad, chart, *potentials: fakes.gradients(*potentials),
     setup=_vjp_setup,
     backward=_vjp_backward,
     jvp=_vjp_jvp,
@@ -288,18 +247,15 @@ VJP = Operator(
 )
 HVP = Operator(
     "chain_hvp",
-    fake=_fake_hvp,
+    fake=fakes.hvp,
     setup=keep_nothing,
-    backward=refuse(_THIRD_ORDER),
-    jvp=refuse(_THIRD_ORDER),
+    backward=_third_order,
+    jvp=_third_order,
     vmap=vmap.hvp,
 )
 MARGINALS = Operator(
     "chain_marginals",
-    fake=lambda unary, transition, *rest: (
-        unary.new_empty(unary.shape),
-        _edges_like(unary, transition, rest[-1]),
-    ),
+    fake=fakes.marginals,
     setup=_marginals_setup,
     backward=_marginals_backward,
     jvp=_marginals_jvp,
@@ -307,7 +263,7 @@ MARGINALS = Operator(
 )
 SCORE = Operator(
     "chain_score",
-    fake=_fake_score,
+    fake=fakes.score,
     setup=_score_setup,
     backward=_score_backward,
     jvp=_score_jvp,
@@ -315,7 +271,7 @@ SCORE = Operator(
 )
 SCORE_VJP = Operator(
     "chain_score_vjp",
-    fake=lambda grad, states, *potentials: _fake_gradients(*potentials),
+    fake=lambda grad, states, *potentials: fakes.gradients(*potentials),
     setup=_score_setup,
     backward=_score_vjp_backward,
     jvp=_score_vjp_jvp,
@@ -323,30 +279,27 @@ SCORE_VJP = Operator(
 )
 FILTER = Operator(
     "chain_filter",
-    fake=lambda unary, *rest: unary.new_empty(unary.shape),
+    fake=fakes.filter,
     setup=_score_setup,
     backward=_filter_backward,
-    jvp=refuse(_FORWARD.format("the registered filter")),
+    jvp=refuse("filter in forward mode goes through the reference"),
     vmap=vmap.query(),
 )
 FILTER_VJP = Operator(
     "chain_filter_vjp",
-    schema=f"(Tensor grad, {_POTENTIALS}) -> (Tensor, Tensor, Tensor, Tensor)",
+    schema="(Tensor grad, Tensor unary, Tensor transition, Tensor? initial, Tensor? final, Tensor? lengths) "
+    "-> (Tensor, Tensor, Tensor, Tensor)",
     kernel=_filter_vjp,
-    fake=lambda grad, *potentials: _fake_gradients(*potentials),
+    fake=lambda grad, *potentials: fakes.gradients(*potentials),
     setup=keep_nothing,
-    backward=refuse("filter is differentiable once"),
-    jvp=refuse("filter is differentiable once"),
+    backward=_once,
+    jvp=_once,
     vmap=vmap.filter_vjp,
 )
-MAX_MARGINALS = _discrete(
-    "max_marginals",
-    lambda unary, transition, *_: (unary.new_empty(unary.shape), _edges_like(unary, transition)),
-    vmap.query(outputs=2),
-)
-ARGMAX = _discrete("argmax", _fake_events, vmap.query(), jvp=no_tangent)
-TOPK = _discrete("topk", _fake_events, vmap.query(at=1), jvp=no_tangent)
-SAMPLE = _discrete("sample", _fake_events, vmap.query(at=1), jvp=no_tangent)
+MAX_MARGINALS = _discrete("max_marginals", fakes.max_marginals, vmap.query(outputs=2))
+ARGMAX = _discrete("argmax", fakes.events, vmap.query(), jvp=no_tangent)
+TOPK = _discrete("topk", fakes.events, vmap.query(at=1), jvp=no_tangent)
+SAMPLE = _discrete("sample", fakes.events, vmap.query(at=1), jvp=no_tangent)
 
 
 def has_nan(*potentials: Any) -> bool:

@@ -30,7 +30,7 @@ def _operand(x: Tensor | None, dim: int | None, size: int, core: int, batch_dims
     elif x is not None:
         x = x.unsqueeze(0)
     missing = batch_dims + 1 + core - x.dim()
-    x = x[(slice(None), *[None] * missing)]
+    x = x.reshape(x.shape[0], *[1] * missing, *x.shape[1:])
     return x.expand(size, *x.shape[1:]) if expand else x
 
 

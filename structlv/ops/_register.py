@@ -25,12 +25,12 @@ _below_autograd = torch._C._AutoDispatchBelowAutograd
 
 def transformed() -> bool:
     """Whether a functorch transform or a forward-mode level is active."""
-    return _interpreter() is not None or forward_ad._current_level >= 0  # type: ignore[attr-defined]
+    return _interpreter() is not None or forward_ad._current_level >= 0
 
 
 def eager() -> bool:
     """Whether nothing is traced or transformed: then a kernel may be called without autograd's knowledge."""
-    return not is_compiling() and _interpreter() is None and forward_ad._current_level < 0  # type: ignore[attr-defined]
+    return not is_compiling() and _interpreter() is None and forward_ad._current_level < 0
 
 
 def recorded(unary: Tensor, transition: Tensor, initial: Tensor | None, final: Tensor | None) -> bool:
@@ -107,9 +107,9 @@ class Operator:
             "backward": staticmethod(backward),
             "jvp": staticmethod(jvp),
         }
-        function = type(f"Functorch_{self.name}", (torch.autograd.Function,), methods)
+        function: Any = type(f"Functorch_{self.name}", (torch.autograd.Function,), methods)
         rule = lambda info, in_dims, *args: vmap(function.apply, info, in_dims, *args)  # noqa: E731
-        function.vmap = staticmethod(rule)  # type: ignore[attr-defined]
+        function.vmap = staticmethod(rule)
         return function
 
     def raw(self, *args: Any) -> Any:

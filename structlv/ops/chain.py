@@ -59,12 +59,12 @@ def _mode(
 class _Prepared:
     """Checked potentials in a dtype that is computed in."""
 
-    def __init__(self, *potentials: Tensor | None) -> None:
+    def __init__(self, *potentials: Any) -> None:
         unary = potentials[0]
         if isinstance(unary, Tensor) and torch.is_autocast_enabled(unary.device.type):
             potentials = tuple(_widen(x) for x in potentials)
-        check_chain(*potentials)  # type: ignore[arg-type]
-        self.dtype = potentials[0].dtype  # type: ignore[union-attr]
+        check_chain(*potentials)
+        self.dtype: torch.dtype = potentials[0].dtype
         self.args: Any = tuple(_widen(x) for x in potentials) if self.dtype.itemsize < 4 else potentials
         self.native = _kernels(self.args[0])
         self.recorded = recorded(*self.args[:4])

@@ -81,8 +81,8 @@ def topk(
     *batch, n, states = unary.shape
     if n == 0:
         return unary.new_empty((k, *batch, 0), dtype=torch.long)
-    beam = torch.full((*batch, states, k), -torch.inf, dtype=chain.unary.dtype, device=unary.device)
-    beam[..., 0] = chain.unary[..., 0, :]
+    rank = torch.arange(k, device=unary.device)
+    beam = torch.where(rank == 0, chain.unary[..., 0, :, None], -torch.inf)
     stay = torch.arange(states * k, device=unary.device).view(states, k)
     pointers = []
     for t in range(1, n):

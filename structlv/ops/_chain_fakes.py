@@ -1,0 +1,58 @@
+"""What the chain's operators return, as shapes and dtypes alone."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def edges_like(unary: Tensor, transition: Tensor, edges: bool = False) -> Tensor:
+    *batch, n, k = unary.shape
+    steps = [max(n - 1, 0)] if edges or transition.dim() == unary.dim() + 1 else []
+    return unary.new_empty([*batch, *steps, k, k])
+
+
+def log_partition(unary: Tensor, *rest: Any) -> Tensor:
+    return unary.new_empty(unary.shape[:-2], dtype=torch.float64 if rest[-1] else unary.dtype)
+
+
+def inside(unary: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    lanes = 64 // unary.dtype.itemsize
+    *batch, n, k = unary.shape
+    row = n * (2 * ((k + lanes - 1) // lanes * lanes) + 1) + 8
+    return log_partition(unary, *rest), unary.new_empty([math.prod(batch) * row])
+
+
+def gradients(
+    unary: Tensor, transition: Tensor, initial: Tensor | None, final: Tensor | None, *_: Any
+) -> tuple:
+    ends = [unary.new_empty([0] if x is None else x.shape) for x in (initial, final)]
+    return unary.new_empty(unary.shape), unary.new_empty(transition.shape), *ends
+
+
+def hvp(grad: Any, vu: Any, vt: Any, vi: Any, vf: Any, unary: Tensor, *rest: Any) -> tuple:
+    return unary.new_empty(unary.shape[:-2]), *gradients(unary, *rest)
+
+
+def events(unary: Tensor, *rest: Any) -> Tensor:
+    """``(count, *b, n)`` or, without a count among the flags, ``(*b, n)``."""
+    return unary.new_empty([*rest[4:5], *unary.shape[:-1]], dtype=torch.int64)
+
+
+def score(states: Tensor, unary: Tensor, *_: Any) -> Tensor:
+    return unary.new_empty(states.shape[:-1], dtype=torch.float64)
+
+
+def marginals(unary: Tensor, transition: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    return unary.new_empty(unary.shape), edges_like(unary, transition, rest[-1])
+
+
+def max_marginals(unary: Tensor, transition: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    return unary.new_empty(unary.shape), edges_like(unary, transition)
+
+
+def filter(unary: Tensor, *_: Any) -> Tensor:
+    return unary.new_empty(unary.shape)
