@@ -78,6 +78,8 @@ def parse(text: str) -> Case:
     if query not in QUERIES:
         raise ValueError(f"unknown query {query!r}; one of {', '.join(QUERIES)}")
     batch, length, states = (int(part) for part in size.split(","))
+    if min(batch, length - 1, states) < 1:
+        raise ValueError(f"{size}: B and K must be positive, T at least 2")
     return Case(query, batch, length, states, *dtype)
 
 

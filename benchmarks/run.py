@@ -55,20 +55,21 @@ def prepare(remotes: list[Remote], case: Case, file: Path, effort: Effort) -> tu
     return ready, refused
 
 
-def time_in_turn(ready: dict[Remote, dict], effort: Effort) -> dict[Remote, list[dict]]:
-    """Round-robin samples; of an implementation that is too slow, only the first one, taken alone."""
+def time_in_turn(ready: dict[Remote, dict], effort: Effort) -> tuple[dict, dict]:
+    """-> round-robin samples (of one that is too slow, only the first, taken alone), and what failed."""
     samples: dict[Remote, list[dict]] = {remote: [] for remote in ready}
-    calls = {
-        remote: max(1, round(effort.sample_seconds / ready[remote]["first"]["wall"])) for remote in ready
-    }
+    failed: dict[str, dict] = {}
     spent = {remote: ready[remote]["first"]["wall"] for remote in ready}
+    calls = {remote: max(1, round(effort.sample_seconds / seconds)) for remote, seconds in spent.items()}
     for _ in range(effort.rounds):
         for remote in ready:
-            if spent[remote] < effort.budget_seconds:
-                sample = remote.ask(effort.limit_seconds, do="time", calls=calls[remote])
-                spent[remote] += sample["wall"] * (calls[remote] + (calls[remote] > 1))
-                samples[remote].append(sample)
-    return {remote: taken or [ready[remote]["first"]] for remote, taken in samples.items()}
+            if spent[remote] < effort.budget_seconds and remote.key not in failed:
+                try:
+                    samples[remote].append(remote.ask(effort.limit_seconds, do="time", calls=calls[remote]))
+                    spent[remote] += samples[remote][-1]["wall"] * (calls[remote] + (calls[remote] > 1))
+                except Failed as failure:
+                    failed[remote.key] = {"status": str(failure)}
+    return {remote: taken or [ready[remote]["first"]] for remote, taken in samples.items()}, failed
 
 
 def summary(prepared: dict, samples: list[dict]) -> dict:
@@ -84,10 +85,10 @@ def quartiles(values: list[float]) -> list[float]:
 def run_case(remotes: list[Remote], case: Case, folder: Path, effort: Effort) -> dict:
     file = write_inputs(case, folder)
     ready, refused = prepare(remotes, case, file, effort)
-    samples = time_in_turn(ready, effort)
+    samples, failed = time_in_turn(ready, effort)
     file.unlink()
-    results = {remote.key: summary(ready[remote], samples[remote]) for remote in ready}
-    return {"case": case.name, "results": {key.key: (results | refused)[key.key] for key in remotes}}
+    results = {remote.key: summary(ready[remote], samples[remote]) for remote in ready} | refused | failed
+    return {"case": case.name, "results": {remote.key: results[remote.key] for remote in remotes}}
 
 
 def print_case(found: dict) -> None:

@@ -73,8 +73,7 @@ QUERIES = {
 
 def compiled(function, query, inputs):
     """Ahead-of-time compilation, so that the first call only computes."""
-    if inputs["unary"].dtype == "float64":
-        jax.config.update("jax_enable_x64", True)
+    jax.config.update("jax_enable_x64", inputs["unary"].dtype == "float64")
     arguments = [jnp.asarray(inputs["transition"]), jnp.asarray(inputs["unary"])]
     arguments += [jax.random.PRNGKey(0)] if query == "sample" else []
     run = jax.jit(function).lower(*arguments).compile()
