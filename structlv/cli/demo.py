@@ -177,7 +177,9 @@ def save_picture(model: NeuralHMM, labels: list[list[str]], usage: Tensor, out: 
     title = f"Transitions among the {len(names)} most used of {model.num_states} states"
     axes = plot_transition(probabilities, names, title=title)
     path = out / "transitions.png"
-    axes.figure.savefig(path)
+    figure = axes.get_figure(root=True)
+    assert figure is not None  # a drawn Axes has one
+    figure.savefig(path)
     return path
 
 

@@ -67,7 +67,11 @@ def tagged_sentence(console: Console, model: NeuralHMM, text: Corpus, labels: li
     table = _table("A held-out sentence, tagged (Viterbi)", *columns, right="state posterior")
     for i, (word, state) in enumerate(zip(sentence.words, path, strict=True)):
         known = word if word in text.vocabulary else f"{word} (<unk>)"
-        row = [Text(known, style=f"bold {_colour(state)}"), str(state), f"{marginals[i, state]:.2f}"]
+        row: list[Text | str] = [
+            Text(known, style=f"bold {_colour(state)}"),
+            str(state),
+            f"{marginals[i, state]:.2f}",
+        ]
         row += [Text(" ".join(labels[state][:5]), style=_colour(state)), *sentence.tags[i : i + 1]]
         table.add_row(*row)
     _print(console, table)

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from structlv.data.batches import Batch
 from structlv.learning.training import ExactResume
+
+
+class Likelihood(Protocol):
+    """What the objective asks of a model, which is an nn.Module too."""
+
+    def log_prob(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """log p of each sequence (b), in nats."""
 
 
 class MarginalLikelihood(ExactResume):
@@ -26,7 +33,7 @@ class MarginalLikelihood(ExactResume):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Likelihood,
         *,
         lr: float = 1e-2,
         betas: tuple[float, float] = (0.9, 0.99),
@@ -38,7 +45,7 @@ class MarginalLikelihood(ExactResume):
         self.save_hyperparameters(
             {"lr": lr, "betas": list(betas), "weight_decay": weight_decay, "warmup": warmup, "seed": seed}
         )
-        self.model = model
+        self.model: Any = model
         self._validation = [0.0, 0]
 
     def symbols(self, lengths: Tensor) -> int:
@@ -73,10 +80,14 @@ class MarginalLikelihood(ExactResume):
         self.log("val_nats", nats)
         self.log("val_perplexity", math.exp(min(nats, 700.0)), prog_bar=True)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         h = self.hparams
         optimiser = torch.optim.Adam(
-            self.model.parameters(), lr=h["lr"], betas=tuple(h["betas"]), weight_decay=h["weight_decay"]
+            self.model.parameters(),
+            lr=h["lr"],
+            betas=tuple(h["betas"]),
+            weight_decay=h["weight_decay"],
+            fused=True,  # on a CPU several times faster for large vocabularies
         )
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = torch.optim.lr_scheduler.LambdaLR(

@@ -45,7 +45,7 @@ class ExactResume(pl.LightningModule):
 
     def on_train_start(self) -> None:
         """Hand the loader Lightning's counters: they are right after every kind of restart."""
-        loader = self.trainer.train_dataloader
+        loader: Any = self.trainer.train_dataloader
         if not hasattr(loader, "follow"):
             raise TypeError(f"training data must be a structlv.data.Batches, found {type(loader).__name__}")
         if self._resumed:
@@ -60,7 +60,8 @@ class ExactResume(pl.LightningModule):
         self._reseed()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint[KEY] = {**self._identity(), "data": self.trainer.train_dataloader.fingerprint()}
+        loader: Any = self.trainer.train_dataloader
+        checkpoint[KEY] = {**self._identity(), "data": loader.fingerprint()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Raises ValueError where the checkpoint was written under another seed or number of processes."""

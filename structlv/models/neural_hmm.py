@@ -28,10 +28,10 @@ class ResidualMLP(nn.Module):
 class NeuralHMM(Model):
     """An HMM over words, parameterised by embeddings of states and words and residual networks.
 
-    With state embeddings e_i, word embeddings w_v and residual networks f, g, h, all of width d:
-        p(z_1 = j)         = softmax_j  a·f(.)  of a start embedding against the target states t_j
-        p(z_{t+1}=j | i)   = softmax_j  g(e_i)·t_j + c_j      over the states and, with `stop`, the end
-        p(x_t = v | z_t=i) = softmax_v  h(e_i)·w_v + b_v
+    With state embeddings e_i, target embeddings t_j, word embeddings w_v and residual networks f, g, h of width d:
+        p(z_1 = j)           = softmax over j of  f(start)·t_j + c_j
+        p(z_{t+1} = j | i)   = softmax over j of  g(e_i)·t_j + c_j, the end of the sentence one more j with `stop`
+        p(x_t = v | z_t = i) = softmax over v of  h(e_i)·w_v + b_v
 
     Scores are dot products of width d, so there are O((K + V) d + d²) parameters, and K and V can be large.
     The (K, V) table is computed once for each batch and gathered from, never (batch, n, V).
@@ -120,11 +120,7 @@ class NeuralHMM(Model):
             raise ValueError(f"method must be 'viterbi' or 'posterior', found {method!r}")
         with torch.no_grad():
             chain = self.posterior(x, lengths)
-            if method == "viterbi":
-                return chain.argmax()
-            unary = chain.marginals().unary
-        states = unary.argmax(-1)
-        return states if lengths is None else states.masked_fill(_padding(x, lengths), -1)
+            return chain.argmax() if method == "viterbi" else chain.posterior_decode()
 
     @torch.no_grad()
     def typical_words(self, count: int = 8) -> Tensor:
@@ -132,7 +128,3 @@ class NeuralHMM(Model):
         table = self.emission_logits().log_softmax(-1)
         background = table.logsumexp(0) - torch.tensor(float(self.num_states)).log()
         return (table.exp() * (table - background)).topk(min(count, self.vocab_size), -1).indices
-
-
-def _padding(x: Tensor, lengths: Tensor) -> Tensor:
-    return torch.arange(x.shape[-1], device=x.device) >= lengths[..., None]
