@@ -28,9 +28,9 @@ class ResidualMLP(nn.Module):
 class NeuralHMM(Model):
     """An HMM over words, parameterised by embeddings of states and words and residual networks.
 
-    With state embeddings e_i, target embeddings t_j, word embeddings w_v and residual networks f, g, h of width d:
+    With embeddings of states e_i, targets t_j and words w_v, and residual networks f, g, h of width d:
         p(z_1 = j)           = softmax over j of  f(start)·t_j + c_j
-        p(z_{t+1} = j | i)   = softmax over j of  g(e_i)·t_j + c_j, the end of the sentence one more j with `stop`
+        p(z_{t+1} = j | i)   = softmax over j of  g(e_i)·t_j + c_j, the end one more j with `stop`
         p(x_t = v | z_t = i) = softmax over v of  h(e_i)·w_v + b_v
 
     Scores are dot products of width d, so there are O((K + V) d + d²) parameters, and K and V can be large.
