@@ -45,7 +45,7 @@ def normalized_table(logits: Tensor) -> Tensor:
     """Log-probabilities (*b, k, v) of symbols in each state, stored so that the row of a symbol is
     contiguous.
     """
-    return log_normalize(logits.transpose(-1, -2).contiguous(), -2).transpose(-1, -2)
+    return log_normalize(logits).transpose(-1, -2).contiguous().transpose(-1, -2)
 
 
 class CategoricalEmission(Emission):

@@ -38,8 +38,16 @@ def softmax(x: Tensor, dim: int) -> Tensor:
 
 def log_normalize(x: Tensor, dim: int = -1) -> Tensor:
     """``log_softmax`` over ``dim`` whose all-``-inf`` rows stay ``-inf`` with zero gradient (in nats)."""
-    total = logsumexp(x, dim).unsqueeze(dim)
-    return torch.where(total == -torch.inf, -torch.inf, x - total)
+    empty = x.detach().amax(dim, keepdim=True) == -torch.inf
+    if _visible(empty) and not bool(empty.any()):
+        return x.log_softmax(dim)  # two passes over a large table less
+    return x.masked_fill(empty, 0.0).log_softmax(dim).masked_fill(empty, -torch.inf)
+
+
+def _visible(x: Tensor) -> bool:
+    """Whether values may be looked at: no graph is traced, no transform is on, no device is waited for."""
+    traced = torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None
+    return not traced and type(x) is Tensor and x.is_cpu
 
 
 def log_matmul(a: Tensor, b: Tensor) -> Tensor:
