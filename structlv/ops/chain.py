@@ -96,7 +96,7 @@ def log_partition(
         if mode == _RAW:
             return ops.LOG_PARTITION.raw(unary, transition, initial, final, lengths, as_double)
         if mode == _RECORDED:
-            return ops.INSIDE.op(unary, transition, initial, final, lengths, as_double)[0]
+            return ops.INSIDE.record(unary, transition, initial, final, lengths, as_double)[0]
     except _RETRY:
         pass
     p = _Prepared(unary, transition, initial, final, lengths)
@@ -126,7 +126,7 @@ def marginals(
         if mode == _RAW:
             return ops.MARGINALS.raw(unary, transition, initial, final, lengths, edges)
         if mode == _RECORDED:
-            return ops.MARGINALS.op(unary, transition, initial, final, lengths, edges)
+            return ops.MARGINALS.record(unary, transition, initial, final, lengths, edges)
     except _RETRY:
         pass
     p = _Prepared(unary, transition, initial, final, lengths)
@@ -177,7 +177,7 @@ def max_marginals(
         mode = _mode(*potentials)
         if mode != _SLOW:
             operator = ops.MAX_MARGINALS
-            return operator.raw(*potentials) if mode == _RAW else operator.op(*potentials)
+            return operator.raw(*potentials) if mode == _RAW else operator.record(*potentials)
     except _RETRY:
         pass
     p = _Prepared(*potentials)
@@ -239,7 +239,7 @@ def filter(
         if mode == _RAW:
             return ops.FILTER.raw(unary, transition, initial, final, lengths)
         if mode == _RECORDED:
-            return ops.FILTER.op(unary, transition, initial, final, lengths)
+            return ops.FILTER.record(unary, transition, initial, final, lengths)
     except _RETRY:
         pass
     p = _Prepared(unary, transition, initial, final, lengths)
@@ -265,7 +265,7 @@ def score(
         if mode == _RAW:
             return ops.SCORE.raw(states, unary, transition, initial, final, lengths)
         if mode == _RECORDED:
-            return ops.SCORE.op(states, unary, transition, initial, final, lengths)
+            return ops.SCORE.record(states, unary, transition, initial, final, lengths)
     except _RETRY:
         pass
     p = _Prepared(unary, transition, initial, final, lengths)

@@ -1,5 +1,8 @@
 """First and second derivatives, and clear refusals where there are none."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
@@ -169,3 +172,24 @@ def test_nothing_is_recorded_under_no_grad(backend):
         assert not ops.filter(*case).requires_grad
     with torch.inference_mode():
         assert not ops.log_partition(*case).requires_grad
+
+
+def test_what_is_saved_is_of_the_size_of_unary(native):
+    """Memory for the backward pass: never n k^2, nothing beyond the inputs and a chart of two vectors a step."""
+    unary, transition = torch.randn(4, 256, 32, requires_grad=True), torch.randn(32, 32)
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x) or x, lambda x: x):
+        ops.log_partition(unary, transition)
+    inputs = {unary.data_ptr(), transition.data_ptr()}
+    assert sum(x.numel() for x in saved if x.data_ptr() not in inputs) < 2.1 * unary.numel()
+
+
+def test_backward_frees_what_was_saved(native):
+    unary = torch.randn(4, 256, 32, requires_grad=True)
+    chart = []
+    keep = lambda x: chart.append(weakref.ref(x)) or x  # noqa: E731
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        z = ops.log_partition(unary, torch.randn(32, 32)).sum()
+    z.backward()
+    gc.collect()
+    assert all(x() is None or x() is unary for x in chart)
