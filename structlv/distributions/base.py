@@ -126,7 +126,9 @@ class StructuredDistribution(ParameterizedDistribution):
         absent[0] = False
         return self._rounded(self._score(events)).masked_fill(absent, -torch.inf), events
 
-    def sample(self, sample_shape: Size | tuple[int, ...] = (), generator: Generator | None = None) -> Tensor:
+    def sample(
+        self, sample_shape: Size | list[int] | tuple[int, ...] = (), generator: Generator | None = None
+    ) -> Tensor:
         """Exact samples, (*sample_shape, *b, *event) int64.
 
         One 64-bit seed is drawn from ``generator``, or else from torch's default CPU generator, whatever

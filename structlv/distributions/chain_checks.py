@@ -84,7 +84,8 @@ def _with_nan(chain_: LinearChain) -> list[str]:
     for name in ("unary", "transition", "initial", "final"):
         value = getattr(chain_, name)
         zeroed = {n: None if v is None else torch.zeros_like(v) for n, v in _potentials(chain_).items()}
-        if value is not None and chain.has_nan(*{**zeroed, name: value}.values(), chain_.lengths):
+        alone = {**zeroed, name: value, "lengths": chain_.lengths}
+        if value is not None and chain.has_nan(**alone):
             found.append(name)
     return found
 

@@ -169,9 +169,9 @@ class HMM(ParameterizedDistribution):
             transition = transition[(None,) * (unary.dim() + 1 - transition.dim())]
         ends = None if known.lengths is None else known.lengths + steps
         states = chain.filter(unary, transition, self.initial_logits, None, ends)
-        if ends is None:
+        if known.lengths is None:
             return states[..., n:, :]
-        ahead = known.lengths.unsqueeze(-1) + torch.arange(steps, device=ends.device)
+        ahead = known.lengths.unsqueeze(-1) + torch.arange(steps, device=x.device)
         return states.take_along_dim(ahead.unsqueeze(-1), -2)
 
     def stationary(self) -> Tensor:
@@ -190,9 +190,9 @@ class HMM(ParameterizedDistribution):
             )
         return stationary_distribution(self.transition_logits)
 
-    def sample(  # type: ignore[override]
+    def sample(
         self,
-        sample_shape: Size | tuple[int, ...] = (),
+        sample_shape: Size | list[int] | tuple[int, ...] = (),
         length: int | None = None,
         *,
         with_states: bool = False,
@@ -219,7 +219,7 @@ class HMM(ParameterizedDistribution):
         return (x, states) if with_states else x
 
     @property
-    def support(self) -> constraints.Constraint:  # type: ignore[override]
+    def support(self) -> constraints.Constraint:
         """Sequences of what the emission emits."""
         if isinstance(self.emission, Tensor):
             return constraints.independent(constraints.integer_interval(0, self.emission.shape[-1] - 1), 1)
@@ -278,10 +278,9 @@ class HMM(ParameterizedDistribution):
         }[name]
 
     def _rebuild(self: Self, **parameters: Any) -> Self:
-        new = type(self).__new__(type(self))
-        p = parameters
-        batch = p["initial_logits"].shape[:-1]
-        new._assign(*(p[name] for name in self._parameters), batch, self._per_step)
+        new = type(self).__new__(type(self))  # past the constructor: the parameters are normalised already
+        initial, transition, emission, final = (parameters[name] for name in self._parameters)
+        new._assign(initial, transition, emission, final, initial.shape[:-1], self._per_step)
         return new
 
     def _item(self, name: str, value: Any, index: tuple[Any, ...]) -> Any:

@@ -196,7 +196,7 @@ class LinearChain(StructuredDistribution):
         return unary.argmax(-1).masked_fill((unary == 0).all(-1), -1)
 
     @property
-    def support(self) -> StateSequence:  # type: ignore[override]
+    def support(self) -> StateSequence:
         """Sequences of n states in 0..k-1."""
         return StateSequence(self.unary.shape[-1], self.unary.shape[-2], self.lengths)
 

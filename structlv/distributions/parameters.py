@@ -75,7 +75,7 @@ class ParameterizedDistribution(Distribution, ABC):
         """The same distribution, cut from the graph that computed its parameters."""
         return self._derived(lambda _, value: map_tensors(value, Tensor.detach))
 
-    def expand(self: Self, batch_shape: Size | tuple[int, ...], _instance: Any = None) -> Self:
+    def expand(self: Self, batch_shape: Size | list[int] | tuple[int, ...], _instance: Any = None) -> Self:
         """The same distribution with batch shape ``batch_shape`` (views only; as in
         torch.distributions).
         """
