@@ -1,4 +1,4 @@
-"""``python -m benchmarks envs | run | memory | table | chart``: see README.md in this folder."""
+"""``python -m benchmarks envs | full | run | memory | table | chart``: see README.md in this folder."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from benchmarks import cases, envs, implementations, report, run
+from benchmarks import cases, envs, full, implementations, report, run
 
 
 def parse() -> argparse.Namespace:
@@ -14,6 +14,9 @@ def parse() -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("envs", help="create the peers' environments")
     command.add_argument("peers", nargs="*")
+    command = commands.add_parser("full", help="everything that the project reports")
+    command.add_argument("--rounds", type=int, default=15)
+    command.add_argument("--out", type=Path, default=Path(__file__).with_name("results"))
     command = commands.add_parser("run", help="check and time")
     _choices(command)
     command.add_argument("--threads", default="1", help="1, 2 or 1,2 (both interleaved)")
@@ -91,6 +94,8 @@ def main() -> None:
     options = parse()
     if options.command == "envs":
         envs.main(options.peers)
+    elif options.command == "full":
+        full.main(options.out, run.Effort(rounds=options.rounds))
     elif options.command == "run":
         do_run(options)
     elif options.command == "memory":
