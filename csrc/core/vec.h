@@ -154,6 +154,22 @@ SLV_INLINE bool any(ivec<T> m) {
   return x != 0;
 }
 
+// Powers of two as scales: exact, and neither a log nor a division. x must be positive and normal.
+template <class T>
+constexpr int kMantissa = sizeof(T) == 4 ? 23 : 52;
+template <class T>
+constexpr int kBias = sizeof(T) == 4 ? 127 : 1023;
+template <class T>
+SLV_INLINE ivec<T> exponent_of(vec<T> x) {
+  return ((ivec<T>)x >> kMantissa<T>)-kBias<T>;
+}
+template <class T>
+SLV_INLINE vec<T> power_of_two(ivec<T> e) {
+  return (vec<T>)((e + kBias<T>) << kMantissa<T>);
+}
+template <class T>
+constexpr T kSmallest = std::numeric_limits<T>::min();
+
 // x rounded to an integer (as T) by adding and subtracting 1.5 * 2^(mantissa bits); |x| < 2^22 (2^51 in float64).
 template <class T>
 constexpr T kMagic = sizeof(T) == 4 ? T(12582912.0) : T(6755399441055744.0);
@@ -198,12 +214,11 @@ SLV_INLINE vec<double> exp_polynomial(vec<double> r) {
 // it is 0 under 2^-125 (float64: 2^-1021), exactly 0 at -inf, and NaN at NaN.
 template <class T>
 SLV_INLINE vec<T> exp_scaled(vec<T> x, vec<T> N) {
-  constexpr int mantissa = sizeof(T) == 4 ? 23 : 52, bias = sizeof(T) == 4 ? 127 : 1023;
   vec<T> n = nearest<T>(x * T(1.44269504088896341));
   vec<T> p = exp_polynomial(reduce_ln2(x, n));
   vec<T> d = n - N;
-  vec<T> scale = (vec<T>)((ivec<T>)(d + (kMagic<T> + T(bias))) << mantissa);
-  return d < T(2 - bias) ? vec<T>{} : p * scale;
+  vec<T> scale = (vec<T>)((ivec<T>)(d + (kMagic<T> + T(kBias<T>))) << kMantissa<T>);
+  return d < T(2 - kBias<T>) ? vec<T>{} : p * scale;
 }
 template <class T>
 SLV_INLINE vec<T> exp(vec<T> x) {
@@ -216,6 +231,7 @@ SLV_INLINE vec<T> log(vec<T> x) {  // scalar: used once per state, where exp is 
 }
 SLV_INLINE double scalar_exp(double x) { return std::exp(x); }
 SLV_INLINE double scalar_log(double x) { return std::log(x); }
+SLV_INLINE double power_of_two_below(double x) { return std::ldexp(1.0, std::ilogb(x)); }  // x > 0
 
 // Denormals as zero for the lifetime of the object: the scaled linear domain treats them as underflow, and they are slow.
 struct FlushDenormals {

@@ -1,8 +1,11 @@
 // Compiled once per instruction set (SLV_ISA names it); only the getter at the end has a name outside.
 #include "kernels/chain.h"
 
+#include "kernels/chain_ladder.h"
 #include "kernels/chain_log.h"
+#include "kernels/chain_sample.h"
 #include "kernels/chain_search.h"
+#include "kernels/chain_viterbi.h"
 
 namespace slv {
 namespace {
@@ -30,9 +33,15 @@ constexpr ChainLogKernels<T> log_kernels() {
           max_marginals_log<T>, topk_log<T>,      sample_log<T>, filter_log<T>};
 }
 
+template <class T>
+constexpr ChainScanKernels<T> scan_kernels() {
+  return {scan_prepare<T>, scan_release<T>,    scan_forward<T>,    scan_backward<T>,
+          scan_sample<T>,  viterbi_prepare<T>, viterbi_release<T>, viterbi_block<T>};
+}
+
 #define SLV_STRING_(x) #x
 #define SLV_STRING(x) SLV_STRING_(x)
-const Kernels table = {SLV_STRING(SLV_ISA),   kVectorBytes,   log_kernels<float>(),
+const Kernels table = {SLV_STRING(SLV_ISA),   kVectorBytes, scan_kernels<float>(), scan_kernels<double>(), log_kernels<float>(),
                        log_kernels<double>(), has_nan<float>, has_nan<double>};
 
 }  // namespace

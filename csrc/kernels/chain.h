@@ -58,9 +58,38 @@ struct ChainLogKernels {
   void (*filter)(const Chain<T>&, int64_t item, T* out);
 };
 
+// Where the edge weights of a block of items go.
+template <class T>
+struct BlockEdges {
+  double* shared = nullptr;  // (k, k), added to: all items
+  T* per_item = nullptr;     // (batch, k, k), written
+  T* per_step = nullptr;     // (batch, n-1, k, k), written
+};
+
+// Scaled linear domain, a block of up to kMaxRows items that share one transition for all their steps; prepared once.
+constexpr int kMaxRows = 32;
+constexpr int kMeta = 8;  // elements of a chart kept per item: 1/Z, and whether the item was done elsewhere
+template <class T>
+struct ChainScanKernels {
+  void* (*prepare)(const T* transition, int64_t k);
+  void (*release)(void*);
+  // chart, scales: this block's part, or null; meta, log_z: by item
+  void (*forward)(const Chain<T>&, void* matrix, const int64_t* items, int rows, T* chart, T* scales, T* meta,
+                  double* log_z);
+  // weight: by item, or null for ones
+  void (*backward)(const Chain<T>&, void* matrix, const int64_t* items, int rows, T* chart, T* scales, const T* meta,
+                   const double* weight, T* unary, const BlockEdges<T>& edges);
+  void (*sample)(const Chain<T>&, void* matrix, const int64_t* items, int rows, uint64_t seed, int64_t samples, int64_t* states);
+  void* (*viterbi_prepare)(const T* transition, int64_t k);
+  void (*viterbi_release)(void*);
+  void (*viterbi)(const Chain<T>&, void* matrix, const int64_t* items, int rows, int64_t* states);
+};
+
 struct Kernels {
   const char* name;
   int vector_bytes;
+  ChainScanKernels<float> scan_f32;
+  ChainScanKernels<double> scan_f64;
   ChainLogKernels<float> log_f32;
   ChainLogKernels<double> log_f64;
   bool (*has_nan_f32)(const float*, int64_t);

@@ -1,6 +1,7 @@
 // The textbook recursions over a semiring (Rabiner 1989, section III), one item at a time, float64 inside.
 //
-//   alpha_t(j) = u_t(j) + SUM_i alpha_t-1(i) + A_t-1(i, j)          beta_t(i) = SUM_j A_t(i, j) + u_t+1(j) + beta_t+1(j)
+//   alpha_t(j) = u_t(j) + SUM_i alpha_t-1(i) + A_t-1(i, j)
+//   beta_t(i)  = SUM_j A_t(i, j) + u_t+1(j) + beta_t+1(j)
 #pragma once
 #include <algorithm>
 #include <vector>
@@ -103,29 +104,62 @@ void clear_from(int64_t t, const Item<T>& c, T* unary, const EdgeSink<T>& sink) 
   }
 }
 
+// The weight of each predecessor i of the states j.. of step t+1: exp(alpha_t(i) + A_t(i, j)) over its sum. Normalised where
+// it is used, so that it is exact however large the potentials are.
+template <class T>
+struct Predecessors {
+  const Item<T>& c;
+  const double* alpha;
+  int64_t t, j;
+  vd shift, inverse;
+  Predecessors(const Item<T>& c, const double* alpha, int64_t t, int64_t j) : c(c), alpha(alpha), t(t), j(j), inverse{} {
+    vd m = Max::lanes(c.k, [&](int64_t i) { return term(i); });
+    shift = m > kNone ? m : vd{};
+    for (int64_t i = 0; i < c.k; i++) inverse += exp<double>(term(i) - shift);
+    inverse = inverse > 0.0 ? 1.0 / inverse : inverse;
+  }
+  vd term(int64_t i) const { return splat(alpha[i]) + c.edge(t, i, j); }
+  vd weight(int64_t i) const { return exp<double>(term(i) - shift) * inverse; }
+};
+// The weights of the last states, which start every backward pass.
+inline bool last_weights(const double* alpha, int64_t k, double scale, double* out) {
+  const double top = *std::max_element(alpha, alpha + k);
+  if (top == kNone) return false;
+  double sum = 0;
+  for (int64_t i = 0; i < k; i++) sum += out[i] = scalar_exp(alpha[i] - top);
+  for (int64_t i = 0; i < k; i++) out[i] *= scale / sum;
+  return true;
+}
+
+// Smoothing from the filtered side: p(z_t = i, z_t+1 = j) = p(z_t+1 = j) p(i | j, x up to t).
 template <class T>
 void marginals_log(const Chain<T>& chain, int64_t b, double weight, T* unary, const EdgeSink<T>& sink) {
   Item<T> c(chain, b);
   const int64_t k = c.k;
   clear_from(c.len, c, unary, sink);
   if (c.len == 0) return;
-  Doubles alpha = inside<Log>(c), beta = outside<Log>(c), next(k);
-  const double z = total<Log>(alpha.data() + (c.len - 1) * k, k);
-  if (z == kNone) return clear_from(0, c, unary, sink);
-  for (int64_t t = 0; t < c.len; t++) {
-    const double *a = alpha.data() + t * k, *be = beta.data() + t * k;
-    for (int64_t j = 0; unary && j < k; j += kLanes)
-      store_as<double>(unary + t * k + j, exp<double>(row_of(a, j, k) + row_of(be, j, k) - z) * weight, int(k - j));
-    if (t == c.len - 1) break;
-    for (int64_t j = 0; j < k; j++) next[j] = c.u(t + 1, j) + be[k + j] - z;
-    for (int64_t i = 0; i < k; i++)
-      for (int64_t j = 0; j < k; j += kLanes)
-        emit(sink, t, k, i, j, exp<double>(a[i] + c.edge(t, i, j) + row_of(next.data(), j, k)) * weight);
+  Doubles alpha = inside<Log>(c), mu(k), before(k);
+  if (!last_weights(&alpha[(c.len - 1) * k], k, weight, mu.data())) return clear_from(0, c, unary, sink);
+  for (int64_t t = c.len - 1; t >= 0; t--) {
+    for (int64_t i = 0; i < k; i++) unary[t * k + i] = T(mu[i]);
+    if (t == 0) break;
+    std::fill(before.begin(), before.end(), 0.0);
+    for (int64_t j = 0; j < k; j += kLanes) {
+      Predecessors<T> from(c, &alpha[(t - 1) * k], t - 1, j);
+      const vd next = load_n<double>(&mu[j], int(k - j), 0);
+      for (int64_t i = 0; i < k; i++) {
+        vd p = from.weight(i) * next;
+        before[i] += hsum<double>(p);
+        emit(sink, t - 1, k, i, j, p);
+      }
+    }
+    std::swap(mu, before);
   }
 }
 
 // The covariance of the parts with f = <v, parts>, by conditional expectations of f's prefix and suffix:
-//   a_t(j) = E[f up to t | z_t = j], b_t(i) = E[f after t | z_t = i]; cov(part) = p(part) (a + v(part) + b - E f).
+//   prefix_t(j) = E[f up to t | z_t = j], suffix_t(i) = E[f after t | z_t = i];
+//   cov(part) = p(part) (prefix + v(part) + suffix - E f).
 // They are averages, so nothing needs a scale. Returns E f.
 template <class T>
 struct Tangent {
@@ -159,42 +193,14 @@ Doubles prefix_means(const Item<T>& c, const Tangent<T>& v, const Doubles& alpha
     double* out = a.data() + t * k;
     for (int64_t j = 0; j < k; j++) out[j] = v.u(t, j);
     if (t == 0) continue;
-    const double *prev = out - k, *al = alpha.data() + (t - 1) * k;
     for (int64_t j = 0; j < k; j += kLanes) {
-      auto term = [&](int64_t i) { return splat(al[i]) + c.edge(t - 1, i, j); };
-      vd m = Max::lanes(k, term), shift = m > kNone ? m : vd{}, weight{}, mean{};
-      for (int64_t i = 0; i < k; i++) {
-        vd w = exp<double>(term(i) - shift);
-        weight += w;
-        mean += where_positive(w, prev[i] + v.edge(t - 1, i, j));
-      }
-      vd x = load_n<double>(out + j, int(k - j), 0) + (weight > 0.0 ? mean / weight : vd{});
-      store_n<double>(out + j, x, int(k - j));
+      Predecessors<T> from(c, &alpha[(t - 1) * k], t - 1, j);
+      vd mean = load_n<double>(out + j, int(k - j), 0);
+      for (int64_t i = 0; i < k; i++) mean += where_positive(from.weight(i), out[i - k] + v.edge(t - 1, i, j));
+      store_n<double>(out + j, mean, int(k - j));
     }
   }
   return a;
-}
-
-template <class T>
-Doubles suffix_means(const Item<T>& c, const Tangent<T>& v, const Doubles& beta) {
-  const int64_t k = c.k;
-  Doubles b(c.len * k), next(k), after(k);
-  for (int64_t t = c.len - 2; t >= 0; t--) {
-    for (int64_t j = 0; j < k; j++) {
-      next[j] = c.u(t + 1, j) + beta[(t + 1) * k + j];
-      after[j] = v.u(t + 1, j) + b[(t + 1) * k + j];
-    }
-    for (int64_t i = 0; i < k; i++) {
-      const double top = beta[t * k + i], shift = top > kNone ? top : 0;
-      vd mean{};
-      for (int64_t j = 0; j < k; j += kLanes) {
-        vd w = exp<double>(c.edge(t, i, j) + row_of(next.data(), j, k) - shift);
-        mean += where_positive(w, v.edge(t, i, j) + load_n<double>(&after[j], int(k - j), 0));
-      }
-      b[t * k + i] = hsum<double>(mean);
-    }
-  }
-  return b;
 }
 
 template <class T>
@@ -204,34 +210,32 @@ double hvp_log(const Chain<T>& chain, int64_t item, double weight, const Directi
   const int64_t k = c.k;
   clear_from(c.len, c, unary, sink);
   if (c.len == 0) return 0;
-  Doubles alpha = inside<Log>(c), beta = outside<Log>(c);
-  const double z = total<Log>(alpha.data() + (c.len - 1) * k, k);
-  if (z == kNone) return clear_from(0, c, unary, sink), 0;
+  Doubles alpha = inside<Log>(c), mu(k), suffix(k), before(k), sum(k), after(k);
+  if (!last_weights(&alpha[(c.len - 1) * k], k, 1, mu.data())) return clear_from(0, c, unary, sink), 0;
   Tangent<T> v(c, dir, item);
-  Doubles a = prefix_means(c, v, alpha), b = suffix_means(c, v, beta), next(k), after(k);
+  Doubles a = prefix_means(c, v, alpha);
   double mean = 0;
-  for (int64_t i = 0; i < k; i++) {
-    const double p = scalar_exp(alpha[(c.len - 1) * k + i] - z);
-    if (p > 0) mean += p * a[(c.len - 1) * k + i];
-  }
-  for (int64_t t = 0; t < c.len; t++) {
-    const int64_t row = t * k;
+  for (int64_t i = 0; i < k; i++)
+    if (mu[i] > 0) mean += mu[i] * a[(c.len - 1) * k + i];
+  for (int64_t t = c.len - 1; t >= 0; t--) {
+    const double* at = &a[t * k];
+    for (int64_t i = 0; i < k; i++) unary[t * k + i] = T(mu[i] > 0 ? weight * mu[i] * (at[i] + suffix[i] - mean) : 0);
+    if (t == 0) break;
+    for (int64_t j = 0; j < k; j++) after[j] = v.u(t, j) + suffix[j];
+    std::fill(before.begin(), before.end(), 0.0);
+    std::fill(sum.begin(), sum.end(), 0.0);
     for (int64_t j = 0; j < k; j += kLanes) {
-      vd p = exp<double>(row_of(&alpha[row], j, k) + row_of(&beta[row], j, k) - z) * weight;
-      vd f = load_n<double>(&a[row + j], int(k - j), 0) + load_n<double>(&b[row + j], int(k - j), 0) - mean;
-      store_as<double>(unary + row + j, p != 0.0 ? p * f : vd{}, int(k - j));
-    }
-    if (t == c.len - 1) break;
-    for (int64_t j = 0; j < k; j++) {
-      next[j] = c.u(t + 1, j) + beta[row + k + j] - z;
-      after[j] = v.u(t + 1, j) + b[row + k + j] - mean;
-    }
-    for (int64_t i = 0; i < k; i++)
-      for (int64_t j = 0; j < k; j += kLanes) {
-        vd p = exp<double>(alpha[row + i] + c.edge(t, i, j) + row_of(next.data(), j, k)) * weight;
-        vd f = a[row + i] + v.edge(t, i, j) + load_n<double>(&after[j], int(k - j), 0);
-        emit(sink, t, k, i, j, p != 0.0 ? p * f : vd{});
+      Predecessors<T> from(c, &alpha[(t - 1) * k], t - 1, j);
+      const vd next = load_n<double>(&mu[j], int(k - j), 0), rest = load_n<double>(&after[j], int(k - j), 0);
+      for (int64_t i = 0; i < k; i++) {
+        vd p = from.weight(i) * next, f = v.edge(t - 1, i, j) + rest;
+        before[i] += hsum<double>(p);
+        sum[i] += hsum<double>(where_positive(p, f));
+        emit(sink, t - 1, k, i, j, where_positive(p, (f + (a[(t - 1) * k + i] - mean)) * weight));
       }
+    }
+    for (int64_t i = 0; i < k; i++) suffix[i] = before[i] > 0 ? sum[i] / before[i] : 0;
+    std::swap(mu, before);
   }
   return mean;
 }

@@ -4,20 +4,11 @@
 #include <cstring>
 #include <tuple>
 
-#include "ops/chain_bind.h"
-#include "ops/dispatch.h"
-#include "ops/parallel.h"
+#include "ops/chain_run.h"
 
 namespace slv {
 namespace {
 
-template <class T>
-const ChainLogKernels<T>& log_kernels() {
-  if constexpr (sizeof(T) == 4)
-    return kernels().log_f32;
-  else
-    return kernels().log_f64;
-}
 // Calls body<T>() for the dtype of `x`.
 template <class F>
 auto dispatch(const Tensor& x, F&& body) {
@@ -25,40 +16,6 @@ auto dispatch(const Tensor& x, F&& body) {
   STD_TORCH_CHECK(t == ScalarType::Float || t == ScalarType::Double, "unary: expected dtype float32 or float64");
   return t == ScalarType::Float ? body(float{}) : body(double{});
 }
-template <class T>
-double work(const Chain<T>& c) {  // of an inside pass in log space
-  return double(c.batch) * double(c.n) * double(c.k) * double(c.k) * 30;
-}
-
-// ---- sums of edge weights --------------------------------------------------------------------------------
-
-// Calls body(item, sink) for every item and leaves in `out` (rows, steps, k, k) the sums over the items of each row,
-// formed group by group in a fixed order.
-template <class T, class F>
-void sum_edges(const Chain<T>& c, int64_t rows, bool per_step, T* out, F&& body) {
-  const int64_t kk = c.k * c.k, size = (per_step ? std::max<int64_t>(c.n - 1, 0) : 1) * kk;
-  const bool direct = per_step && rows == c.batch;
-  const int64_t most = std::max<int64_t>(1, std::min<int64_t>(32, (int64_t(1) << 25) / std::max<int64_t>(size, 1)));
-  Plan plan = plan_items(c, rows, std::max<int64_t>(1, (c.batch + most - 1) / most));
-  std::vector<double> sums(direct ? 0 : plan.groups.size() * size);
-  parallel_units(plan.groups.size(), 3 * work(c), [&](int64_t g) {
-    const Plan::Group& group = plan.groups[g];
-    for (int64_t i = group.first; i < group.first + group.size; i++) {
-      const int64_t b = plan.order[i];
-      body(b, direct ? EdgeSink<T>{out + b * size, nullptr, 0}
-                     : EdgeSink<T>{nullptr, sums.data() + g * size, per_step ? kk : 0});
-    }
-  });
-  if (direct) return;
-  std::vector<double> row_sum(size);
-  for (size_t g = 0, end; g < plan.groups.size(); g = end) {
-    std::fill(row_sum.begin(), row_sum.end(), 0.0);
-    for (end = g; end < plan.groups.size() && plan.groups[end].row == plan.groups[g].row; end++)
-      for (int64_t e = 0; e < size; e++) row_sum[e] += sums[end * size + e];
-    for (int64_t e = 0; e < size; e++) out[plan.groups[g].row * size + e] = T(row_sum[e]);
-  }
-}
-
 // The gradient of initial or final: the unary gradient at the first or last step, summed over the items of each row.
 template <class T>
 Tensor end_gradient(const Bound<T>& p, const Operand& x, const MaybeTensor& like, const T* unary, bool last) {
@@ -76,59 +33,62 @@ Tensor end_gradient(const Bound<T>& p, const Operand& x, const MaybeTensor& like
   return out;
 }
 
-// A chain whose edge sums go to one row per item.
-template <class T>
-Chain<T> per_item(Chain<T> c, const std::vector<int64_t>& identity) {
-  c.matrix = identity.data();
-  return c;
-}
-
 // ---- operators -------------------------------------------------------------------------------------------
 
 #define SLV_POTENTIALS \
   const Tensor &unary, const Tensor &transition, MaybeTensor initial, MaybeTensor final, MaybeTensor lengths
 
+// The inside pass; log Z in the asked precision, by way of float64.
+template <class T>
+Tensor inside_pass(const Bound<T>& p, const Chart<T>& chart, bool as_double) {
+  Tensor out = p.empty(p.batch, as_double ? ScalarType::Double : scalar_type<T>);
+  if (as_double || sizeof(T) == 8) {
+    run_inside(p.chain, chart, out.template mutable_data_ptr<double>());
+    return out;
+  }
+  std::vector<double> log_z(p.chain.batch);
+  run_inside(p.chain, chart, log_z.data());
+  std::transform(log_z.begin(), log_z.end(), out.template mutable_data_ptr<T>(), [](double z) { return T(z); });
+  return out;
+}
+
 Tensor log_partition(SLV_POTENTIALS, bool as_double) {
   return dispatch(unary, [&](auto t) {
     using T = decltype(t);
     Bound<T> p(unary, transition, initial, final, lengths);
-    Tensor out = p.empty(p.batch, as_double ? ScalarType::Double : scalar_type<T>);
-    double* wide = as_double ? out.mutable_data_ptr<double>() : nullptr;
-    T* narrow = as_double ? nullptr : out.mutable_data_ptr<T>();
-    parallel_units(p.chain.batch, work(p.chain), [&](int64_t b) {
-      const double z = log_kernels<T>().log_partition(p.chain, b);
-      if (wide)
-        wide[b] = z;
-      else
-        narrow[b] = T(z);
-    });
-    return out;
+    return inside_pass(p, Chart<T>(), as_double);
   });
 }
 
 std::tuple<Tensor, Tensor> inside(SLV_POTENTIALS, bool as_double) {
-  Tensor z = log_partition(unary, transition, initial, final, lengths, as_double);
   return dispatch(unary, [&](auto t) {
     using T = decltype(t);
-    Shape s = shape_of(unary);
-    const int64_t n = s[s.size() - 2], w = 64 / sizeof(T), kp = (s.back() + w - 1) / w * w;
-    Tensor chart = torch::stable::new_zeros(unary, Shape{z.numel() * (n * (2 * kp + 1) + 8)});
-    return std::make_tuple(z, chart);
+    Bound<T> p(unary, transition, initial, final, lengths);
+    Tensor data = p.empty({Chart<T>::size(p.chain)});
+    Chart<T> chart(data.mutable_data_ptr<T>(), p.chain);
+    if (p.chain.per_step) std::memset(chart.states, 0, sizeof(T) * Chart<T>::size(p.chain));
+    return std::make_tuple(inside_pass(p, chart, as_double), data);
   });
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> vjp(const Tensor& grad, const Tensor&, SLV_POTENTIALS) {
+// Item weights of a backward pass in float64.
+inline Tensor weights_of(const Tensor& grad, const Shape& batch) {
+  STD_TORCH_CHECK(shape_of(grad) == batch, "grad: expected shape ", text(batch), ", found ", text(shape_of(grad)));
+  return torch::stable::contiguous(torch::stable::to(grad, std::optional<ScalarType>(ScalarType::Double)));
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> vjp(const Tensor& grad, const Tensor& chart, SLV_POTENTIALS) {
   return dispatch(unary, [&](auto t) {
     using T = decltype(t);
     Bound<T> p(unary, transition, initial, final, lengths);
     const Chain<T>& c = p.chain;
-    Tensor weight = torch::stable::contiguous(torch::stable::to(grad, std::optional<ScalarType>(ScalarType::Double)));
+    STD_TORCH_CHECK(chart.scalar_type() == scalar_type<T> && chart.is_contiguous() && chart.numel() == Chart<T>::size(c),
+                    "chart: expected what chain_inside returned for these potentials");
+    Tensor weight = weights_of(grad, p.batch);
     Tensor du = p.empty(p.with({c.n, c.k})), da = p.empty(shape_of(transition));
-    const double* w = weight.const_data_ptr<double>();
     T* unary_out = du.mutable_data_ptr<T>();
-    sum_edges(c, p.transition.count, c.per_step, da.mutable_data_ptr<T>(), [&](int64_t b, const EdgeSink<T>& sink) {
-      log_kernels<T>().marginals(c, b, w[b], unary_out + b * c.n * c.k, sink);
-    });
+    run_adjoint(c, p.transition.count, Chart<T>(const_cast<T*>(chart.const_data_ptr<T>()), c), weight.const_data_ptr<double>(),
+                unary_out, da.mutable_data_ptr<T>());
     return std::make_tuple(du, da, end_gradient(p, p.initial, initial, unary_out, false),
                            end_gradient(p, p.final, final, unary_out, true));
   });
@@ -141,12 +101,7 @@ std::tuple<Tensor, Tensor> marginals(SLV_POTENTIALS, bool edges) {
     const Chain<T>& c = p.chain;
     const bool per_step = edges || c.per_step;
     Tensor mu = p.empty(p.with({c.n, c.k})), ma = p.empty(p.with(edge_tail(per_step, c.n, c.k)));
-    T* unary_out = mu.mutable_data_ptr<T>();
-    std::vector<int64_t> identity(c.batch);
-    for (int64_t b = 0; b < c.batch; b++) identity[b] = b;
-    sum_edges(per_item(c, identity), c.batch, per_step, ma.mutable_data_ptr<T>(), [&](int64_t b, const EdgeSink<T>& sink) {
-      log_kernels<T>().marginals(c, b, 1, unary_out + b * c.n * c.k, sink);
-    });
+    run_marginals(c, per_step, mu.mutable_data_ptr<T>(), ma.mutable_data_ptr<T>());
     return std::make_tuple(mu, ma);
   });
 }
@@ -161,7 +116,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> hvp(MaybeTensor grad, const T
                     text(shape_of(v_unary)));
     std::vector<double> weight(c.batch, 1.0);
     if (grad) {
-      Tensor g = torch::stable::contiguous(torch::stable::to(*grad, std::optional<ScalarType>(ScalarType::Double)));
+      Tensor g = weights_of(*grad, p.batch);
       std::copy_n(g.const_data_ptr<double>(), c.batch, weight.begin());
     }
     Direction<T> d{v.chain.unary,     v.chain.transition,  v.chain.initial,  v.chain.final, v.chain.per_step ? c.k * c.k : 0,
@@ -181,9 +136,7 @@ Tensor argmax(SLV_POTENTIALS) {
     using T = decltype(t);
     Bound<T> p(unary, transition, initial, final, lengths);
     Tensor out = p.empty(p.with({p.chain.n}), ScalarType::Long);
-    int64_t* states = out.mutable_data_ptr<int64_t>();
-    parallel_units(p.chain.batch, work(p.chain),
-                   [&](int64_t b) { log_kernels<T>().argmax(p.chain, b, states + b * p.chain.n); });
+    run_argmax(p.chain, out.mutable_data_ptr<int64_t>());
     return out;
   });
 }
@@ -195,7 +148,7 @@ std::tuple<Tensor, Tensor> max_marginals(SLV_POTENTIALS) {
     const Chain<T>& c = p.chain;
     Tensor mu = p.empty(p.with({c.n, c.k})), ma = p.empty(p.with(edge_tail(c.per_step, c.n, c.k)));
     T *mu_out = mu.mutable_data_ptr<T>(), *ma_out = ma.mutable_data_ptr<T>();
-    parallel_units(c.batch, 2 * work(c), [&](int64_t b) {
+    parallel_units(c.batch, 2 * log_work(c), [&](int64_t b) {
       log_kernels<T>().max_marginals(c, b, mu_out + b * c.n * c.k, ma_out + b * p.edge_size());
     });
     return std::make_tuple(mu, ma);
@@ -211,7 +164,7 @@ Tensor topk(SLV_POTENTIALS, int64_t k) {
     Tensor out = p.empty(p.with({c.n}, {k}), ScalarType::Long);
     int64_t* states = out.mutable_data_ptr<int64_t>();
     if (k == 0) return out;
-    parallel_units(c.batch, work(c) * double(k),
+    parallel_units(c.batch, log_work(c) * double(k),
                    [&](int64_t b) { log_kernels<T>().topk(c, b, k, states + b * c.n, c.batch * c.n); });
     return out;
   });
@@ -224,10 +177,7 @@ Tensor sample(SLV_POTENTIALS, int64_t num_samples, int64_t seed) {
     Bound<T> p(unary, transition, initial, final, lengths);
     const Chain<T>& c = p.chain;
     Tensor out = p.empty(p.with({c.n}, {num_samples}), ScalarType::Long);
-    int64_t* states = out.mutable_data_ptr<int64_t>();
-    parallel_units(c.batch, work(c) + double(num_samples * c.n * c.k) * 20 * double(c.batch), [&](int64_t b) {
-      log_kernels<T>().sample(c, b, uint64_t(seed), num_samples, states + b * c.n, c.batch * c.n);
-    });
+    run_sample(c, uint64_t(seed), num_samples, out.mutable_data_ptr<int64_t>());
     return out;
   });
 }
@@ -239,7 +189,7 @@ Tensor filter(SLV_POTENTIALS) {
     const Chain<T>& c = p.chain;
     Tensor out = p.empty(p.with({c.n, c.k}));
     T* rows = out.mutable_data_ptr<T>();
-    parallel_units(c.batch, work(c), [&](int64_t b) { log_kernels<T>().filter(c, b, rows + b * c.n * c.k); });
+    parallel_units(c.batch, log_work(c), [&](int64_t b) { log_kernels<T>().filter(c, b, rows + b * c.n * c.k); });
     return out;
   });
 }
@@ -372,8 +322,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(structlv, m) {
         ") -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
   m.def("chain_argmax(" SLV_SCHEMA ") -> Tensor");
   m.def("chain_max_marginals(" SLV_SCHEMA ") -> (Tensor, Tensor)");
-  m.def("chain_topk(" SLV_SCHEMA ", int k) -> Tensor");
-  m.def("chain_sample(" SLV_SCHEMA ", int num_samples, int seed) -> Tensor");
+  m.def("chain_topk(" SLV_SCHEMA ", SymInt k) -> Tensor");
+  m.def("chain_sample(" SLV_SCHEMA ", SymInt num_samples, SymInt seed) -> Tensor");
   m.def("chain_filter(" SLV_SCHEMA ") -> Tensor");
   m.def("chain_score(Tensor states, " SLV_SCHEMA ") -> Tensor");
   m.def("chain_score_vjp(Tensor grad, Tensor states, " SLV_SCHEMA ") -> (Tensor, Tensor, Tensor, Tensor)");

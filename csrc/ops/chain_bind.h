@@ -98,35 +98,4 @@ struct Bound {
   }
 };
 
-// Items grouped by the transition they share, longest first, cut into blocks that a kernel takes at once and groups of
-// blocks that add their edge weights into one accumulator. A function of the problem alone, never of the thread count.
-struct Plan {
-  struct Group {
-    int64_t first, size, row;  // items order[first .. first + size), all of transition `row`
-  };
-  std::vector<int64_t> order;
-  std::vector<Group> groups;
-};
-
-template <class T>
-Plan plan_items(const Chain<T>& c, int64_t rows, int64_t group_size) {
-  Plan plan;
-  plan.order.resize(c.batch);
-  for (int64_t b = 0; b < c.batch; b++) plan.order[b] = b;
-  auto row = [&](int64_t b) { return c.matrix ? c.matrix[b] : 0; };
-  if (c.matrix || c.length)
-    std::stable_sort(plan.order.begin(), plan.order.end(), [&](int64_t a, int64_t b) {
-      if (row(a) != row(b)) return row(a) < row(b);
-      return c.length && c.length[a] > c.length[b];
-    });
-  (void)rows;
-  for (int64_t b = 0; b < c.batch;) {
-    int64_t end = b;
-    while (end < c.batch && end - b < group_size && row(plan.order[end]) == row(plan.order[b])) end++;
-    plan.groups.push_back({b, end - b, row(plan.order[b])});
-    b = end;
-  }
-  return plan;
-}
-
 }  // namespace slv

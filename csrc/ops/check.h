@@ -45,7 +45,7 @@ inline void check_tail(const char* name, const Shape& found, const Shape& tail) 
 }
 // For each item of the flattened batch, its row of an operand with these leading sizes; empty where all share one row.
 inline std::vector<int64_t> broadcast_rows(const Shape& lead, const Shape& batch) {
-  if (product(lead) == 1) return {};
+  if (product(lead) == 1 || product(batch) == 0) return {};
   std::vector<int64_t> rows{0};
   int64_t stride = product(lead);
   const size_t missing = batch.size() - lead.size();

@@ -1,0 +1,84 @@
+// Memory for kernels: aligned to a cache line, grown and kept per thread, so that a call in a training loop allocates nothing.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <new>
+
+namespace slv {
+namespace {
+
+template <class T>
+class Buffer {
+ public:
+  explicit Buffer(int64_t n = 0) { reserve(n); }
+  ~Buffer() { release(); }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+  T* reserve(int64_t n) {  // contents are lost when it grows
+    if (n > size_) {
+      release();
+      data_ = static_cast<T*>(::operator new(n * sizeof(T), std::align_val_t(64)));
+      size_ = n;
+    }
+    return data_;
+  }
+  void release() {
+    if (data_) ::operator delete(data_, std::align_val_t(64));
+    data_ = nullptr;
+    size_ = 0;
+  }
+  T* data() const { return data_; }
+  int64_t size() const { return size_; }
+
+ private:
+  T* data_ = nullptr;
+  int64_t size_ = 0;
+};
+
+// A stack of allocations out of one buffer of the calling thread: `Scratch s; float* x = s.take<float>(n);`
+class Scratch {
+ public:
+  explicit Scratch(int64_t bytes) : mine_(arena().busy ? bytes : 0) {
+    if (arena().busy) {
+      next_ = mine_.data();
+      return;
+    }
+    owner_ = true;
+    arena().busy = true;
+    next_ = arena().memory.reserve(bytes);
+  }
+  ~Scratch() {
+    if (!owner_) return;
+    arena().busy = false;
+    if (arena().memory.size() > kKeep) arena().memory.release();
+  }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  template <class T>
+  T* take(int64_t n) {
+    T* p = reinterpret_cast<T*>(next_);
+    next_ += bytes<T>(n);
+    return p;
+  }
+  template <class T>
+  static int64_t bytes(int64_t n) {
+    return (n * int64_t(sizeof(T)) + 63) / 64 * 64;
+  }
+
+ private:
+  static constexpr int64_t kKeep = int64_t(64) << 20;
+  struct Arena {
+    Buffer<char> memory;
+    bool busy = false;
+  };
+  static Arena& arena() {
+    static thread_local Arena a;
+    return a;
+  }
+  Buffer<char> mine_;
+  char* next_ = nullptr;
+  bool owner_ = false;
+};
+
+}  // namespace
+}  // namespace slv

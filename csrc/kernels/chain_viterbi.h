@@ -1,0 +1,136 @@
+// Viterbi for chains with one transition: max-plus products of a block of rows, and a traceback without back-pointers that
+// recomputes one argmax a step. Ties go to the lowest state.
+#pragma once
+#include "kernels/chain_scan.h"
+
+namespace slv {
+namespace {
+
+// The transition as panels of columns (-inf where padded), and its transpose.
+template <class T>
+struct ScoreMatrix {
+  int64_t k, panels;
+  Buffer<T> data;
+  ScoreMatrix(const T* a, int64_t k) : k(k), panels((k + kWidth<T> - 1) / kWidth<T>), data(2 * panels * k * kWidth<T>) {
+    constexpr int W = kWidth<T>;
+    T *p = data.data(), *q = p + panels * k * W;
+    std::fill(p, q + panels * k * W, -kInf<T>);
+    for (int64_t i0 = 0; i0 < k; i0 += W)
+      for (int64_t j0 = 0; j0 < k; j0 += W)
+        for (int64_t i = i0; i < std::min(i0 + W, k); i++)
+          for (int64_t j = j0; j < std::min(j0 + W, k); j++) {
+            p[(j0 / W * k + i) * W + j - j0] = a[i * k + j];
+            q[(i0 / W * k + j) * W + i - i0] = a[i * k + j];
+          }
+  }
+  Matrix<T> forward() const { return {data.data(), kWidth<T>, k * kWidth<T>}; }
+  vec<T> into(int64_t j, int64_t p) const { return load(data.data() + (panels * k + p * k + j) * kWidth<T>); }
+};
+
+template <class T>
+struct Viterbi : Rows<T> {
+  static constexpr int W = kWidth<T>, R = kTreeRows<T>;
+  using Rows<T>::rows, Rows<T>::k, Rows<T>::steps, Rows<T>::len;
+  const ScoreMatrix<T>& m;
+  const int64_t panels, panel, step;
+  T* best = nullptr;    // [step][panel][row][lane]
+  double* sums = nullptr;
+  T* joined = nullptr;  // [row][state]: unary plus initial or final
+  Viterbi(const Chain<T>& c, const ScoreMatrix<T>& m, const int64_t* items, int rows)
+      : Rows<T>(c, items, rows), m(m), panels(m.panels), panel(rows * W), step(panels * rows * W) {}
+
+  // Scores stay relative to their row's maximum, lest they lose digits as they grow.
+  void forward() {
+    constexpr int64_t kEvery = 16;
+    T offset[kMaxRows] = {};
+    for (int64_t t = 0; t < steps; t++) {
+      T* out = best + t * step;
+      const T* src[kMaxRows];
+      for (int r = 0; r < rows; r++) src[r] = this->is_joined(r, t) ? join(r, t) : this->row(r, t);
+      auto add = [&](int64_t r, int64_t p, vec<T> sum) __attribute__((always_inline)) {
+        store(out + p * panel + r * W, sum + (load_as<T>(src[r] + p * W, int(k - p * W), -kInf<T>) - offset[r]));
+      };
+      if (t == 0) {
+        for (int64_t p = 0; p < panels; p++)
+          for (int r = 0; r < rows; r++) add(r, p, vec<T>{});
+      } else {
+        multiply_rows<MaxPlus>(rows, k, out - step, panel, m.forward(), add);
+      }
+      for (int r = 0; r < rows; r++) offset[r] = t % kEvery == 0 ? top(out, r) : T(0);
+    }
+  }
+  const T* join(int r, int64_t t) {
+    this->joined_row(r, t, sums);
+    std::transform(sums, sums + k, joined + r * k, [](double x) { return T(x); });
+    return joined + r * k;
+  }
+  T top(const T* row, int r) const {
+    vec<T> x = load(row + r * W);
+    for (int64_t p = 1; p < panels; p++) x = vmax(x, load(row + p * panel + r * W));
+    const T y = hmax<T>(x);
+    return y > -kInf<T> && y < kInf<T> ? y : T(0);
+  }
+  // R rows at a time
+  void traceback(int64_t* states) {
+    for (int first = 0; first < rows; first += R) {
+      const int live = std::min(R, rows - first);
+      int64_t next[R];
+      bool possible[R];
+      for (int r = 0; r < R; r++) next[r] = -1, possible[r] = true;
+      for (int64_t t = steps - 1; t >= 0; t--) {
+        vec<T> value[R], index[R];
+        for (int q = 0; q < R; q++) {
+          const int r = std::min(first + q, rows - 1);
+          const T* row = best + t * step + r * W;
+          vec<T> x = splat(-kInf<T>), at{};
+          for (int64_t p = 0; p < panels; p++) {
+            vec<T> y = load(row + p * panel);
+            if (next[q] >= 0) y += m.into(next[q], p);
+            ivec<T> better = y > x;
+            x = better ? y : x;
+            at = better ? splat(T(p * W)) : at;
+          }
+          value[q] = x;
+          index[q] = at + lane_;
+        }
+        alignas(64) T top[W], arg[W];
+        store(top, reduce_rows<T>(value, [](vec<T> a, vec<T> b) { return vmax(a, b); }));
+        for (int q = 0; q < R; q++) index[q] = value[q] == splat(top[q * kTreeLane<T>]) ? index[q] : splat(T(kNoIndex));
+        store(arg, reduce_rows<T>(index, [](vec<T> a, vec<T> b) { return vmin(a, b); }));
+        for (int q = 0; q < live; q++) {
+          const int r = first + q;
+          if (t == len[r] - 1) possible[q] = top[q * kTreeLane<T>] > -kInf<T>;
+          if (t >= len[r] || !possible[q]) continue;
+          states[this->items[r] * this->c.n + t] = next[q] = int64_t(arg[q * kTreeLane<T>]);
+        }
+      }
+    }
+  }
+  static constexpr double kNoIndex = 1 << 24;  // the highest that float32 counts to
+
+ private:
+  const vec<T> lane_ = __builtin_convertvector(iota<T>(), vec<T>);
+};
+
+template <class T>
+void* viterbi_prepare(const T* transition, int64_t k) {
+  return new ScoreMatrix<T>(transition, k);
+}
+template <class T>
+void viterbi_release(void* m) {
+  delete static_cast<ScoreMatrix<T>*>(m);
+}
+template <class T>
+void viterbi_block(const Chain<T>& c, void* matrix, const int64_t* items, int rows, int64_t* states) {
+  Viterbi<T> v(c, *static_cast<ScoreMatrix<T>*>(matrix), items, rows);
+  for (int r = 0; r < rows; r++) std::fill(states + items[r] * c.n, states + (items[r] + 1) * c.n, -1);
+  Scratch scratch(Scratch::bytes<T>(v.steps * v.step) + Scratch::bytes<T>(rows * c.k) + v.row_scratch(1));
+  v.best = scratch.take<T>(v.steps * v.step);
+  v.joined = scratch.take<T>(rows * c.k);
+  v.sums = v.bind_rows(scratch, 1);
+  v.forward();
+  v.traceback(states);
+}
+
+}  // namespace
+}  // namespace slv
