@@ -22,7 +22,7 @@ from torch import Tensor
 from structlv import reference
 from structlv.ops import _chain_fakes as fakes
 from structlv.ops import _chain_vmap as vmap
-from structlv.ops._register import Operator, keep_nothing, no_tangent, refuse, transformed
+from structlv.ops._register import Operator, keep_nothing, no_tangent, refuse
 
 Potentials = tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]
 
@@ -39,10 +39,7 @@ _once = refuse("filter is differentiable once")
 
 def _keep(ctx: Any, *tensors: Tensor | None) -> None:
     ctx.save_for_backward(*tensors)
-    if (
-        transformed()
-    ):  # else it would keep them alive beyond the backward pass, out of reach of saved-tensor hooks
-        ctx.save_for_forward(*tensors)
+    ctx.save_for_forward(*tensors)
     ctx.set_materialize_grads(False)
 
 
