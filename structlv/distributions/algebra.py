@@ -14,39 +14,42 @@ if TYPE_CHECKING:
 def inner(marginals: Any, scores: Any, batch_dims: int) -> Tensor:
     """Sum over parts of marginal times score, keeping the batch dimensions.
 
-    A part of marginal 0 contributes 0 whatever its score (-inf, or the content of padding), and so does a
-    forbidden part of positive marginal, for the sake of the gradient: ``guarded`` puts the infinity in.
+    A part of marginal 0 contributes 0 whatever its score: -inf, or the content of padding.
     """
     total: Tensor | None = None
     for weight, score in zip(marginals, scores, strict=True):
         if score is not None:
-            safe = torch.where((weight == 0) | (score == -torch.inf), 0.0, score)
-            term = (weight * safe).flatten(batch_dims).sum(-1)
+            term = (weight * torch.where(weight == 0, 0.0, score)).flatten(batch_dims).sum(-1)
             total = term if total is None else total + term
     if total is None:
         raise ValueError("parts must hold at least one tensor, found only None")
     return total
 
 
-def finite(log_z: Tensor) -> Tensor:
-    """log Z with 0, and no gradient, in place of -inf."""
-    return log_z.masked_fill(log_z == -torch.inf, 0.0)
+def finite(x: Tensor) -> Tensor:
+    """``x`` with 0, and no gradient, in place of -inf."""
+    return x.masked_fill(x == -torch.inf, 0.0)
 
 
-def guarded(p: StructuredDistribution, q: StructuredDistribution, value: Tensor) -> Tensor:
-    """``value``, but 0 where p has no structure and +inf where p has one that q forbids."""
-    reach, scores = p.max_marginals(), q._part_scores()
-    forbidden = value.new_zeros(value.shape, dtype=torch.bool)
-    for best, score in zip(reach, scores, strict=True):
-        forbidden = forbidden | ((best > -torch.inf) & (score == -torch.inf)).flatten(value.dim()).any(-1)
-    empty = p._log_partition(as_double=True) == -torch.inf
-    return value.masked_fill(forbidden, torch.inf).masked_fill(empty, 0.0)
+def mean_score(marginals: Any, q: StructuredDistribution, batch_dims: int) -> Tensor:
+    """E_p[score_q], (*b); what q forbids counts as 0, for ``guarded`` to put right."""
+    return inner(marginals, [finite(score) for score in q._part_scores()], batch_dims)
+
+
+def guarded(p: StructuredDistribution, q: StructuredDistribution, value: Tensor, log_z: Tensor) -> Tensor:
+    """``value``, but 0 where p, of log-partition ``log_z``, is empty and +inf where it allows what q forbids.
+
+    What p allows is read off the max-marginals: a marginal can underflow to 0.
+    """
+    forbidden = torch.zeros_like(log_z, dtype=torch.bool)
+    for best, score in zip(p.max_marginals(), q._part_scores(), strict=True):
+        missed = (best > -torch.inf) & (score == -torch.inf)
+        forbidden = forbidden | missed.flatten(log_z.dim()).any(-1)
+    return value.masked_fill(forbidden, torch.inf).masked_fill(log_z == -torch.inf, 0.0)
 
 
 def tempered(value: Tensor, temperature: Tensor, event_dims: int) -> Tensor:
-    """``value / temperature`` per item; -inf stays, and neither it nor padding reaches the temperature's
-    gradient.
-    """
+    """``value / temperature`` per item; neither -inf nor padding reaches the temperature's gradient."""
     if not value.is_floating_point():
         return value
     divisor = temperature.reshape(temperature.shape + (1,) * event_dims)

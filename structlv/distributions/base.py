@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Generator, Size, Tensor
 
-from structlv.distributions.algebra import finite, guarded, inner, tempered
+from structlv.distributions.algebra import finite, guarded, inner, mean_score, tempered
 from structlv.distributions.parameters import ParameterizedDistribution
 from structlv.distributions.seeding import draw_seed
 from structlv.distributions.validation import broadcast_batch, is_eager, require_floating, require_integer
@@ -51,9 +51,7 @@ class StructuredDistribution(ParameterizedDistribution):
 
     @abstractmethod
     def max_marginals(self) -> Any:
-        """Named tuple of part-shaped tensors: the best score of a structure that uses the part; -inf if
-        none.
-        """
+        """Named tuple of part-shaped tensors: the best score of a structure that uses the part, or -inf."""
 
     @abstractmethod
     def argmax(self) -> Tensor:
@@ -73,9 +71,7 @@ class StructuredDistribution(ParameterizedDistribution):
 
     @abstractmethod
     def _part_scores(self) -> Any:
-        """The potentials in the shapes of ``marginals()`` (or broadcastable): score(z) = <to_parts(z),
-        this>.
-        """
+        """The potentials in shapes that broadcast to ``marginals()``'s: score(z) = <to_parts(z), this>."""
 
     @abstractmethod
     def to_parts(self, event: Tensor) -> Any:
@@ -87,8 +83,9 @@ class StructuredDistribution(ParameterizedDistribution):
 
     @abstractmethod
     def condition(self: Self, **evidence: Any) -> Self:
-        """The same kind of distribution with what contradicts the evidence at -inf, so that the new log Z
-        minus the old is the log-probability of the evidence."""
+        """The same kind of distribution with what contradicts the evidence at -inf: its log Z minus this
+        one's is the log-probability of the evidence.
+        """
 
     def _aligned(self: Self, other: Self) -> tuple[Self, Self]:
         """Both distributions with part scores of one layout."""
@@ -144,9 +141,7 @@ class StructuredDistribution(ParameterizedDistribution):
         return self._rounded(self._score(self._checked_event(event)))
 
     def log_prob(self, event: Tensor) -> Tensor:
-        """log p(event) = score(event) - log Z, (*s, *b) for events (*s, *b, *event); differentiable
-        twice.
-        """
+        """log p(event) = score(event) - log Z, (*s, *b) for events (*s, *b, *event). Differentiable twice."""
         score = self._score(self._checked_event(event))
         log_z = self._log_partition(as_double=True)
         impossible = log_z == -torch.inf
@@ -168,8 +163,9 @@ class StructuredDistribution(ParameterizedDistribution):
             ValueError: the two are not over the same structures.
         """
         p, q = self._pair(q)
-        mean_score = inner(p.marginals(), q._part_scores(), len(p._batch_shape))
-        return self._rounded(guarded(p, q, finite(q._log_partition(as_double=True)) - mean_score))
+        log_z, log_zq = p._log_partition(as_double=True), q._log_partition(as_double=True)
+        surprise = finite(log_zq) - mean_score(p.marginals(), q, log_z.dim())
+        return self._rounded(guarded(p, q, surprise, log_z))
 
     def kl(self, q: StructuredDistribution) -> Tensor:
         """KL(p || q) = E_p[log p - log q], (*b); +inf, with zero gradient, where q forbids what p allows.
@@ -181,11 +177,10 @@ class StructuredDistribution(ParameterizedDistribution):
             ValueError: the two are not over the same structures.
         """
         p, q = self._pair(q)
-        batch = len(p._batch_shape)
+        log_z, log_zq = p._log_partition(as_double=True), q._log_partition(as_double=True)
         marginals = p.marginals()
-        gap = inner(marginals, p._part_scores(), batch) - inner(marginals, q._part_scores(), batch)
-        log_ratio = finite(q._log_partition(as_double=True)) - finite(p._log_partition(as_double=True))
-        return self._rounded(guarded(p, q, gap + log_ratio))
+        gap = inner(marginals, p._part_scores(), log_z.dim()) - mean_score(marginals, q, log_z.dim())
+        return self._rounded(guarded(p, q, gap + finite(log_zq) - finite(log_z), log_z))
 
     def expectation(self, parts: Any) -> Tensor:
         """E_p[sum of ``parts`` over the parts of z] = <marginals, parts>, (*b): a risk, a reward, a
@@ -219,6 +214,8 @@ class StructuredDistribution(ParameterizedDistribution):
         """
         if isinstance(temperature, Tensor):
             require_floating("temperature", temperature)
+            if self._validate_args and is_eager(temperature) and not bool((temperature > 0).all()):
+                raise ValueError(f"temperature must be positive, found {temperature}")
             t = temperature.to(self._dtype)
             return self._derived(lambda name, value: tempered(value, t, self._event_dims(name)))
         if not temperature > 0:
@@ -273,6 +270,4 @@ class StructuredDistribution(ParameterizedDistribution):
         return event.long().expand(batch + self._event_shape)
 
     def _check_labels(self, event: Tensor) -> None:
-        """``ValueError`` where ``event`` holds a label that no structure has (values; called eagerly
-        only).
-        """
+        """``ValueError`` where ``event`` holds a label that no structure has (called eagerly only)."""

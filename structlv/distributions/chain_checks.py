@@ -69,9 +69,7 @@ def _broadcast(
 
 
 def check_values(chain_: LinearChain) -> None:
-    """``ValueError`` where a length is out of range or a potential outside the padding is NaN (eager
-    only).
-    """
+    """``ValueError`` where a length is out of range or a potential that counts is NaN (eager only)."""
     if chain_.lengths is not None:
         require_lengths(chain_.lengths, chain_.unary.shape[-2])
     if chain.has_nan(*chain_._args):
@@ -95,9 +93,7 @@ def _potentials(chain_: LinearChain) -> dict[str, Tensor | None]:
 
 
 def require_same_states(p: LinearChain, q: LinearChain) -> None:
-    """``ValueError`` unless both chains have as many states and (looking at values eagerly) the same
-    lengths.
-    """
+    """``ValueError`` unless both chains have as many states and, eagerly, the same lengths."""
     if p.unary.shape[-1] != q.unary.shape[-1]:
         found = f"{p.unary.shape[-1]} and {q.unary.shape[-1]}"
         raise ValueError(f"both chains must have the same number of states, found {found}")

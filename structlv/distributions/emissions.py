@@ -32,9 +32,7 @@ class Emission(ABC):
 
     @abstractmethod
     def log_likelihood(self, x: Tensor, observed: Tensor | None) -> Tensor:
-        """log p(x_t | z_t = i), (*b, n, k); 0 where ``observed`` (*b, n) is False, whatever x holds
-        there.
-        """
+        """log p(x_t | z_t = i), (*b, n, k); 0 where ``observed`` (*b, n) is False, whatever x holds."""
 
     @abstractmethod
     def sample(self, states: Tensor, batch_shape: Size, seed: int) -> Tensor:
@@ -42,16 +40,12 @@ class Emission(ABC):
 
 
 def normalized_table(logits: Tensor) -> Tensor:
-    """Log-probabilities (*b, k, v) of symbols in each state, stored so that the row of a symbol is
-    contiguous.
-    """
+    """Log-probabilities (*b, k, v) of symbols in each state, with the k of a symbol contiguous."""
     return log_normalize(logits).transpose(-1, -2).contiguous().transpose(-1, -2)
 
 
 class CategoricalEmission(Emission):
-    """Symbols 0..v-1, from normalised log-probabilities (*b, k, v). One gather per observation, O(b n
-    k).
-    """
+    """Symbols 0..v-1, from normalised log-probabilities (*b, k, v). A gather: O(b n k)."""
 
     def __init__(self, log_probs: Tensor) -> None:
         self.log_probs = log_probs
@@ -66,7 +60,7 @@ class CategoricalEmission(Emission):
 
     def log_likelihood(self, x: Tensor, observed: Tensor | None) -> Tensor:
         rows = self.log_probs.transpose(-1, -2).contiguous().flatten(0, -2)
-        scores = embedding(x.clamp(0, self.num_symbols - 1) + self._offsets(x.device), rows)
+        scores = embedding(x.long().clamp(0, self.num_symbols - 1) + self._offsets(x.device), rows)
         return scores if observed is None else torch.where(observed.unsqueeze(-1), scores, 0.0)
 
     def _offsets(self, device: torch.device) -> Tensor | int:

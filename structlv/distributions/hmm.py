@@ -140,9 +140,7 @@ class HMM(ParameterizedDistribution):
         )
 
     def filter(self, x: Tensor, lengths: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-        """log p(z_t = i | x_1..x_t), (*b, n, k): without looking ahead; -inf rows in padding.
-        Differentiable once.
-        """
+        """log p(z_t = i | x_1..x_t), (*b, n, k), -inf in padding: no looking ahead. Differentiable once."""
         return self.posterior(x, lengths, mask).filter()
 
     def predict(

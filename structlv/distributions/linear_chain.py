@@ -40,8 +40,7 @@ class ChainParts(NamedTuple):
 
 
 class LinearChain(StructuredDistribution):
-    """Distribution over sequences of states z_1..z_n from scores of states and of neighbouring pairs (a
-    CRF).
+    """Distribution over sequences of states z_1..z_n from scores of states and of neighbours (a CRF).
 
     p(z) = exp(score(z)) / Z, with score(z) = initial[z_1] + final[z_n] + sum_t unary[t, z_t] + sum_t
     transition[z_t, z_t+1]. Potentials are taken as they are, in nats; nothing is normalised. An event is a
@@ -161,8 +160,7 @@ class LinearChain(StructuredDistribution):
         allowed_initial: Tensor | None = None,
         allowed_final: Tensor | None = None,
     ) -> Self:
-        """The chain restricted to what agrees with the evidence; its log Z minus this one's is log
-        p(evidence).
+        """The chain restricted to the evidence; its log Z minus this one's is log p(evidence).
 
         Args:
             states: (*b, n) integers, the state of each step where it is known, -1 where it is free.

@@ -15,9 +15,7 @@ NOT_UNIQUE = (
 
 
 def with_stop(transition: Tensor, final: Tensor | None, per_step: bool) -> tuple[Tensor, Tensor | None]:
-    """Normalised transition rows; with ``final`` as one more outcome of each row, and what is left for
-    it.
-    """
+    """Normalised transition rows, with ``final`` one more outcome of each, and what that outcome gets."""
     if final is None:
         return log_normalize(transition), None
     rows = transition.shape[:-1]

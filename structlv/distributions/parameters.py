@@ -1,6 +1,4 @@
-"""What a distribution does with its parameters whatever it is a distribution of: move, slice, expand,
-print.
-"""
+"""What a distribution does with its parameters whatever they mean: move, slice, expand, print."""
 
 from __future__ import annotations
 
@@ -46,9 +44,7 @@ class ParameterizedDistribution(Distribution, ABC):
 
     @abstractmethod
     def _rebuild(self: Self, **parameters: Any) -> Self:
-        """The same kind of distribution over these parameters (all of ``_parameters``), values
-        unchecked.
-        """
+        """The same kind of distribution over these values of all of ``_parameters``, unchecked."""
 
     def _derived(self: Self, fn: Callable[[str, Any], Any]) -> Self:
         """``_rebuild`` with ``fn(name, value)`` in place of every parameter that is not None."""
@@ -61,9 +57,7 @@ class ParameterizedDistribution(Distribution, ABC):
         return result
 
     def to(self: Self, *args: Any, **kwargs: Any) -> Self:
-        """On another device or in another floating dtype, as ``torch.Tensor.to``; integers keep their
-        dtype.
-        """
+        """On another device or in another floating dtype, as ``Tensor.to``; integers keep their dtype."""
         device, dtype, non_blocking, _ = torch._C._nn._parse_to(*args, **kwargs)
 
         def move(tensor: Tensor) -> Tensor:
@@ -76,9 +70,7 @@ class ParameterizedDistribution(Distribution, ABC):
         return self._derived(lambda _, value: map_tensors(value, Tensor.detach))
 
     def expand(self: Self, batch_shape: Size | list[int] | tuple[int, ...], _instance: Any = None) -> Self:
-        """The same distribution with batch shape ``batch_shape`` (views only; as in
-        torch.distributions).
-        """
+        """The same distribution with batch shape ``batch_shape``: views only, nothing is copied."""
         shape = torch.Size(batch_shape)
 
         def grow(name: str, value: Any) -> Any:
@@ -135,9 +127,7 @@ def _consumed(item: Any) -> int:
 
 
 def map_tensors(value: Any, fn: Callable[[Tensor], Tensor]) -> Any:
-    """``value`` with ``fn`` applied to its tensors; distributions and transforms are copied, never
-    changed.
-    """
+    """``value`` with ``fn`` applied to its tensors; distributions and transforms are copied first."""
     if isinstance(value, Tensor):
         return fn(value)
     if isinstance(value, list):

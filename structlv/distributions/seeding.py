@@ -12,9 +12,7 @@ _SEEDS = 2**63 - 1
 
 
 def draw_seed(generator: Generator | None) -> int:
-    """A seed in [0, 2^63), from ``generator`` or else from torch's default CPU generator, whatever the
-    device.
-    """
+    """A seed in [0, 2^63), from ``generator`` or else from torch's default CPU generator."""
     if generator is None:
         return torch.randint(0, _SEEDS, ()).item()  # type: ignore[return-value]
     return torch.randint(0, _SEEDS, (), generator=generator, device=generator.device).item()  # type: ignore
@@ -22,9 +20,7 @@ def draw_seed(generator: Generator | None) -> int:
 
 @contextmanager
 def default_generator(device: torch.device, seed: int) -> Iterator[None]:
-    """Within, torch's default generator of ``device`` runs from ``seed``; afterwards it stands where it
-    stood.
-    """
+    """Within, torch's default generator of ``device`` runs from ``seed``; then it is as it was."""
     if device.type == "cuda":
         index = torch.cuda.current_device() if device.index is None else device.index
         generator = torch.cuda.default_generators[index]

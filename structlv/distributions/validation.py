@@ -64,9 +64,7 @@ def require_same_device(name: str, value: Tensor, other: str, reference: Tensor)
 
 
 def require_events(name: str, value: Tensor, expected: str, *sizes: int) -> None:
-    """``ValueError`` unless the last dimensions of ``value`` have ``sizes``; ``expected`` says it in
-    letters.
-    """
+    """``ValueError`` unless the last dimensions of ``value`` are ``sizes`` (``expected``, in letters)."""
     if value.shape[value.dim() - len(sizes) :] != sizes or value.dim() < len(sizes):
         found = tuple(value.shape)
         raise ValueError(f"{name} must have shape {expected} with last dimensions {sizes}, found {found}")

@@ -120,6 +120,8 @@ def test_other_wrong_arguments() -> None:
     for t in (0.0, -1.0, float("nan")):
         with pytest.raises(ValueError, match="temperature must be positive"):
             d.with_temperature(t)
+        with pytest.raises(ValueError, match="temperature must be positive"):
+            d.with_temperature(torch.tensor([1.0, t]))
     with pytest.raises(TypeError, match="LinearChain"):
         d.kl(torch.distributions.Normal(0.0, 1.0))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="event shape"):
@@ -346,6 +348,17 @@ def test_divergence_sees_what_underflows() -> None:
     q = p.condition(states=torch.tensor([0, -1]))
     assert p.kl(q) == INF
     assert q.kl(p).isfinite()
+
+
+def test_infinite_parts_make_infinite_expectations_only_where_they_can_occur() -> None:
+    d = LinearChain(potentials(2, 3, 2), potentials(2, 2)).condition(states=torch.tensor([0, -1, -1]))
+    rewards = torch.zeros(3, 2).double()
+    rewards[0, 1] = -INF
+    assert bool((d.expectation((rewards, None)) == 0).all())
+    rewards[1, 1] = -INF
+    assert bool((d.expectation((rewards, None)) == -INF).all())
+    with pytest.raises(ValueError, match="only None"):
+        d.expectation((None, None))
 
 
 def test_a_product_of_independent_steps_has_the_sum_of_their_entropies() -> None:
