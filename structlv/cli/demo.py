@@ -20,6 +20,7 @@ from structlv.cli import show
 from structlv.data import Batches, Sentence, Vocabulary, demo_corpus, read_sentences
 from structlv.data.corpora import DEMO_SOURCE
 from structlv.models import NeuralHMM, WittenBell
+from structlv.models.folder import refuse_other_files
 
 HELD_OUT_EVERY = 20  # every 20th sentence is held out, so both parts come from all over the text
 RUN, LAST = "run.json", "last.ckpt"
@@ -64,6 +65,7 @@ def run(
     """Train, report, and save everything into `out`; go on from a checkpoint there."""
     for module, extra in (("pytorch_lightning", "train"), ("safetensors", "train"), ("matplotlib", "plot")):
         require(module, extra)
+    refuse_other_files(out / "model")  # now, not after the training
     sentences = demo_corpus() if data is None else read_sentences(data, format=format)
     corpus = prepare(sentences, settings)
     show.corpus(console, str(data) if data else DEMO_SOURCE, corpus, settings.min_count)
@@ -102,7 +104,7 @@ def build(settings: Settings, corpus: Corpus) -> NeuralHMM:
 
 def train(model: NeuralHMM, corpus: Corpus, settings: Settings, out: Path) -> float | None:
     """Maximise the log marginal likelihood; returns training tokens per second (None: no step left)."""
-    from structlv.cli.throughput import Throughput
+    from structlv.cli.callbacks import Progress, Throughput
     from structlv.learning import MarginalLikelihood, fit
 
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
@@ -118,7 +120,7 @@ def train(model: NeuralHMM, corpus: Corpus, settings: Settings, out: Path) -> fl
         folder=out,
         epochs=settings.epochs,
         checkpoint_every=50,
-        callbacks=[throughput],
+        callbacks=[throughput, Progress()],
         gradient_clip_val=5.0,
     )
     model.eval()

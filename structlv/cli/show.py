@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from rich.console import Console
@@ -87,7 +87,7 @@ def perplexities(console: Console, hmm: float, baselines: dict[str, float], stat
     scored = (
         "Every word and the end of the sentence are scored" if end else "Words are scored, given the length"
     )
-    console.print(f"{scored}; tokens, vocabulary and <unk> are the same for all models.", style="dim")
+    console.print(f"{scored}; all models see the same tokens and <unk>.", style="dim", highlight=False)
 
 
 def summary(console: Console, speed: float | None, out: Path, picture: Path) -> None:
@@ -103,7 +103,8 @@ def _table(title: str, *columns: str, right: str = "") -> Table:
         box=None, pad_edge=False, title=title, title_justify="left", title_style="bold", min_width=60
     )
     for name in columns:
-        table.add_column(name, justify="right" if name in right.split() else "left", header_style="dim")
+        justify: Literal["left", "right"] = "right" if name in right.split() else "left"
+        table.add_column(name, justify=justify, header_style="dim", no_wrap=True, overflow="ellipsis")
     return table
 
 

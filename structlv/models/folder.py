@@ -22,7 +22,7 @@ def write_folder(
     folder: Path, config: dict[str, Any], weights: dict[str, Tensor], words: list[str] | None
 ) -> None:
     """Write into a temporary folder, flush it to disk, rename it into place. Raises as `Model.save`."""
-    _refuse_other_files(folder)
+    refuse_other_files(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
@@ -88,7 +88,8 @@ def _write(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _refuse_other_files(folder: Path) -> None:
+def refuse_other_files(folder: Path) -> None:
+    """Raise ValueError where `folder` is a file, or holds anything but a saved model."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder}: is a file, expected a folder for a saved model")
     others = sorted(p.name for p in folder.iterdir() if p.name not in FILES) if folder.exists() else []
