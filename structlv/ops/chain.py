@@ -281,5 +281,11 @@ def has_nan(
     lengths: Tensor | None = None,
 ) -> bool:
     """Whether some potential is NaN; padding is ignored. For eager mode: the answer is a Python bool."""
-    p = _Prepared(unary, transition, initial, final, lengths)
+    potentials = (unary, transition, initial, final, lengths)
+    try:
+        if _mode(*potentials) != _SLOW:
+            return ops.has_nan(*potentials)
+    except _RETRY:
+        pass
+    p = _Prepared(*potentials)
     return ops.has_nan(*p.args) if p.native else reference.chain.has_nan(*p.args)
