@@ -7,6 +7,22 @@ __version__ = "0.1.0"
 import torch  # noqa: F401  # first: it loads libtorch_cpu, which structlv._C is linked against
 
 from structlv import _native  # noqa: F401  # loads the operators, on which all that follows is built
-from structlv.distributions import HMM, ChainParts, LinearChain, StateSequence, StructuredDistribution
+from structlv.distributions import (
+    HMM,
+    ChainParts,
+    LinearChain,
+    StateSequence,
+    StructuredDistribution,
+    TaggingConstraints,
+    tagging_constraints,
+)
 
-__all__ = ["HMM", "ChainParts", "LinearChain", "StateSequence", "StructuredDistribution"]
+__all__ = [
+    "HMM",
+    "ChainParts",
+    "LinearChain",
+    "StateSequence",
+    "StructuredDistribution",
+    "TaggingConstraints",
+    "tagging_constraints",
+]
