@@ -79,7 +79,7 @@ def query(outputs: int = 1, at: int = 0) -> Callable[..., Any]:
 def inside(apply: Callable, info: Any, in_dims: tuple, *args: Any) -> Any:
     """log Z and its chart, cut into equal rows: opaque to the caller, and not used by :func:`vjp`."""
     log_z, chart = apply(*_Folded(info, in_dims[:5], args[:5]).args, args[5])
-    return (log_z, chart.view(info.batch_size, -1)), (0, 0)
+    return (log_z, chart.reshape(info.batch_size, chart.numel() // info.batch_size)), (0, 0)
 
 
 def vjp(recompute: Callable) -> Callable[..., Any]:

@@ -72,6 +72,20 @@ def test_nested_vmap():
     assert_nats(found, ops.log_partition(x, transition[:, None]))
 
 
+def test_vmap_of_an_empty_batch():
+    x = torch.zeros(2, 0, 3, 4, dtype=torch.float64)
+    assert torch.vmap(ops.log_partition, in_dims=(0, None))(
+        x, torch.zeros(4, 4, dtype=torch.float64)
+    ).shape == (2, 0)
+
+
+def test_vmap_of_the_registered_operator():
+    case = chain(batch=(3, 2), n=3, ragged=False)
+    operator = torch.ops.structlv.chain_marginals
+    found = torch.vmap(lambda u: operator(u, *case[1:3], None, None, False))(case.unary)
+    same(found, operator(case.unary, *case[1:3], None, None, False))
+
+
 # ---- functorch -------------------------------------------------------------------------------------------
 
 
