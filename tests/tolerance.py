@@ -12,7 +12,6 @@ from torch import Tensor
 NATS = {torch.float64: 1e-10, torch.float32: 1e-6, torch.float16: 1e-6, torch.bfloat16: 1e-6}
 PROBABILITIES = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 1e-2}
 SECOND_ORDER = {torch.float64: 1e-9, torch.float32: 2e-4}
-REFERENCE = 1e-12  # float64 against float64, both in plain torch
 CHI_SQUARE = (
     1e-4  # the p-value under which a test of a sampler fails; seeds are fixed, so it never does by chance
 )
