@@ -519,3 +519,27 @@ def test_missing_observations_need_a_stand_in() -> None:
     assert hmm.log_prob(logits(3)).isfinite()
     with pytest.raises(NotImplementedError, match="Odd"):
         hmm.log_prob(logits(3), mask=torch.tensor([True, False, True]))
+
+
+def test_transforms_of_torch() -> None:
+    x, tables, initial, emission = torch.tensor([0, 3, 1]), logits(4, K, K), logits(K), logits(K, V)
+    for query in (lambda h: h.log_prob(x), lambda h: h.stationary(), lambda h: h.predict(x, 2)):
+
+        def run(transition: Tensor, query: Callable[[HMM], Tensor] = query) -> Tensor:
+            return query(HMM(initial, transition, emission))
+
+        close(torch.vmap(run)(tables), torch.stack([run(t) for t in tables]))
+        leaf = tables[0].clone().requires_grad_()
+        grad = torch.func.grad(lambda t, run=run: run(t).sin().sum())(tables[0])
+        close(grad, torch.autograd.grad(run(leaf).sin().sum(), leaf)[0])
+
+
+def test_half_precision_is_computed_in_single() -> None:
+    half = HMM(*(t.bfloat16() for t in (logits(K), logits(K, K), logits(K, V))))
+    x = torch.randint(0, V, (2, 6))
+    assert half.log_prob(x).dtype == torch.float32
+    close(half.log_prob(x), half.to(torch.float32).log_prob(x))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert (
+            HMM(logits(K).float(), logits(K, K).float(), logits(K, V).bfloat16()).log_prob(x).isfinite().all()
+        )
