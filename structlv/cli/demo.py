@@ -30,11 +30,11 @@ RUN, LAST = "run.json", "last.ckpt"
 class Settings:
     """What determines a run, beside the text."""
 
-    states: int = 128
+    states: int = 256
     dim: int = 128
     layers: int = 1
-    epochs: int = 6
-    batch_size: int = 128
+    epochs: int = 8
+    batch_size: int = 256
     lr: float = 0.01
     min_count: int = 3
     max_sentences: int | None = None
@@ -175,7 +175,7 @@ def save_picture(model: NeuralHMM, labels: list[list[str]], usage: Tensor, out: 
     scores, stop = model.transition_logits()
     whole = scores if stop is None else torch.cat([scores, stop[:, None]], -1)
     probabilities = whole.softmax(-1)[chosen][:, chosen]
-    names = [" ".join(labels[i][:3]) for i in chosen.tolist()]
+    names = [f"{' '.join(labels[i][:3])}  {i}" for i in chosen.tolist()]
     title = f"Transitions among the {len(names)} most used of {model.num_states} states"
     axes = plot_transition(probabilities, names, title=title)
     path = out / "transitions.png"

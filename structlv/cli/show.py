@@ -28,6 +28,7 @@ COLOURS = (
     "bright_magenta",
     "bright_green",
 )
+RARE = 0.002
 SENTENCE_WORDS = range(8, 19)  # the lengths of a sentence that fits on a screen
 
 
@@ -41,8 +42,12 @@ def corpus(console: Console, source: str, text: Corpus, min_count: int) -> None:
 
 
 def state_labels(model: NeuralHMM, vocabulary: Vocabulary, count: int = 8) -> list[list[str]]:
-    """The most typical words of each state, most typical first."""
-    return [vocabulary.decode(row) for row in model.typical_words(count)]
+    """The most typical words of each state, most typical first; without rare ones (under 0.2 %)."""
+    words = model.typical_words(count)
+    with torch.no_grad():
+        likely = model.emission_logits().softmax(-1).gather(-1, words) >= RARE
+    likely[:, 0] = True
+    return [vocabulary.decode(row[keep]) for row, keep in zip(words, likely, strict=True)]
 
 
 def states(console: Console, labels: list[list[str]], usage: Tensor, most: int = 40) -> None:
@@ -104,7 +109,8 @@ def _table(title: str, *columns: str, right: str = "") -> Table:
     )
     for name in columns:
         justify: Literal["left", "right"] = "right" if name in right.split() else "left"
-        table.add_column(name, justify=justify, header_style="dim", no_wrap=True, overflow="ellipsis")
+        width = len(name) if justify == "right" else 1  # numbers are never cut, words may be
+        table.add_column(name, justify=justify, header_style="dim", no_wrap=True, min_width=width)
     return table
 
 
