@@ -203,7 +203,7 @@ class HMM(ParameterizedDistribution):
             length: n; None for as many as per-step transitions allow. With ``final_logits``, samples are
                 given that the sequence stops there.
             with_states: whether to return (observations, states); states are (*sample_shape, *b, length).
-            generator: draws the seed; None for torch's default CPU generator.
+            generator: draws the seed; None for torch's default CPU generator. (Not under ``torch.compile``.)
 
         Raises:
             ValueError: length is missing, negative, or beyond the last of per-step transitions.

@@ -18,8 +18,8 @@ def require_int(name: str, x: Any, low: int, high: int | None = None) -> None:
     """Raise unless ``x`` is an integer in ``low..high``, both included."""
     if isinstance(x, bool) or not isinstance(x, int | torch.SymInt):
         raise TypeError(f"{name}: expected an int, found {type(x).__name__}")
-    if isinstance(x, torch.SymInt):
-        return  # drawn inside a compiled graph: its value is not known here
+    if torch.compiler.is_compiling() or isinstance(x, torch.SymInt):
+        return  # it may be drawn inside the graph (and then Dynamo calls it an int): no value to look at
     if x < low or (high is not None and x > high):
         raise ValueError(
             f"{name}: expected {low} or more{'' if high is None else f', up to {high}'}, found {x}"
