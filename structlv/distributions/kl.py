@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 from torch.distributions import register_kl
 
-from structlv.distributions.linear_chain import LinearChain
+from structlv.distributions.base import StructuredDistribution
 
 
-@register_kl(LinearChain, LinearChain)
-def _kl_linear_chain(p: LinearChain, q: LinearChain) -> Tensor:
+@register_kl(StructuredDistribution, StructuredDistribution)
+def _kl_structured(p: StructuredDistribution, q: StructuredDistribution) -> Tensor:
     return p.kl(q)

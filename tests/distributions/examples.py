@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from structlv.distributions import HMM, LinearChain, StructuredDistribution
+from tests.distributions.choice import Choice, choice_scores, choice_structures
 
 INF = float("inf")
 Parameters = dict[str, Tensor | None]
@@ -137,7 +138,16 @@ def hmm(name: str, **shapes: tuple[int, ...]) -> Example:
     return Example(name, lambda seed: randoms(seed, **shapes), posterior, chain_structures, chain_scores)
 
 
+def choice(made: Parameters) -> Parameters:
+    made["options"][0, 1] = -INF  # type: ignore[index]
+    made["options"][1] = -INF  # type: ignore[index]
+    return made
+
+
 EXAMPLES = [
+    Example(
+        "choice", lambda seed: choice(randoms(seed, options=(3, 4))), Choice, choice_structures, choice_scores
+    ),
     chain("one chain", unary=(4, 3), transition=(3, 3)),
     chain("shared transition", unary=(3, 4, 3), transition=(3, 3)),
     chain("transition of each item", unary=(2, 4, 3), transition=(2, 3, 3), initial=(3,), final=(2, 3)),

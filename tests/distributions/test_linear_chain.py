@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from structlv.distributions import LinearChain, StateSequence
+from tests.distributions.choice import Choice
 from tests.distributions.examples import chain_scores, chain_structures
 from tests.distributions.laws import close
 
@@ -122,6 +123,8 @@ def test_other_wrong_arguments() -> None:
             d.with_temperature(torch.tensor([1.0, t]))
     with pytest.raises(TypeError, match="LinearChain"):
         d.kl(torch.distributions.Normal(0.0, 1.0))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="expected another LinearChain, found Choice"):
+        torch.distributions.kl_divergence(d, Choice(torch.zeros(3)))
     with pytest.raises(ValueError, match="event shape"):
         d.kl(LinearChain(torch.zeros(2, 4, 2), torch.zeros(2, 2)))
     with pytest.raises(ValueError, match="number of states"):
