@@ -117,7 +117,8 @@ void scan_backward(const Chain<In>& c, void* matrix, const int64_t* items, int r
   for (int r = 0; r < rows; r++) {
     row_weight[r] = weight ? weight[items[r]] : 1.0;
     s.inverse[r] = meta[items[r] * kMeta];
-    all = all && (a.skip[r] = meta[items[r] * kMeta + 1] != 0);
+    a.skip[r] = meta[items[r] * kMeta + 1] != 0;
+    all = all && a.skip[r];
   }
   if (!all) {
     s.bind_chart(chart, scales);
