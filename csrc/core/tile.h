@@ -113,6 +113,8 @@ SLV_INLINE void tile_rows(int64_t rows, int64_t k, const T* a, int64_t a_panel, 
                       [&](int i, int j, vec<T> v) __attribute__((always_inline)) { epilogue(r + i, p + j, v); });
   };
   int64_t r = 0;
+  if constexpr (NV == 1 && kTileRows == 8)  // half the columns: twice the rows
+    for (; r + 16 <= rows; r += 16) run(std::integral_constant<int, 16>{}, r);
   for (; r + kTileRows <= rows; r += kTileRows) run(std::integral_constant<int, kTileRows>{}, r);
   if constexpr (kTileRows > 4)
     if (r + 4 <= rows) run(std::integral_constant<int, 4>{}, r), r += 4;
@@ -187,16 +189,9 @@ void outer_sums(int64_t k, const Steps& s, const T* x, int64_t x_stride, const T
 template <class T>
 constexpr int kTreeRows = kWidth<T> < 8 ? kWidth<T> : 8;
 
-template <class T, int H, int Second, size_t... L>
-SLV_INLINE vec<T> interleave_halves(vec<T> a, vec<T> b, std::index_sequence<L...>) {
-  constexpr int W = kWidth<T>;
-  return __builtin_shufflevector(
-      a, b, (int(L) % (2 * H) < H ? int(L) / (2 * H) * 2 * H + Second * H + int(L) % (2 * H)
-                                  : W + int(L) / (2 * H) * 2 * H + Second * H + int(L) % (2 * H) - H)...);
-}
 template <class T, int N, int H, class Op>
 SLV_INLINE vec<T> tree(vec<T>* r, Op op) {
-  constexpr auto lanes = std::make_index_sequence<kWidth<T>>{};
+  constexpr auto lanes = kLaneSequence<T>;
   if constexpr (N > 1) {
 #pragma GCC unroll 8
     for (int i = 0; i < N / 2; i++)
@@ -209,7 +204,18 @@ SLV_INLINE vec<T> tree(vec<T>* r, Op op) {
     return r[0];
   }
 }
-// The reductions of kTreeRows vectors; that of rows[i] is lane i * W / kTreeRows.
+template <class T, size_t... L>
+SLV_INLINE void store_every(T* p, vec<T> v, std::index_sequence<L...>) {
+  constexpr int every = kWidth<T> / kTreeRows<T>;
+  if constexpr (every == 1) {
+    store(p, v);
+  } else {
+    auto x = __builtin_shufflevector(v, v, (int(L) * every)...);
+    std::memcpy(p, &x, sizeof x);
+  }
+}
+// The reductions of kTreeRows vectors, as a vector for more of the same arithmetic; store_rows puts those of the rows side
+// by side.
 template <class T, class Op>
 SLV_INLINE vec<T> reduce_rows(const vec<T>* rows, Op op) {
   constexpr int R = kTreeRows<T>;
@@ -223,7 +229,16 @@ SLV_INLINE vec<T> reduce_rows(const vec<T>* rows, Op op) {
   return tree<T, R, kWidth<T> / 2>(r, op);
 }
 template <class T>
-constexpr int kTreeLane = kWidth<T> / kTreeRows<T>;
+SLV_INLINE void store_rows(T* p, vec<T> v) {
+  store_every<T>(p, v, std::make_index_sequence<kTreeRows<T>>{});
+}
+// The other way: a value for each row, where reduce_rows leaves it.
+template <class T>
+SLV_INLINE vec<T> spread_rows(const T* p) {
+  vec<T> v{};
+  for (int i = 0; i < kWidth<T>; i++) v[i] = p[i / (kWidth<T> / kTreeRows<T>)];
+  return v;
+}
 
 }  // namespace
 }  // namespace slv

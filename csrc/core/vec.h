@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <utility>
 #if defined(__SSE2__)
 #include <immintrin.h>
 #endif
@@ -101,6 +102,21 @@ SLV_INLINE void store_n(T* p, vec<T> v, int n) {
   std::memcpy(p, &v, n * sizeof(T));
 #endif
 }
+// Past the cache: for results much larger than it, on addresses aligned to a vector.
+SLV_INLINE void store_stream(float* p, vec<float> v) {
+#if defined(__AVX512F__)
+  _mm512_stream_ps(p, (__m512)v);
+#elif defined(__AVX2__)
+  _mm256_stream_ps(p, (__m256)v);
+#else
+  store(p, v);
+#endif
+}
+inline void finish_streams() {
+#if defined(__SSE2__)
+  _mm_sfence();
+#endif
+}
 // Load as another type: the narrow inputs of a wider computation.
 template <class T, class In>
 SLV_INLINE vec<T> load_as(const In* p, int n, T fill) {
@@ -135,23 +151,62 @@ template <class V>
 SLV_INLINE V vmin(V a, V b) {
   return a < b ? a : b;
 }
+// Two vectors cut into blocks of 2H lanes: the first (or second) halves of the blocks of a, each followed by that of b.
+template <class T, int H, int Second, size_t... L>
+SLV_INLINE vec<T> interleave_halves(vec<T> a, vec<T> b, std::index_sequence<L...>) {
+  constexpr int W = kWidth<T>;
+  return __builtin_shufflevector(
+      a, b, (int(L) % (2 * H) < H ? int(L) / (2 * H) * 2 * H + Second * H + int(L) % (2 * H)
+                                  : W + int(L) / (2 * H) * 2 * H + Second * H + int(L) % (2 * H) - H)...);
+}
+template <class T>
+constexpr auto kLaneSequence = std::make_index_sequence<kWidth<T>>{};
+template <class T, int H, class Op>  // the reduction of all lanes, in every lane
+SLV_INLINE vec<T> reduce_lanes(vec<T> v, Op op) {
+  if constexpr (H > 0)
+    return reduce_lanes<T, H / 2>(op(interleave_halves<T, H, 0>(v, v, kLaneSequence<T>), interleave_halves<T, H, 1>(v, v, kLaneSequence<T>)), op);
+  else
+    return v;
+}
+struct MaxOp {
+  template <class V>
+  SLV_INLINE V operator()(V a, V b) const {
+    return vmax(a, b);
+  }
+};
+struct MinOp {
+  template <class V>
+  SLV_INLINE V operator()(V a, V b) const {
+    return vmin(a, b);
+  }
+};
+struct SumOp {
+  template <class V>
+  SLV_INLINE V operator()(V a, V b) const {
+    return a + b;
+  }
+};
 template <class T>
 SLV_INLINE T hmax(vec<T> v) {
-  T m = v[0];
-  for (int l = 1; l < kWidth<T>; l++) m = v[l] > m ? v[l] : m;
-  return m;
+  return reduce_lanes<T, kWidth<T> / 2>(v, MaxOp())[0];
 }
 template <class T>
 SLV_INLINE T hsum(vec<T> v) {
-  T s = v[0];
-  for (int l = 1; l < kWidth<T>; l++) s += v[l];
-  return s;
+  return reduce_lanes<T, kWidth<T> / 2>(v, SumOp())[0];
 }
 template <class T>
 SLV_INLINE bool any(ivec<T> m) {
+#if defined(__AVX512F__)
+  return _mm512_test_epi32_mask((__m512i)m, (__m512i)m) != 0;
+#elif defined(__AVX2__)
+  return !_mm256_testz_si256((__m256i)m, (__m256i)m);
+#elif defined(__SSE2__)
+  return _mm_movemask_epi8((__m128i)m) != 0;
+#else
   auto x = m[0];
   for (int l = 1; l < kWidth<T>; l++) x |= m[l];
   return x != 0;
+#endif
 }
 
 // Powers of two as scales: exact, and neither a log nor a division. x must be positive and normal.

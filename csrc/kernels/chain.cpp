@@ -1,6 +1,7 @@
 // Compiled once per instruction set (SLV_ISA names it); only the getter at the end has a name outside.
 #include "kernels/chain.h"
 
+#include "kernels/chain_dense.h"
 #include "kernels/chain_ladder.h"
 #include "kernels/chain_log.h"
 #include "kernels/chain_sample.h"
@@ -39,9 +40,14 @@ constexpr ChainScanKernels<T> scan_kernels() {
           scan_sample<T>,  viterbi_prepare<T>, viterbi_release<T>, viterbi_block<T>};
 }
 
+template <class T>
+constexpr ChainDenseKernels<T> dense_kernels() {
+  return {dense_forward<T>, dense_backward<T>};
+}
+
 #define SLV_STRING_(x) #x
 #define SLV_STRING(x) SLV_STRING_(x)
-const Kernels table = {SLV_STRING(SLV_ISA),   kVectorBytes, scan_kernels<float>(), scan_kernels<double>(), log_kernels<float>(),
+const Kernels table = {SLV_STRING(SLV_ISA),   kVectorBytes, scan_kernels<float>(), scan_kernels<double>(), dense_kernels<float>(), dense_kernels<double>(), log_kernels<float>(),
                        log_kernels<double>(), has_nan<float>, has_nan<double>};
 
 }  // namespace

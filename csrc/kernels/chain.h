@@ -21,7 +21,7 @@ struct Chain {
   const int64_t* initial_row;
   const int64_t* final_row;
   const int64_t* length;    // clamped to 0..n, or null: all n
-  int64_t steps() const { return per_step ? n - 1 : 1; }
+  int64_t steps() const { return !per_step ? 1 : n > 1 ? n - 1 : 0; }
 };
 
 // Where the weights of the edges of one item go: (steps, k, k), written (`direct`) or added to a float64 accumulator.
@@ -85,11 +85,23 @@ struct ChainScanKernels {
   void (*viterbi)(const Chain<T>&, void* matrix, const int64_t* items, int rows, int64_t* states);
 };
 
+// Scaled linear domain, one item with a transition of its own at every step.
+template <class T>
+struct ChainDenseKernels {
+  // chart, scales, meta: this item's parts, or null; returns log Z
+  double (*forward)(const Chain<T>&, int64_t item, T* chart, T* scales, T* meta);
+  // the same parts, or null: then the forward pass is made here; `stream`: the edges are much larger than the cache
+  void (*backward)(const Chain<T>&, int64_t item, double weight, T* chart, T* scales, const T* meta, T* unary,
+                   const EdgeSink<T>& edges, bool stream);
+};
+
 struct Kernels {
   const char* name;
   int vector_bytes;
   ChainScanKernels<float> scan_f32;
   ChainScanKernels<double> scan_f64;
+  ChainDenseKernels<float> dense_f32;
+  ChainDenseKernels<double> dense_f64;
   ChainLogKernels<float> log_f32;
   ChainLogKernels<double> log_f64;
   bool (*has_nan_f32)(const float*, int64_t);

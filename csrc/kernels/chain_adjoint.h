@@ -41,9 +41,13 @@ struct Adjoint {
     for (int r = 0; r < rows; r++) seed[r] = skip[r] ? T(0) : ratio[r] * f.inverse[r];
     std::fill(sums, sums + sums_size(), T(0));
     ivec<T> thin[Wide ? kMaxRows : 1] = {};
+    T start[kMaxRows];
+    In* out[kMaxRows];
     for (int64_t t = f.steps - 1; t >= 0; t--) {
-      T start[kMaxRows];
-      for (int r = 0; r < rows; r++) start[r] = f.len[r] - 1 == t ? seed[r] : T(0);
+      for (int r = 0; r < rows; r++) {
+        start[r] = f.len[r] - 1 == t ? seed[r] : T(0);
+        out[r] = unary + (f.items[r] * f.c.n + t) * k;
+      }
       const T *al = f.alpha(t), *et = f.e(t), *s = f.scale(t);
       const bool last = t == f.steps - 1;
       const T* next = ring + t % chunk * step;
@@ -59,7 +63,7 @@ struct Adjoint {
           thin[r] |= live & (beta != T(0)) & (vmax(x, -x) < Range<T>::tiny);
         }
         store(g + at, x);
-        store_as<T>(unary + (f.items[r] * f.c.n + t) * k + p * W, mu * common, int(k - p * W));
+        store_as<T>(out[r] + p * W, mu * common, int(k - p * W));
       };
       if (last) {
         for (int64_t p = 0; p < panels; p++)

@@ -48,17 +48,17 @@ struct Sampler {
       steps = std::max(steps, f.len[row[q]]);
     }
     const int live = int(std::min<int64_t>(R, count - first));
-    alignas(64) T u[W] = {}, target[W], before[W], lane[W];
+    alignas(64) T u[R] = {}, target[R], before[R], lane[R];
     for (int64_t t = steps - 1; t >= 0; t--) {
-      for (int q = 0; q < live; q++) u[q * kTreeLane<T>] = t < f.len[row[q]] ? T(uniform<In>(random[q](t))) : T(0);
+      for (int q = 0; q < live; q++) u[q] = t < f.len[row[q]] ? T(uniform<In>(random[q](t))) : T(0);
       vec<T> total{};
       for (int64_t p = 0; p < f.panels; p++) {
         vec<T> w[R];
         for (int q = 0; q < R; q++) w[q] = weights(row[q], t, next[q], p);
-        total += reduce_rows<T>(w, [](vec<T> a, vec<T> b) { return a + b; });
+        total += reduce_rows<T>(w, SumOp());
         store(cumulative + p * W, total);
       }
-      vec<T> goal = load(u) * total, below{}, panel{};
+      vec<T> goal = spread_rows(u) * total, below{}, panel{};
       goal = goal < total ? goal : total * T(1 - std::numeric_limits<T>::epsilon());
       for (int64_t p = 0; p + 1 < f.panels; p++) {
         vec<T> c = load(cumulative + p * W);
@@ -66,19 +66,19 @@ struct Sampler {
         panel += passed ? splat(T(1)) : vec<T>{};
         below = passed ? c : below;
       }
-      store(target, goal - below);
-      store(before, panel);
+      store_rows(target, goal - below);
+      store_rows(before, panel);
       vec<T> index[R];
       for (int q = 0; q < R; q++) {
-        vec<T> w = weights(row[q], t, next[q], int64_t(before[q * kTreeLane<T>]));
-        ivec<T> hit = (prefix_sums<T>(w) > splat(target[q * kTreeLane<T>])) & (w > T(0));
+        vec<T> w = weights(row[q], t, next[q], int64_t(before[q]));
+        ivec<T> hit = (prefix_sums<T>(w) > splat(target[q])) & (w > T(0));
         index[q] = hit ? lane_ : splat(T(W));
       }
-      store(lane, reduce_rows<T>(index, [](vec<T> a, vec<T> b) { return vmin(a, b); }));
+      store_rows(lane, reduce_rows<T>(index, MinOp()));
       for (int q = 0; q < live; q++) {
         if (t >= f.len[row[q]] || !(f.inverse[row[q]] > 0)) continue;
-        const int64_t p = int64_t(before[q * kTreeLane<T>]);
-        int64_t l = int64_t(lane[q * kTreeLane<T>]);
+        const int64_t p = int64_t(before[q]);
+        int64_t l = int64_t(lane[q]);
         if (l == W) l = last_positive(weights(row[q], t, next[q], p));
         states[out[q] + t] = next[q] = p * W + l;
       }

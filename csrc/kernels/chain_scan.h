@@ -13,27 +13,10 @@
 //   no product underflows, so by induction 0 means structurally impossible and nothing was lost.
 // * else, and for flagged rows: float64, then exact log space, for that item alone.
 #pragma once
-#include <algorithm>
-
-#include "core/buffer.h"
-#include "core/tile.h"
-#include "kernels/chain.h"
+#include "kernels/chain_rows.h"
 
 namespace slv {
 namespace {
-
-template <class T>
-struct Range;
-template <>
-struct Range<float> {
-  static constexpr double mild = 51.4, wide = 41;       // 2 rho + 2 ln k; rho
-  static constexpr float tiny = 1e-17f, huge = 1e6f;    // of a wide entry; of a row's maximum
-};
-template <>
-struct Range<double> {
-  static constexpr double mild = 670, wide = 368;
-  static constexpr double tiny = 1e-140, huge = 1e14;
-};
 
 // exp of a transition matrix, as panels of columns, and of its transpose.
 template <class T>
@@ -79,134 +62,31 @@ struct ScanMatrix {
   vec<T> at(int64_t i, int64_t p) const { return load(data.data() + (p * k + i) * kWidth<T>); }
 };
 
-// The items of a block, and their rows of scores.
-template <class In>
-struct Rows {
-  const Chain<In>& c;
-  const int64_t* items;
-  const int rows;
-  const int64_t k;
-  int64_t steps = 0;  // of the longest item
-  int64_t len[kMaxRows];
-  const In* zeros = nullptr;  // a row of 0 for the steps after an item's end
-
-  Rows(const Chain<In>& c, const int64_t* items, int rows) : c(c), items(items), rows(rows), k(c.k) {
-    for (int r = 0; r < rows; r++) {
-      len[r] = c.length ? c.length[items[r]] : c.n;
-      steps = std::max(steps, len[r]);
-    }
-  }
-  int64_t row_scratch(int sums) const { return Scratch::bytes<In>(k) + Scratch::bytes<double>(sums * k); }
-  double* bind_rows(Scratch& s, int sums) {  // space for `sums` rows of joined_row
-    In* z = s.take<In>(k);
-    std::fill(z, z + k, In(0));
-    zeros = z;
-    return s.take<double>(sums * k);
-  }
-  const In* row(int r, int64_t t) const { return t < len[r] ? c.unary + (items[r] * c.n + t) * k : zeros; }
-  bool is_joined(int r, int64_t t) const { return (t == 0 && c.initial && len[r] > 0) || (t == len[r] - 1 && c.final); }
-  // unary plus initial or final, in float64: large scores must not swallow the digits of the others
-  void joined_row(int r, int64_t t, double* out) const {
-    const int64_t b = items[r];
-    const In* u = row(r, t);
-    const In* i = t == 0 && c.initial ? c.initial + (c.initial_row ? c.initial_row[b] : 0) * k : zeros;
-    const In* f = t == len[r] - 1 && c.final ? c.final + (c.final_row ? c.final_row[b] : 0) * k : zeros;
-    for (int64_t j = 0; j < k; j++) out[j] = double(u[j]) + double(i[j]) + double(f[j]);
-  }
-};
-
 template <class In, class T>
-struct Scan : Rows<In> {
-  static constexpr int W = kWidth<T>;
-  using Rows<In>::rows, Rows<In>::k, Rows<In>::steps, Rows<In>::len;
+struct Scan : ScaledRows<In, T> {
+  using Base = ScaledRows<In, T>;
+  using Base::W, Base::rows, Base::k, Base::steps, Base::shortest, Base::len;
+  using Base::panels, Base::panel, Base::step, Base::window, Base::exponent, Base::bad;
   const ScanMatrix<T>& m;
-  const int64_t panels, panel, step;  // panel: one panel of all rows; step: all panels
   bool save = false;
   T *base = nullptr, *scales = nullptr;
-  double* joined = nullptr;  // kTreeRows rows
-  int64_t exponent[kMaxRows] = {};
-  double log_z[kMaxRows] = {};
-  T inverse[kMaxRows] = {};  // 1/Z at the scale of the last alpha
-  bool bad[kMaxRows] = {};   // the range of T did not do
 
-  Scan(const Chain<In>& c, const ScanMatrix<T>& m, const int64_t* items, int rows)
-      : Rows<In>(c, items, rows), m(m), panels(m.panels), panel(rows * W), step(panels * rows * W) {}
-  // Steps whose e is formed at once: enough rows for a whole tree of reductions.
-  int64_t window() const { return (kTreeRows<T> + rows - 1) / rows; }
+  Scan(const Chain<In>& c, const ScanMatrix<T>& m, const int64_t* items, int rows) : Base(c, items, rows), m(m) {}
   int64_t chart_size() const { return steps * (2 * step + rows); }
-  int64_t ring_size() const { return (2 + window()) * step + 2 * rows; }
-  int64_t scratch() const { return this->row_scratch(kTreeRows<T>); }
-  void bind(Scratch& s) { joined = this->bind_rows(s, kTreeRows<T>); }
+  int64_t ring_size() const { return (2 + window) * step + 2 * rows; }
   // chart: all steps, kept for the backward pass; ring: as much as the forward pass needs
   void bind_chart(T* p, T* s) { save = true, base = p, scales = s; }
   void bind_chart(T* p) { bind_chart(p, p + steps * 2 * step); }
-  void bind_ring(T* p) { save = false, base = p, scales = p + (2 + window()) * step; }
+  void bind_ring(T* p) { save = false, base = p, scales = p + (2 + window) * step; }
   T* alpha(int64_t t) const { return base + (save ? t * 2 : t & 1) * step; }
-  T* e(int64_t t) const { return base + (save ? t * 2 + 1 : 2 + t % window()) * step; }
+  T* e(int64_t t) const { return base + (save ? t * 2 + 1 : window == 1 ? 2 : 2 + t % window) * step; }
   T* scale(int64_t t) const { return scales + (save ? t : t & 1) * rows; }
-
-  // The row's maximum, or a vector whose maximum it is.
-  vec<T> row_top(int r, int64_t t, double* space) const {
-    if (this->is_joined(r, t)) {
-      this->joined_row(r, t, space);
-      return splat(T(*std::max_element(space, space + k)));
-    }
-    const In* u = this->row(r, t);
-    vec<T> top = load_as<T>(u, int(k), -kInf<T>);
-    for (int64_t p = 1; p < panels; p++) top = vmax(top, load_as<T>(u + p * W, int(k - p * W), -kInf<T>));
-    return top;
-  }
-  // exp of a row times 2^-N; whether a finite score became 0
-  template <bool Wide>
-  bool row_exp(int r, int64_t t, const double* space, T N, T* out) const {
-    if (this->is_joined(r, t)) {
-      bool lost = false;
-      for (int64_t j = 0; j < panels * W; j += kWidth<double>) {
-        vec<double> x = load_n<double>(space + std::min(j, k - 1), int(std::max<int64_t>(k - j, 0)), -kInf<double>);
-        vec<double> y = exp_scaled<double>(x, splat(double(N)));
-        if constexpr (Wide) lost |= any<double>((y < double(kSmallest<T>)) & (x > -kInf<double>));
-        store_as<double>(out + j / W * panel + j % W, y, kWidth<double>);
-      }
-      return lost;
-    }
-    const In* u = this->row(r, t);
-    ivec<T> lost{};
-    for (int64_t p = 0; p < panels; p++) {
-      vec<T> x = load_as<T>(u + p * W, int(k - p * W), -kInf<T>), y = exp_scaled<T>(x, splat(N));
-      if constexpr (Wide) lost |= (y == T(0)) & (x > -kInf<T>);
-      store(out + p * panel, y);
-    }
-    return Wide && any<T>(lost);
-  }
-  // e of steps [from, to), and their powers of two
-  template <bool Wide>
-  void exponentiate(int64_t from, int64_t to) {
-    constexpr int R = kTreeRows<T>;
-    const int64_t count = (to - from) * rows;
-    for (int64_t q = 0; q < count; q += R) {
-      const int live = int(std::min<int64_t>(R, count - q));
-      vec<T> top[R];
-      for (int i = 0; i < R; i++) top[i] = i < live ? row_top(int((q + i) % rows), from + (q + i) / rows, joined + i * k) : top[0];
-      vec<T> maximum = reduce_rows<T>(top, [](vec<T> a, vec<T> b) { return vmax(a, b); });
-      ivec<T> fits = (maximum > -Range<T>::huge) & (maximum < Range<T>::huge);
-      alignas(64) T N[W], large[W];
-      store(N, fits ? nearest<T>(maximum * T(1.44269504088896341)) : vec<T>{});
-      store(large, (fits | (maximum == -kInf<T>)) ? vec<T>{} : splat(T(1)));
-      for (int i = 0; i < live; i++) {
-        const int r = int((q + i) % rows);
-        const int64_t t = from + (q + i) / rows;
-        const bool lost = row_exp<Wide>(r, t, joined + i * k, N[i * kTreeLane<T>], e(t) + r * W);
-        exponent[r] += int64_t(N[i * kTreeLane<T>]);
-        if (lost || large[i * kTreeLane<T>] != 0) bad[r] = true;
-      }
-    }
-  }
 
   template <bool Wide>
   void forward() {
     ivec<T> thin[Wide ? kMaxRows : 1] = {};
     for (int64_t t = 0; t < steps; t++) {
-      if (t % window() == 0) exponentiate<Wide>(t, std::min(t + window(), steps));
+      if (window == 1 || t % window == 0) this->template exponentiate<Wide>(t, std::min(t + window, steps), e(t), save ? 2 * step : step);
       const T *et = e(t), *s = scale(t);
       T* out = alpha(t);
       if (t == 0) {
@@ -226,9 +106,9 @@ struct Scan : Rows<In> {
                                    store(out + at, v);
                                  });
       }
-      rescale(t);
-      for (int r = 0; r < rows; r++)
-        if (len[r] - 1 == t) finish(r, t);
+      for (int r = 0; t >= shortest - 1 && r < rows; r++)
+        if (len[r] - 1 == t) this->finish(r, out, double(t) * m.exponent);
+      if (t + 1 < steps) rescale(t);
     }
     for (int r = 0; Wide && r < rows; r++)
       if (any<T>(thin[r])) bad[r] = true;
@@ -247,35 +127,32 @@ struct Scan : Rows<In> {
   void rescale(int64_t t) {
     constexpr int R = kTreeRows<T>;
     const T* a = alpha(t);
-    if (t + 1 >= steps) return;
-    for (int q = 0; q < rows; q += R) {
+    T* s = scale(t + 1);
+    auto row_max = [&](int r) __attribute__((always_inline)) {
+      vec<T> top = load(a + r * W);
+      for (int64_t p = 1; p < panels; p++) top = vmax(top, load(a + p * panel + r * W));
+      return top;
+    };
+    int q = 0;
+    for (; q + R <= rows; q += R) {
       vec<T> top[R];
-      for (int r = 0; r < R; r++) {
-        const T* row = a + std::min(q + r, rows - 1) * W;
-        top[r] = load(row);
-        for (int64_t p = 1; p < panels; p++) top[r] = vmax(top[r], load(row + p * panel));
-      }
-      vec<T> maximum = vmax(reduce_rows<T>(top, [](vec<T> x, vec<T> y) { return vmax(x, y); }), splat(kSmallest<T>));
-      ivec<T> power = exponent_of<T>(maximum);
-      alignas(64) T s[W];
-      store(s, power_of_two<T>(-power));
-      for (int r = 0; r < R && q + r < rows; r++) {
-        scale(t + 1)[q + r] = s[r * kTreeLane<T>];
-        if (t < len[q + r] - 1) exponent[q + r] += int64_t(power[r * kTreeLane<T>]);
-      }
+#pragma GCC unroll 8
+      for (int i = 0; i < R; i++) top[i] = row_max(q + i);
+      ivec<T> power = exponent_of<T>(vmax(reduce_rows<T>(top, MaxOp()), splat(kSmallest<T>)));
+      store_rows(s + q, power_of_two<T>(-power));
+      alignas(64) T p[R];
+      store_rows(p, __builtin_convertvector(power, vec<T>));
+      for (int i = 0; i < R; i++) exponent[q + i] += double(p[i]);
     }
-  }
-  void finish(int r, int64_t t) {
-    const T* a = alpha(t) + r * W;
-    vec<T> sum = load(a);
-    for (int64_t p = 1; p < panels; p++) sum += load(a + p * panel);
-    const double z = double(hsum<T>(sum));
-    log_z[r] = z > 0 || z != z ? kLn2 * (double(exponent[r]) + double(len[r] - 1) * m.exponent) + scalar_log(z) : -kInf<double>;
-    inverse[r] = z > 0 ? T(1 / z) : T(0);
+    for (; q < rows; q++) {
+      ivec<T> power = exponent_of<T>(vmax(reduce_lanes<T, W / 2>(row_max(q), MaxOp()), splat(kSmallest<T>)));
+      s[q] = power_of_two<T>(-power)[0];
+      exponent[q] += double(power[0]);
+    }
   }
   // A row that will be computed elsewhere must not spoil sums over rows.
   void erase(int r) {
-    inverse[r] = 0;
+    this->inverse[r] = 0;
     for (int64_t t = 0; t < steps; t++) {
       scale(t)[r] = 1;
       for (int64_t p = 0; p < panels; p++) {

@@ -93,15 +93,15 @@ struct Viterbi : Rows<T> {
           value[q] = x;
           index[q] = at + lane_;
         }
-        alignas(64) T top[W], arg[W];
-        store(top, reduce_rows<T>(value, [](vec<T> a, vec<T> b) { return vmax(a, b); }));
-        for (int q = 0; q < R; q++) index[q] = value[q] == splat(top[q * kTreeLane<T>]) ? index[q] : splat(T(kNoIndex));
-        store(arg, reduce_rows<T>(index, [](vec<T> a, vec<T> b) { return vmin(a, b); }));
+        alignas(64) T top[R], arg[R];
+        store_rows(top, reduce_rows<T>(value, MaxOp()));
+        for (int q = 0; q < R; q++) index[q] = value[q] == splat(top[q]) ? index[q] : splat(T(kNoIndex));
+        store_rows(arg, reduce_rows<T>(index, MinOp()));
         for (int q = 0; q < live; q++) {
           const int r = first + q;
-          if (t == len[r] - 1) possible[q] = top[q * kTreeLane<T>] > -kInf<T>;
+          if (t == len[r] - 1) possible[q] = top[q] > -kInf<T>;
           if (t >= len[r] || !possible[q]) continue;
-          states[this->items[r] * this->c.n + t] = next[q] = int64_t(arg[q * kTreeLane<T>]);
+          states[this->items[r] * this->c.n + t] = next[q] = int64_t(arg[q]);
         }
       }
     }

@@ -66,7 +66,6 @@ std::tuple<Tensor, Tensor> inside(SLV_POTENTIALS, bool as_double) {
     Bound<T> p(unary, transition, initial, final, lengths);
     Tensor data = p.empty({Chart<T>::size(p.chain)});
     Chart<T> chart(data.mutable_data_ptr<T>(), p.chain);
-    if (p.chain.per_step) std::memset(chart.states, 0, sizeof(T) * Chart<T>::size(p.chain));
     return std::make_tuple(inside_pass(p, chart, as_double), data);
   });
 }

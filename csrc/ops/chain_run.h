@@ -22,6 +22,14 @@ const ChainScanKernels<T>& scan_kernels() {
     return kernels().scan_f64;
 }
 
+template <class T>
+const ChainDenseKernels<T>& dense_kernels() {
+  if constexpr (sizeof(T) == 4)
+    return kernels().dense_f32;
+  else
+    return kernels().dense_f64;
+}
+
 // Operations of one inside pass: in the scaled domain, and in exact log space.
 template <class T>
 double scan_work(const Chain<T>& c) {
@@ -30,6 +38,11 @@ double scan_work(const Chain<T>& c) {
 template <class T>
 double log_work(const Chain<T>& c) {
   return double(c.batch) * double(c.n) * double(c.k) * double(c.k) * 30;
+}
+
+template <class T>
+double dense_work(const Chain<T>& c) {
+  return double(c.batch) * double(c.n) * double(c.k) * (8 * double(c.k) + 40);
 }
 
 // The parts of a chart: alpha and e of each block, scales of each block, kMeta elements of each item.
@@ -54,7 +67,9 @@ struct Chart {
 template <class T>
 void run_inside(const Chain<T>& c, const Chart<T>& chart, double* log_z) {
   if (c.per_step) {
-    parallel_units(c.batch, log_work(c), [&](int64_t b) { log_z[b] = log_kernels<T>().log_partition(c, b); });
+    parallel_units(c.batch, dense_work(c), [&](int64_t b) {
+      log_z[b] = dense_kernels<T>().forward(c, b, chart.block(b), chart.block_scales(b), chart.meta + (chart.meta ? b * kMeta : 0));
+    });
     return;
   }
   const auto& kernel = scan_kernels<T>();
@@ -99,12 +114,19 @@ void sum_edges(const Chain<T>& c, int64_t rows, bool per_step, T* out, F&& body)
   if (!direct) add_groups(plan, rows, size, sums, out);
 }
 
+// Whether edge weights are written past the cache.
+template <class T>
+bool streams(const Chain<T>& c) {
+  return double(c.batch) * double(c.n) * double(c.k * c.k) * sizeof(T) > 12e6;
+}
+
 // The gradient of <weight, log Z>: unary (batch, n, k); transition in its own shape.
 template <class T>
 void run_adjoint(const Chain<T>& c, int64_t matrices_count, const Chart<T>& chart, const double* weight, T* unary, T* transition) {
   if (c.per_step) {
     sum_edges(c, matrices_count, true, transition, [&](int64_t b, const EdgeSink<T>& sink) {
-      log_kernels<T>().marginals(c, b, weight[b], unary + b * c.n * c.k, sink);
+      dense_kernels<T>().backward(c, b, weight[b], chart.block(b), chart.block_scales(b), chart.meta + b * kMeta, unary, sink,
+                                  streams(c));
     });
     return;
   }
@@ -135,7 +157,7 @@ void run_marginals(const Chain<T>& c, bool per_step, T* unary, T* edges) {
     Chain<T> own = c;
     own.matrix = identity.data();  // one row of sums for each item
     sum_edges(own, c.batch, per_step, edges, [&](int64_t b, const EdgeSink<T>& sink) {
-      log_kernels<T>().marginals(c, b, 1, unary + b * c.n * c.k, sink);
+      dense_kernels<T>().backward(c, b, 1, nullptr, nullptr, nullptr, unary, sink, streams(c));
     });
     return;
   }

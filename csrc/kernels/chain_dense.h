@@ -1,0 +1,285 @@
+// Forward-backward in the scaled linear domain for chains with a transition of their own at every step (a dense CRF).
+//
+// One item at a time: the potentials are read once forward and once backward, their exponentials formed on the way
+// and not kept (they would be n k^2), the weights of the edges written once. Scales are folded into the exponentials:
+//   E_t = exp(A_t) 2^-N_t   with N_t the power of two of max A_t and of max alpha_t
+//   alpha_t+1 = (alpha_t E_t) e_t+1      beta_t(i) = sum_j h_ij, edge(i, j) = alpha_t(i) h_ij, h = E_t(i, j) e_t+1(j) beta_t+1(j)
+// The conditions of exactness are those of chain_scan.h, with rho the largest range of any step.
+#pragma once
+#include "kernels/chain_ladder.h"
+
+namespace slv {
+namespace {
+
+template <class In, class T>
+struct Dense : ScaledRows<In, T> {
+  using Base = ScaledRows<In, T>;
+  using Base::W, Base::k, Base::steps, Base::panels, Base::step, Base::window, Base::exponent;
+  static constexpr int R = kTreeRows<T>;
+  const In* matrices;
+  bool save = false;
+  T *base = nullptr, *powers = nullptr;  // powers: N_t
+  bool wide = false, thin = false, stream = false;
+
+  Dense(const Chain<In>& c, const int64_t* item)
+      : Base(c, item, 1), matrices(c.transition + (c.matrix ? c.matrix[*item] : 0) * (c.n - 1) * c.k * c.k) {}
+  int64_t chart_size() const { return steps * (2 * step + 1); }
+  int64_t ring_size() const { return (2 + window) * step; }
+  void bind_chart(T* p, T* n) { save = true, base = p, powers = n; }
+  void bind_ring(T* p) { save = false, base = p; }
+  T* alpha(int64_t t) const { return base + (save ? 2 * t : t & 1) * step; }
+  T* e(int64_t t) const { return base + (save ? 2 * t + 1 : 2 + t % window) * step; }
+  vec<T> score(int64_t t, int64_t i, int64_t p) const {
+    return load_as<T>(matrices + (t * k + i) * k + p * W, int(k - p * W), -kInf<T>);
+  }
+
+  // The maximum of A_t; false where its range asks for another rung.
+  bool survey(int64_t t, T& top) const {
+    const In* a = matrices + t * k * k;
+    vec<T> high = splat(-kInf<T>), low = splat(kInf<T>);
+    int64_t i = 0;
+    const int64_t kk = k * k;
+    for (; i + W <= kk; i += W) {
+      vec<T> x = load_as<T>(a + i, W, T(0));
+      high = vmax(high, x);
+      low = vmin(low, x);
+    }
+    if (i < kk) {
+      high = vmax(high, load_as<T>(a + i, int(kk - i), -kInf<T>));
+      low = vmin(low, load_as<T>(a + i, int(kk - i), kInf<T>));
+    }
+    top = hmax<T>(high);
+    double least = -double(hmax<T>(-low));
+    if (wide) {  // -inf is allowed: the least of the finite ones counts
+      low = splat(kInf<T>);
+      for (i = 0; i < kk; i += W) {
+        vec<T> x = load_as<T>(a + i, int(kk - i), kInf<T>);
+        low = vmin(low, x > -kInf<T> ? x : splat(kInf<T>));
+      }
+      least = -double(hmax<T>(-low));
+      if (top == -kInf<T>) return top = 0, true;
+    }
+    const double rho = double(top) - least;
+    const bool bounded = top < Range<T>::huge && top > -Range<T>::huge;
+    return bounded && (wide ? rho <= Range<T>::wide : 2 * rho + 2 * scalar_log(double(k)) <= Range<T>::mild);
+  }
+
+  // alpha' E_t into out, P panels (0: any number)
+  template <int P>
+  SLV_INLINE void advance(int64_t t, const T* a, vec<T> N, T* out) const {
+    constexpr int most = P ? P : 4;
+    for (int64_t first = 0; first < panels; first += most) {
+      vec<T> sum[most] = {};
+      const int count = P ? P : int(std::min<int64_t>(most, panels - first));
+      for (int64_t i = 0; i < k; i++) {
+        const vec<T> x = splat(a[i]);
+#pragma GCC unroll 4
+        for (int p = 0; p < most; p++)
+          if (P || p < count) sum[p] += x * exp_scaled<T>(score(t, i, first + p), N);
+      }
+      for (int p = 0; p < count; p++) store(out + (first + p) * W, sum[p]);
+    }
+  }
+
+  template <bool Wide>
+  bool forward() {
+    for (int64_t t = 0; t < steps; t++) {
+      if (t % window == 0)
+        this->template exponentiate<Wide>(t, std::min(t + window, steps), e(t), save ? 2 * step : step);
+      T* out = alpha(t);
+      const T* et = e(t);
+      if (t == 0) {
+        for (int64_t p = 0; p < panels; p++) store(out + p * W, load(et + p * W));
+      } else {
+        const T* prev = alpha(t - 1);
+        vec<T> most = load(prev);
+        for (int64_t p = 1; p < panels; p++) most = vmax(most, load(prev + p * W));
+        T top;
+        if (!survey(t - 1, top)) return false;
+        const ivec<T> power = exponent_of<T>(vmax(splat(hmax<T>(most)), splat(kSmallest<T>)));
+        const vec<T> N = nearest<T>(splat(T(top * T(1.44269504088896341)))) + __builtin_convertvector(power, vec<T>);
+        exponent[0] += double(N[0]);
+        if (save) powers[t - 1] = N[0];
+        if (panels == 1)
+          advance<1>(t - 1, prev, N, out);
+        else if (panels == 2)
+          advance<2>(t - 1, prev, N, out);
+        else if (panels == 4)
+          advance<4>(t - 1, prev, N, out);
+        else
+          advance<0>(t - 1, prev, N, out);
+        for (int64_t p = 0; p < panels; p++) {
+          vec<T> sum = load(out + p * W), x = load(et + p * W), v = sum * x;
+          if constexpr (Wide) thin = thin || any<T>((v < Range<T>::tiny) & (sum > T(0)) & (x > T(0)));
+          store(out + p * W, v);
+        }
+      }
+      if constexpr (Wide)
+        if (t == 0)
+          for (int64_t p = 0; p < panels; p++) thin = thin || any<T>((load(out + p * W) < Range<T>::tiny) & (load(out + p * W) > T(0)));
+    }
+    if (steps > 0) this->finish(0, alpha(steps - 1), 0);
+    return !this->bad[0] && !thin;
+  }
+  bool run_forward() {
+    FlushDenormals flush;
+    if (forward<false>()) return true;
+    if (this->bad[0]) return false;
+    restart();
+    wide = true;
+    return forward<true>();
+  }
+  void restart() {
+    exponent[0] = 0;
+    thin = false;
+  }
+
+  // The weights of the edges of step t: h and its row sums, for R rows of states at a time.
+  template <class Write>
+  SLV_INLINE void retreat(int64_t t, const T* g, T* beta, Write write) const {
+    const vec<T> N = splat(powers[t]);
+    for (int64_t first = 0; first < k; first += R) {
+      vec<T> sum[R] = {};
+      for (int i = 0; i < R && first + i < k; i++)
+        for (int64_t p = 0; p < panels; p++) {
+          vec<T> h = exp_scaled<T>(score(t, first + i, p), N) * load(g + p * W);
+          sum[i] += h;
+          write(first + i, p, h);
+        }
+      store_rows(beta + first, reduce_rows<T>(sum, SumOp()));
+    }
+  }
+
+  // unary (n, k) of this item; edges to the sink. weight = common * ratio, common a power of two.
+  template <bool Wide>
+  bool backward(double weight, In* unary, const EdgeSink<In>& sink, T* g, T* beta) {
+    const T common = weight != 0 && std::abs(weight) < 1e30 ? T(power_of_two_below(std::abs(weight))) : T(1);
+    const T ratio = T(weight / double(common));
+    const int64_t kk = k * k;
+    for (int64_t t = steps - 1; t >= 0; t--) {
+      const T* al = alpha(t);
+      if (t == steps - 1) {
+        for (int64_t p = 0; p < panels; p++) store(beta + p * W, splat(ratio * this->inverse[0]));
+      } else if (sink.direct) {
+        In* out = sink.direct + t * kk;
+        retreat(t, g, beta, [&](int64_t i, int64_t p, vec<T> h) __attribute__((always_inline)) {
+          vec<T> x = Wide && al[i] == T(0) ? vec<T>{} : h * (al[i] * common);
+          if constexpr (std::is_same_v<In, float> && std::is_same_v<T, float>)
+            if (stream) return store_stream(out + i * k + p * W, x);
+          store_as<T>(out + i * k + p * W, x, int(k - p * W));
+        });
+      } else if (!sink.sum) {
+        retreat(t, g, beta, [](int64_t, int64_t, vec<T>) {});
+      } else {
+        double* out = sink.sum + t * sink.sum_step;
+        retreat(t, g, beta, [&](int64_t i, int64_t p, vec<T> h) __attribute__((always_inline)) {
+          vec<T> x = Wide && al[i] == T(0) ? vec<T>{} : h * (al[i] * common);
+          for (int l = 0; l < W && p * W + l < k; l++) out[i * k + p * W + l] += double(x[l]);
+        });
+      }
+      vec<T> total{};
+      for (int64_t p = 0; p < panels; p++) {
+        vec<T> a = load(al + p * W), b = load(beta + p * W), x = load(e(t) + p * W) * b, mu = a * b;
+        if constexpr (Wide) {
+          ivec<T> live = a > T(0);
+          x = live ? x : vec<T>{};
+          mu = live ? mu : vec<T>{};
+          thin = thin || any<T>(live & (b != T(0)) & (vmax(x, -x) < Range<T>::tiny));
+        }
+        total += mu;
+        store(g + p * W, x);
+        store_as<T>(unary + t * k + p * W, mu * common, int(k - p * W));
+      }
+      const T factor = ratio / hsum<T>(total);  // see Adjoint::renew
+      if (sizeof(T) == 4 && t % 32 == 0 && std::abs(factor - 1) < T(0.01))
+        for (int64_t p = 0; p < panels; p++) store(g + p * W, load(g + p * W) * factor);
+    }
+    return !thin;
+  }
+  bool run_backward(double weight, In* unary, const EdgeSink<In>& sink, T* g, T* beta) {
+    FlushDenormals flush;
+    if (!wide) return backward<false>(weight, unary, sink, g, beta);
+    // what is added to a sum cannot be taken back: see first whether the range will do
+    if (sink.sum && !backward<true>(weight, unary, EdgeSink<In>{}, g, beta)) return false;
+    return backward<true>(weight, unary, sink, g, beta);
+  }
+};
+
+constexpr int kMetaWide = 2;  // of an item's meta: whether its ranges are those of the wide rung
+
+template <class In>
+double dense_forward(const Chain<In>& c, int64_t b, In* chart, In* scales, In* meta) {
+  double log_z = 0;
+  bool done = false;
+  {
+    Dense<In, In> d(c, &b);
+    Scratch scratch(Scratch::bytes<In>(chart ? 0 : d.ring_size()) + d.scratch());
+    if (chart)
+      d.bind_chart(chart, scales);
+    else
+      d.bind_ring(scratch.take<In>(d.ring_size()));
+    d.bind(scratch);
+    done = d.run_forward();
+    log_z = d.log_z[0];
+    if (chart) {
+      std::fill(chart + d.steps * 2 * d.step, chart + c.n * 2 * padded<In>(c.k), In(0));
+      std::fill(scales + std::max<int64_t>(d.steps - 1, 0), scales + c.n, In(0));
+      std::fill(meta, meta + kMeta, In(0));
+      meta[0] = d.inverse[0];
+      meta[1] = !done;
+      meta[kMetaWide] = d.wide;
+    }
+  }
+  if (!std::is_same_v<In, double> && !done) {
+    Dense<In, double> d(c, &b);
+    Scratch scratch(Scratch::bytes<double>(d.ring_size()) + d.scratch());
+    d.bind_ring(scratch.take<double>(d.ring_size()));
+    d.bind(scratch);
+    done = d.run_forward();
+    log_z = d.log_z[0];
+  }
+  return done ? log_z : log_partition_log(c, b);
+}
+
+// Both passes of an item in T, from nothing; false where its range does not do.
+template <class T, class In>
+bool dense_item(const Chain<In>& c, int64_t b, double weight, In* unary, const EdgeSink<In>& edges, bool stream) {
+  Dense<In, T> d(c, &b);
+  const int64_t row = d.panels * kWidth<T>;
+  Scratch scratch(Scratch::bytes<T>(d.chart_size()) + 2 * Scratch::bytes<T>(row) + d.scratch());
+  T* chart = scratch.take<T>(d.chart_size());
+  d.bind_chart(chart, chart + d.steps * 2 * d.step);
+  d.bind(scratch);
+  T *g = scratch.take<T>(row), *beta = scratch.take<T>(row);
+  d.stream = stream;
+  return d.run_forward() && d.run_backward(weight, unary, edges, g, beta);
+}
+
+template <class In>
+void dense_backward(const Chain<In>& c, int64_t b, double weight, In* chart, In* scales, const In* meta, In* unary,
+                    const EdgeSink<In>& edges, bool stream) {
+  In* mine = unary + b * c.n * c.k;
+  clear_from(c.length ? c.length[b] : c.n, Item<In>(c, b), mine, edges);
+  const bool aligned = c.k % kWidth<In> == 0 && reinterpret_cast<uintptr_t>(edges.direct) % kVectorBytes == 0;
+  stream = stream && aligned && std::is_same_v<In, float>;
+  bool done = false;
+  if (chart && meta[1] == 0) {
+    Dense<In, In> d(c, &b);
+    const int64_t row = d.panels * kWidth<In>;
+    Scratch scratch(2 * Scratch::bytes<In>(row));
+    d.bind_chart(chart, scales);
+    d.inverse[0] = meta[0];
+    d.wide = meta[kMetaWide] != 0;
+    d.stream = stream;
+    In *g = scratch.take<In>(row), *beta = scratch.take<In>(row);
+    done = d.run_backward(weight, mine, edges, g, beta);
+  } else if (!chart) {
+    done = dense_item<In>(c, b, weight, mine, edges, stream);
+  }
+  if (!std::is_same_v<In, double> && !done) done = dense_item<double>(c, b, weight, mine, edges, false);
+  if (!done) marginals_log(c, b, weight, mine, edges);
+  if (stream) finish_streams();
+}
+
+}  // namespace
+}  // namespace slv

@@ -1,0 +1,191 @@
+// The rows of scores of a block of items, and their exponentials relative to powers of two.
+#pragma once
+#include <algorithm>
+
+#include "core/buffer.h"
+#include "core/tile.h"
+#include "kernels/chain.h"
+
+namespace slv {
+namespace {
+
+// What the scaled domain in T can hold (see chain_scan.h); rho is the range of the finite transitions.
+template <class T>
+struct Range;
+template <>
+struct Range<float> {
+  static constexpr double mild = 51.4, wide = 41;       // 2 rho + 2 ln k; rho
+  static constexpr float tiny = 1e-17f, huge = 1e6f;    // of a wide entry; of a row's maximum
+};
+template <>
+struct Range<double> {
+  static constexpr double mild = 670, wide = 368;
+  static constexpr double tiny = 1e-140, huge = 1e14;
+};
+
+// The items of a block, and their rows of scores.
+template <class In>
+struct Rows {
+  const Chain<In>& c;
+  const int64_t* items;
+  const int rows;
+  const int64_t k;
+  int64_t steps = 0, shortest = 0;  // of the longest and the shortest item
+  int64_t len[kMaxRows];
+  const In* first_row[kMaxRows];  // unary of step 0
+  const In* zeros = nullptr;  // a row of 0 for the steps after an item's end
+
+  Rows(const Chain<In>& c, const int64_t* items, int rows) : c(c), items(items), rows(rows), k(c.k) {
+    for (int r = 0; r < rows; r++) {
+      len[r] = c.length ? c.length[items[r]] : c.n;
+      first_row[r] = c.unary + items[r] * c.n * c.k;
+      steps = std::max(steps, len[r]);
+      shortest = r ? std::min(shortest, len[r]) : len[r];
+    }
+  }
+  int64_t row_scratch(int sums) const { return Scratch::bytes<In>(k) + Scratch::bytes<double>(sums * k); }
+  double* bind_rows(Scratch& s, int sums) {  // space for `sums` rows of joined_row
+    In* z = s.take<In>(k);
+    std::fill(z, z + k, In(0));
+    zeros = z;
+    return s.take<double>(sums * k);
+  }
+  const In* row(int r, int64_t t) const { return t < len[r] ? first_row[r] + t * k : zeros; }
+  bool is_joined(int r, int64_t t) const { return (t == 0 && c.initial && len[r] > 0) || (t == len[r] - 1 && c.final); }
+  // unary plus initial or final, in float64: large scores must not swallow the digits of the others
+  void joined_row(int r, int64_t t, double* out) const {
+    const int64_t b = items[r];
+    const In* u = row(r, t);
+    const In* i = t == 0 && c.initial ? c.initial + (c.initial_row ? c.initial_row[b] : 0) * k : zeros;
+    const In* f = t == len[r] - 1 && c.final ? c.final + (c.final_row ? c.final_row[b] : 0) * k : zeros;
+    for (int64_t j = 0; j < k; j++) out[j] = double(u[j]) + double(i[j]) + double(f[j]);
+  }
+};
+
+template <class In, class T>
+struct ScaledRows : Rows<In> {
+  static constexpr int W = kWidth<T>;
+  using Rows<In>::rows, Rows<In>::k, Rows<In>::steps, Rows<In>::shortest, Rows<In>::len;
+  const int64_t panels, panel, step;  // panel: one panel of all rows; step: all panels
+  const int64_t window;               // steps whose e is formed at once: enough rows for a whole tree of reductions
+  double* joined = nullptr;           // one row
+  double exponent[kMaxRows + kTreeRows<T>] = {};  // whole numbers
+  double log_z[kMaxRows] = {};
+  T inverse[kMaxRows] = {};  // 1/Z at the scale of the last alpha
+  bool bad[kMaxRows] = {};   // the range of T did not do
+
+  ScaledRows(const Chain<In>& c, const int64_t* items, int rows)
+      : Rows<In>(c, items, rows),
+        panels((c.k + W - 1) / W),
+        panel(rows * W),
+        step(panels * rows * W),
+        window((kTreeRows<T> + rows - 1) / rows) {}
+  int64_t scratch() const { return this->row_scratch(1); }
+  void bind(Scratch& s) { joined = this->bind_rows(s, 1); }
+
+  // exp of up to kTreeRows rows, src[i] to dst[i], each relative to its own power of two N[i]; P panels, 0 for any number.
+  // `beyond` and `lost` get a bit for each row whose maximum is out of range, or of which a finite score became 0.
+  template <bool Wide, int P>
+  SLV_INLINE unsigned exp_rows(const In* const* src, T* const* dst, int live, T* N) const {
+    constexpr int R = kTreeRows<T>;
+    const int64_t np = P ? P : panels;
+    auto at = [&](int i, int64_t p) __attribute__((always_inline)) { return load_as<T>(src[i] + p * W, int(k - p * W), -kInf<T>); };
+    vec<T> top[R] = {};
+#pragma GCC unroll 8
+    for (int i = 0; i < R; i++) {
+      if (i == live) break;
+      top[i] = at(i, 0);
+      for (int64_t p = 1; p < np; p++) top[i] = vmax(top[i], at(i, p));
+    }
+    vec<T> maximum = reduce_rows<T>(top, MaxOp());
+    const ivec<T> fits = (maximum > -Range<T>::huge) & (maximum < Range<T>::huge);
+    store_rows(N, fits ? nearest<T>(maximum * T(1.44269504088896341)) : vec<T>{});
+    unsigned bad_rows = 0;
+    const ivec<T> beyond = ~(fits | (maximum == -kInf<T>));
+    if (any<T>(beyond)) {
+      alignas(64) T large[R];
+      store_rows(large, beyond ? splat(T(1)) : vec<T>{});
+      for (int i = 0; i < live; i++) bad_rows |= unsigned(large[i] != 0) << i;
+    }
+    for (int i = 0; i < live; i++) {
+      const vec<T> n = splat(N[i]);
+      ivec<T> lost{};
+      for (int64_t p = 0; p < np; p++) {
+        vec<T> x = at(i, p), y = exp_scaled<T>(x, n);
+        if constexpr (Wide) lost |= (y == T(0)) & (x > -kInf<T>);
+        store(dst[i] + p * panel, y);
+      }
+      if (Wide && any<T>(lost)) bad_rows |= 1u << i;
+    }
+    return bad_rows;
+  }
+  // The same for one row with initial or final scores.
+  template <bool Wide>
+  unsigned exp_joined(int r, int64_t t, T* dst, T* N) const {
+    this->joined_row(r, t, joined);
+    const double top = *std::max_element(joined, joined + k), limit = double(Range<T>::huge);
+    const bool fits = top > -limit && top < limit;
+    N[0] = fits ? nearest<T>(splat(T(top * 1.44269504088896341)))[0] : T(0);
+    bool lost = !fits && top != -kInf<double>;
+    for (int64_t j = 0; j < panels * W; j += kWidth<double>) {
+      vec<double> x = load_n<double>(joined + std::min(j, k - 1), int(std::max<int64_t>(k - j, 0)), -kInf<double>);
+      vec<double> y = exp_scaled<double>(x, splat(double(N[0])));
+      if constexpr (Wide) lost |= any<double>((y < double(kSmallest<T>)) & (x > -kInf<double>));
+      store_as<double>(dst + j / W * panel + j % W, y, kWidth<double>);
+    }
+    return lost;
+  }
+  // e of steps [from, to) into step_e, one every `stride`; their powers of two go into exponent[].
+  template <bool Wide>
+  void exponentiate(int64_t from, int64_t to, T* step_e, int64_t stride) {
+    constexpr int R = kTreeRows<T>;
+    const bool plain = from > 0 && to < shortest;  // no row ends, none has initial or final scores
+    int r = 0;
+    for (int64_t t = from; t < to;) {
+      const In* src[R] = {};
+      T* dst[R];
+      int row[R], live = 0;
+      alignas(64) T N[R];
+      unsigned out_of_range = 0;
+      while (live < R && t < to) {
+        row[live] = r;
+        dst[live] = step_e + r * W;
+        if (!plain && this->is_joined(r, t)) {
+          if (live > 0) break;
+          out_of_range = exp_joined<Wide>(r, t, dst[0], N);
+          src[0] = nullptr;
+        } else {
+          src[live] = plain ? this->first_row[r] + t * k : this->row(r, t);
+        }
+        live++;
+        if (++r == rows) {
+          r = 0, t++;
+          step_e += stride;
+        }
+        if (!src[0] || (r == 0 && rows >= R)) break;
+      }
+      if (src[0])
+        out_of_range = panels == 1   ? exp_rows<Wide, 1>(src, dst, live, N)
+                       : panels == 2 ? exp_rows<Wide, 2>(src, dst, live, N)
+                                     : exp_rows<Wide, 0>(src, dst, live, N);
+      if (live == R && row[R - 1] - row[0] == R - 1)
+        for (int i = 0; i < R; i++) exponent[row[0] + i] += double(N[i]);
+      else
+        for (int i = 0; i < live; i++) exponent[row[i]] += double(N[i]);
+      for (int i = 0; out_of_range; i++, out_of_range >>= 1)
+        if (out_of_range & 1) bad[row[i]] = true;
+    }
+  }
+
+  // log Z and 1/Z of a row whose last alpha this is; `more`: powers of two besides exponent[]
+  void finish(int r, const T* alpha, double more) {
+    vec<T> sum = load(alpha + r * W);
+    for (int64_t p = 1; p < panels; p++) sum += load(alpha + p * panel + r * W);
+    const double z = double(hsum<T>(sum));
+    log_z[r] = z > 0 || z != z ? kLn2 * (exponent[r] + more) + scalar_log(z) : -kInf<double>;
+    inverse[r] = z > 0 ? T(1 / z) : T(0);
+  }
+};
+
+}  // namespace
+}  // namespace slv
