@@ -89,6 +89,26 @@ def cliffs():
     return Chain(unary, transition - 90 * (1 - torch.eye(K)), initial, None, None)
 
 
+def dead_states():
+    """Two states, one of them forbidden at every other step, with transitions 265 nats apart."""
+    unary = torch.tensor(
+        [[-148.907, 95.213], [-INF, -181.312], [-22.590, 90.402], [-INF, -32.359], [-31.529, -60.430]]
+    )
+    return Chain(
+        unary.expand(B, 5, 2), torch.tensor([[191.239, 54.020], [-47.290, -73.973]]), None, None, None
+    )
+
+
+def one_forbidden():
+    """A single gap in the transition; the second item leaves the range of float32, the first does not."""
+    unary, _, _ = base(11)
+    unary = unary[..., :3].clone()
+    unary[1, N // 2 :, 1] = -200.0
+    return Chain(
+        unary, torch.tensor([[-1.3, -INF, -0.4], [-0.5, -1.1, -INF], [1.0, -INF, 1.5]]), None, None, None
+    )
+
+
 CASES = {
     "left to right": left_to_right,
     "masked": masked,
@@ -106,6 +126,8 @@ CASES = {
     "empty rows": empty_rows,
     "per step wide": per_step_wide,
     "cliffs": cliffs,
+    "dead states": dead_states,
+    "one forbidden": one_forbidden,
 }
 hard = pytest.mark.parametrize("build", CASES.values(), ids=CASES.keys())
 
