@@ -103,7 +103,7 @@ def _log_partition_jvp(ctx: Any, *tangents: Any) -> Tensor:
     return _directional(ctx.saved_tensors, tangents)[0].to(ctx.dtype)
 
 
-def _vjp_setup(ctx: Any, inputs: tuple, output: Any) -> None:
+def _keep_all(ctx: Any, inputs: tuple, output: Any) -> None:
     _keep(ctx, *inputs)
 
 
@@ -182,10 +182,6 @@ def _score_jvp(ctx: Any, _: Any, *tangents: Any) -> Tensor:
     return _score_of_directions(states, tangents, potentials)
 
 
-def _score_setup(ctx: Any, inputs: tuple, output: Any) -> None:
-    _keep(ctx, *inputs)
-
-
 def _score_vjp_backward(ctx: Any, *directions: Tensor | None) -> tuple:
     _, states, *potentials = ctx.saved_tensors
     if all(v is None for v in directions):
@@ -240,18 +236,13 @@ INSIDE = Operator(
 VJP = Operator(
     "chain_vjp",
     fake=lambda grad, chart, *potentials: fakes.gradients(*potentials),
-    setup=_vjp_setup,
+    setup=_keep_all,
     backward=_vjp_backward,
     jvp=_vjp_jvp,
     vmap=vmap.vjp(lambda *potentials: INSIDE(*potentials, False)[1]),
 )
 HVP = Operator(
-    "chain_hvp",
-    fake=fakes.hvp,
-    setup=keep_nothing,
-    backward=_third_order,
-    jvp=_third_order,
-    vmap=vmap.hvp,
+    "chain_hvp", fake=fakes.hvp, setup=keep_nothing, backward=_third_order, jvp=_third_order, vmap=vmap.hvp
 )
 MARGINALS = Operator(
     "chain_marginals",
@@ -264,7 +255,7 @@ MARGINALS = Operator(
 SCORE = Operator(
     "chain_score",
     fake=fakes.score,
-    setup=_score_setup,
+    setup=_keep_all,
     backward=_score_backward,
     jvp=_score_jvp,
     vmap=vmap.score,
@@ -272,7 +263,7 @@ SCORE = Operator(
 SCORE_VJP = Operator(
     "chain_score_vjp",
     fake=lambda grad, states, *potentials: fakes.gradients(*potentials),
-    setup=_score_setup,
+    setup=_keep_all,
     backward=_score_vjp_backward,
     jvp=_score_vjp_jvp,
     vmap=vmap.score_vjp,
@@ -280,7 +271,7 @@ SCORE_VJP = Operator(
 FILTER = Operator(
     "chain_filter",
     fake=fakes.filter,
-    setup=_score_setup,
+    setup=_keep_all,
     backward=_filter_backward,
     jvp=refuse("filter in forward mode goes through the reference"),
     vmap=vmap.query(),
