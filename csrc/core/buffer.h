@@ -1,4 +1,5 @@
-// Memory for kernels: aligned to a cache line, grown and kept per thread, so that a call in a training loop allocates nothing.
+// Memory for kernels: aligned to a cache line, grown and kept per thread, so that a call in a training loop allocates
+// nothing.
 #pragma once
 #include <cstddef>
 #include <cstdint>

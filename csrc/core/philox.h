@@ -1,5 +1,5 @@
-// Philox4x32-10 (Salmon, Moraes, Dror, Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3", section 3): random numbers
-// as a function of (key, counter), so that a draw depends on nothing but its own coordinates.
+// Philox4x32-10 (Salmon, Moraes, Dror, Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3", section 3): random
+// numbers as a function of (key, counter), so that a draw depends on nothing but its own coordinates.
 #pragma once
 #include <cstdint>
 

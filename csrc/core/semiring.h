@@ -1,5 +1,5 @@
-// The semirings of the exact recursions. The primitive is a reduction of k terms, not a sum of two: Log takes the maximum
-// first, then one exp per term. A sum over nothing but -inf is -inf, and (inf - inf) never arises.
+// The semirings of the exact recursions. The primitive is a reduction of k terms, not a sum of two: Log takes the
+// maximum first, then one exp per term. A sum over nothing but -inf is -inf, and (inf - inf) never arises.
 #pragma once
 #include "core/vec.h"
 

@@ -1,8 +1,8 @@
 // Products of a block of rows with a square matrix, in registers.
 //
-// Rows lie as panels of one vector, [panel][row][lane], the form in which every product of a chain leaves them, so that no
-// operand is ever packed again; a matrix lies as panels of columns. A row's sum is formed in one fixed order whatever the
-// other rows are, so that a result does not depend on the batch it was computed in.
+// Rows lie as panels of one vector, [panel][row][lane], the form in which every product of a chain leaves them, so that
+// no operand is ever packed again; a matrix lies as panels of columns. A row's sum is formed in one fixed order
+// whatever the other rows are, so that a result does not depend on the batch it was computed in.
 #pragma once
 #include <algorithm>
 #include <utility>
@@ -12,8 +12,8 @@
 namespace slv {
 namespace {
 
-// rows x panels of one tile, and the number of interleaved partial sums of each (they hide the latency of FMA when there
-// are few rows); 16 accumulators of the 32 registers, or 8 of 16.
+// rows x panels of one tile, and the number of interleaved partial sums of each (they hide the latency of FMA when
+// there are few rows); 16 accumulators of the 32 registers, or 8 of 16.
 #if defined(__AVX512F__)
 constexpr int kTileRows = 8, kTilePanels = 2, kTileSums = 1;
 #else
@@ -132,7 +132,8 @@ SLV_INLINE void multiply_rows(int64_t rows, int64_t k, const T* a, int64_t a_pan
       tile<S, 1, 4, kTileSums>(k, a, a_panel, m.data + p * m.panel, m,
                                [&](int, int j, vec<T> v) __attribute__((always_inline)) { epilogue(0, p + j, v); });
   }
-  for (; p + kTilePanels <= panels; p += kTilePanels) tile_rows<S, kTilePanels, kTileSums>(rows, k, a, a_panel, p, m, epilogue);
+  for (; p + kTilePanels <= panels; p += kTilePanels)
+    tile_rows<S, kTilePanels, kTileSums>(rows, k, a, a_panel, p, m, epilogue);
   for (; p < panels; p++) tile_rows<S, 1, kTileSums>(rows, k, a, a_panel, p, m, epilogue);
 }
 
@@ -144,7 +145,8 @@ struct Steps {
 
 // c(i, panel p) += sum over steps and rows of x(i) * y(panel p); c is [k][panels] vectors.
 template <int M, int NV, class T>
-SLV_INLINE void outer_tile(const Steps& s, int64_t i, int64_t p, const T* x, int64_t x_stride, const T* y, T* c, int64_t c_row) {
+SLV_INLINE void outer_tile(const Steps& s, int64_t i, int64_t p, const T* x, int64_t x_stride, const T* y, T* c,
+                           int64_t c_row) {
   constexpr int W = kWidth<T>;
   const int64_t panel = s.all_rows * W;
   vec<T> sum[M][NV] = {};
@@ -195,7 +197,8 @@ SLV_INLINE vec<T> tree(vec<T>* r, Op op) {
   if constexpr (N > 1) {
 #pragma GCC unroll 8
     for (int i = 0; i < N / 2; i++)
-      r[i] = op(interleave_halves<T, H, 0>(r[2 * i], r[2 * i + 1], lanes), interleave_halves<T, H, 1>(r[2 * i], r[2 * i + 1], lanes));
+      r[i] = op(interleave_halves<T, H, 0>(r[2 * i], r[2 * i + 1], lanes),
+                interleave_halves<T, H, 1>(r[2 * i], r[2 * i + 1], lanes));
     return tree<T, N / 2, H / 2>(r, op);
   } else if constexpr (H > 0) {
     vec<T> v = op(interleave_halves<T, H, 0>(r[0], r[0], lanes), interleave_halves<T, H, 1>(r[0], r[0], lanes));
@@ -214,8 +217,8 @@ SLV_INLINE void store_every(T* p, vec<T> v, std::index_sequence<L...>) {
     std::memcpy(p, &x, sizeof x);
   }
 }
-// The reductions of kTreeRows vectors, as a vector for more of the same arithmetic; store_rows puts those of the rows side
-// by side.
+// The reductions of kTreeRows vectors, as a vector for more of the same arithmetic; store_rows puts those of the rows
+// side by side.
 template <class T, class Op>
 SLV_INLINE vec<T> reduce_rows(const vec<T>* rows, Op op) {
   constexpr int R = kTreeRows<T>;

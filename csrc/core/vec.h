@@ -156,15 +156,17 @@ template <class T, int H, int Second, size_t... L>
 SLV_INLINE vec<T> interleave_halves(vec<T> a, vec<T> b, std::index_sequence<L...>) {
   constexpr int W = kWidth<T>;
   return __builtin_shufflevector(
-      a, b, (int(L) % (2 * H) < H ? int(L) / (2 * H) * 2 * H + Second * H + int(L) % (2 * H)
-                                  : W + int(L) / (2 * H) * 2 * H + Second * H + int(L) % (2 * H) - H)...);
+      a, b,
+      (int(L) % (2 * H) < H ? int(L) / (2 * H) * 2 * H + Second * H + int(L) % (2 * H)
+                            : W + int(L) / (2 * H) * 2 * H + Second * H + int(L) % (2 * H) - H)...);
 }
 template <class T>
 constexpr auto kLaneSequence = std::make_index_sequence<kWidth<T>>{};
 template <class T, int H, class Op>  // the reduction of all lanes, in every lane
 SLV_INLINE vec<T> reduce_lanes(vec<T> v, Op op) {
   if constexpr (H > 0)
-    return reduce_lanes<T, H / 2>(op(interleave_halves<T, H, 0>(v, v, kLaneSequence<T>), interleave_halves<T, H, 1>(v, v, kLaneSequence<T>)), op);
+    return reduce_lanes<T, H / 2>(
+        op(interleave_halves<T, H, 0>(v, v, kLaneSequence<T>), interleave_halves<T, H, 1>(v, v, kLaneSequence<T>)), op);
   else
     return v;
 }
@@ -257,16 +259,16 @@ SLV_INLINE vec<float> exp_polynomial(vec<float> r) {  // |r| <= ln(2)/2
   return p * r + 1.0f;
 }
 SLV_INLINE vec<double> exp_polynomial(vec<double> r) {
-  constexpr double c[14] = {1.0,           1.0,            1.0 / 2,         1.0 / 6,           1.0 / 24,
-                            1.0 / 120,     1.0 / 720,      1.0 / 5040,      1.0 / 40320,       1.0 / 362880,
-                            1.0 / 3628800, 1.0 / 39916800, 1.0 / 479001600, 1.0 / 6227020800.0};
+  constexpr double c[14] = {
+      1.0,        1.0,         1.0 / 2,      1.0 / 6,       1.0 / 24,       1.0 / 120,       1.0 / 720,
+      1.0 / 5040, 1.0 / 40320, 1.0 / 362880, 1.0 / 3628800, 1.0 / 39916800, 1.0 / 479001600, 1.0 / 6227020800.0};
   vec<double> p = splat(c[13]);
 #pragma GCC unroll 16
   for (int i = 12; i >= 0; i--) p = p * r + c[i];
   return p;
 }
-// exp(x) * 2^-N for integer-valued N, without rounding x by subtracting a maximum first. The result must be under 2^126;
-// it is 0 under 2^-125 (float64: 2^-1021), exactly 0 at -inf, and NaN at NaN.
+// exp(x) * 2^-N for integer-valued N, without rounding x by subtracting a maximum first. The result must be under
+// 2^126; it is 0 under 2^-125 (float64: 2^-1021), exactly 0 at -inf, and NaN at NaN.
 template <class T>
 SLV_INLINE vec<T> exp_scaled(vec<T> x, vec<T> N) {
   vec<T> n = nearest<T>(x * T(1.44269504088896341));
@@ -288,7 +290,8 @@ SLV_INLINE double scalar_exp(double x) { return std::exp(x); }
 SLV_INLINE double scalar_log(double x) { return std::log(x); }
 SLV_INLINE double power_of_two_below(double x) { return std::ldexp(1.0, std::ilogb(x)); }  // x > 0
 
-// Denormals as zero for the lifetime of the object: the scaled linear domain treats them as underflow, and they are slow.
+// Denormals as zero for the lifetime of the object: the scaled linear domain treats them as underflow, and they are
+// slow.
 struct FlushDenormals {
 #if defined(__SSE2__)
   unsigned saved = _mm_getcsr();

@@ -47,8 +47,10 @@ constexpr ChainDenseKernels<T> dense_kernels() {
 
 #define SLV_STRING_(x) #x
 #define SLV_STRING(x) SLV_STRING_(x)
-const Kernels table = {SLV_STRING(SLV_ISA),   kVectorBytes, scan_kernels<float>(), scan_kernels<double>(), dense_kernels<float>(), dense_kernels<double>(), log_kernels<float>(),
-                       log_kernels<double>(), has_nan<float>, has_nan<double>};
+const Kernels table = {SLV_STRING(SLV_ISA),    kVectorBytes,           scan_kernels<float>(),
+                       scan_kernels<double>(), dense_kernels<float>(), dense_kernels<double>(),
+                       log_kernels<float>(),   log_kernels<double>(),  has_nan<float>,
+                       has_nan<double>};
 
 }  // namespace
 

@@ -2,8 +2,8 @@
 //
 //   score(z) = sum_t unary[t, z_t] + sum_t transition[t, z_t, z_t+1] + initial[z_0] + final[z_len-1]
 //
-// Potentials that are shared over items or steps are shared here too: `matrix[b]` says which transition an item uses, and
-// `per_step` whether that is one matrix or n-1 of them.
+// Potentials that are shared over items or steps are shared here too: `matrix[b]` says which transition an item uses,
+// and `per_step` whether that is one matrix or n-1 of them.
 #pragma once
 #include <cstdint>
 
@@ -13,22 +13,22 @@ template <class T>
 struct Chain {
   int64_t batch, n, k;
   bool per_step;
-  const T* unary;           // (batch, n, k)
-  const T* transition;      // (matrices, k, k) or (matrices, n-1, k, k)
-  const T* initial;         // (initials, k) or null
-  const T* final;           // (finals, k) or null
-  const int64_t* matrix;    // item -> row of transition, or null: all 0
+  const T* unary;         // (batch, n, k)
+  const T* transition;    // (matrices, k, k) or (matrices, n-1, k, k)
+  const T* initial;       // (initials, k) or null
+  const T* final;         // (finals, k) or null
+  const int64_t* matrix;  // item -> row of transition, or null: all 0
   const int64_t* initial_row;
   const int64_t* final_row;
-  const int64_t* length;    // clamped to 0..n, or null: all n
+  const int64_t* length;  // clamped to 0..n, or null: all n
   int64_t steps() const { return !per_step ? 1 : n > 1 ? n - 1 : 0; }
 };
 
 // Where the weights of the edges of one item go: (steps, k, k), written (`direct`) or added to a float64 accumulator.
 template <class T>
 struct EdgeSink {
-  T* direct;     // per step and per item: every element is written, padding included
-  double* sum;   // else: added to; `sum_step` is 0 where all steps share one matrix
+  T* direct;    // per step and per item: every element is written, padding included
+  double* sum;  // else: added to; `sum_step` is 0 where all steps share one matrix
   int64_t sum_step;
 };
 
@@ -50,7 +50,8 @@ template <class T>
 struct ChainLogKernels {
   double (*log_partition)(const Chain<T>&, int64_t item);
   void (*marginals)(const Chain<T>&, int64_t item, double weight, T* unary, const EdgeSink<T>& edges);
-  double (*hvp)(const Chain<T>&, int64_t item, double weight, const Direction<T>& v, T* unary, const EdgeSink<T>& edges);
+  double (*hvp)(const Chain<T>&, int64_t item, double weight, const Direction<T>& v, T* unary,
+                const EdgeSink<T>& edges);
   void (*argmax)(const Chain<T>&, int64_t item, int64_t* states);
   void (*max_marginals)(const Chain<T>&, int64_t item, T* unary, T* transition);
   void (*topk)(const Chain<T>&, int64_t item, int64_t k, int64_t* states, int64_t stride);
@@ -79,7 +80,8 @@ struct ChainScanKernels {
   // weight: by item, or null for ones
   void (*backward)(const Chain<T>&, void* matrix, const int64_t* items, int rows, T* chart, T* scales, const T* meta,
                    const double* weight, T* unary, const BlockEdges<T>& edges);
-  void (*sample)(const Chain<T>&, void* matrix, const int64_t* items, int rows, uint64_t seed, int64_t samples, int64_t* states);
+  void (*sample)(const Chain<T>&, void* matrix, const int64_t* items, int rows, uint64_t seed, int64_t samples,
+                 int64_t* states);
   void* (*viterbi_prepare)(const T* transition, int64_t k);
   void (*viterbi_release)(void*);
   void (*viterbi)(const Chain<T>&, void* matrix, const int64_t* items, int rows, int64_t* states);

@@ -1,4 +1,5 @@
-// The backward pass of the scaled linear domain: marginals and edge weights of a block from its chart (see chain_scan.h).
+// The backward pass of the scaled linear domain: marginals and edge weights of a block from its chart (see
+// chain_scan.h).
 #pragma once
 #include "kernels/chain_scan.h"
 
@@ -11,21 +12,29 @@ struct Adjoint {
   const Scan<In, T>& f;  // with a saved chart, and inverse[]
   const int rows;
   const int64_t k, panels, panel, step;
-  In* unary;              // (batch, n, k)
+  In* unary;  // (batch, n, k)
   BlockEdges<In> edges;
-  const int64_t chunk;    // steps whose outer products are formed together: t = 0.. chunk-1, and so on
+  const int64_t chunk;  // steps whose outer products are formed together: t = 0.. chunk-1, and so on
   T *ring = nullptr, *sums = nullptr;
   T seed[kMaxRows], ratio[kMaxRows], common = 1;
   bool skip[kMaxRows] = {}, bad[kMaxRows] = {};
 
   Adjoint(const Scan<In, T>& f, In* unary, const BlockEdges<In>& edges)
-      : f(f), rows(f.rows), k(f.k), panels(f.panels), panel(f.panel), step(f.step), unary(unary), edges(edges),
+      : f(f),
+        rows(f.rows),
+        k(f.k),
+        panels(f.panels),
+        panel(f.panel),
+        step(f.step),
+        unary(unary),
+        edges(edges),
         chunk(k >= 256 ? 16 : 32) {}
   int64_t ring_size() const { return chunk * step; }  // g of step t+1 lies in slot t % chunk
   int64_t sum_rows() const { return edges.per_item ? rows : edges.shared ? 1 : 0; }
   int64_t sums_size() const { return sum_rows() * k * panels * W; }
 
-  // The common size of the weights is applied at the end; a row of much smaller weight would lose range, so it is redone.
+  // The common size of the weights is applied at the end; a row of much smaller weight would lose range, so it is
+  // redone.
   void weigh(const double* weight) {  // per row
     double most = 0;
     for (int r = 0; r < rows; r++) most = std::max(most, std::abs(weight[r]));
@@ -90,12 +99,13 @@ struct Adjoint {
 
   // sums over `count` steps from t, a multiple of chunk, of alpha' g
   void add_edges(int64_t t, int64_t count) {
-    if (edges.shared) return outer_sums<T>(k, {count, step, 0, rows, rows}, f.alpha(t), 2 * step, ring, sums, panels * W);
+    if (edges.shared)
+      return outer_sums<T>(k, {count, step, 0, rows, rows}, f.alpha(t), 2 * step, ring, sums, panels * W);
     for (int r = 0; edges.per_item && r < rows; r++)
       outer_sums<T>(k, {count, step, r, 1, rows}, f.alpha(t), 2 * step, ring, sums + r * k * panels * W, panels * W);
   }
-  // Rounding makes the weights of a step drift from the item's weight as a random walk: set right once a chunk. When, and in
-  // what pieces the edges are summed, depends on t alone, so that no bit depends on the batch.
+  // Rounding makes the weights of a step drift from the item's weight as a random walk: set right once a chunk. When,
+  // and in what pieces the edges are summed, depends on t alone, so that no bit depends on the batch.
   void renew(int64_t t, T* g) {
     if constexpr (std::is_same_v<In, T>)
       for (int r = 0; r < rows; r++) {

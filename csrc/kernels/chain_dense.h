@@ -3,7 +3,8 @@
 // One item at a time: the potentials are read once forward and once backward, their exponentials formed on the way
 // and not kept (they would be n k^2), the weights of the edges written once. Scales are folded into the exponentials:
 //   E_t = exp(A_t) 2^-N_t   with N_t the power of two of max A_t and of max alpha_t
-//   alpha_t+1 = (alpha_t E_t) e_t+1      beta_t(i) = sum_j h_ij, edge(i, j) = alpha_t(i) h_ij, h = E_t(i, j) e_t+1(j) beta_t+1(j)
+//   alpha_t+1 = (alpha_t E_t) e_t+1      beta_t(i) = sum_j h_ij, edge(i, j) = alpha_t(i) h_ij, h = E_t(i, j) e_t+1(j)
+//   beta_t+1(j)
 // The conditions of exactness are those of chain_scan.h, with rho the largest range of any step.
 #pragma once
 #include "kernels/chain_ladder.h"
@@ -29,8 +30,22 @@ struct Dense : ScaledRows<In, T> {
   void bind_ring(T* p) { save = false, base = p; }
   T* alpha(int64_t t) const { return base + (save ? 2 * t : t & 1) * step; }
   T* e(int64_t t) const { return base + (save ? 2 * t + 1 : 2 + t % window) * step; }
-  vec<T> score(int64_t t, int64_t i, int64_t p) const {
-    return load_as<T>(matrices + (t * k + i) * k + p * W, int(k - p * W), -kInf<T>);
+  // A_t(i, panel p); Full: k is a multiple of the vector's width
+  template <bool Full>
+  SLV_INLINE vec<T> score(int64_t t, int64_t i, int64_t p) const {
+    return load_as<T>(matrices + (t * k + i) * k + p * W, Full ? W : int(k - p * W), -kInf<T>);
+  }
+  // Calls body<P>() where k is exactly P = 1, 2 or 4 vectors, body<0>() otherwise.
+  template <class F>
+  SLV_INLINE void with_panels(F body) const {
+    if (k == W)
+      body(std::integral_constant<int, 1>{});
+    else if (k == 2 * W)
+      body(std::integral_constant<int, 2>{});
+    else if (k == 4 * W)
+      body(std::integral_constant<int, 4>{});
+    else
+      body(std::integral_constant<int, 0>{});
   }
 
   // The maximum of A_t; false where its range asks for another rung.
@@ -64,7 +79,7 @@ struct Dense : ScaledRows<In, T> {
     return bounded && (wide ? rho <= Range<T>::wide : 2 * rho + 2 * scalar_log(double(k)) <= Range<T>::mild);
   }
 
-  // alpha' E_t into out, P panels (0: any number)
+  // alpha' E_t into out; P as in with_panels
   template <int P>
   SLV_INLINE void advance(int64_t t, const T* a, vec<T> N, T* out) const {
     constexpr int most = P ? P : 4;
@@ -75,7 +90,7 @@ struct Dense : ScaledRows<In, T> {
         const vec<T> x = splat(a[i]);
 #pragma GCC unroll 4
         for (int p = 0; p < most; p++)
-          if (P || p < count) sum[p] += x * exp_scaled<T>(score(t, i, first + p), N);
+          if (P || p < count) sum[p] += x * exp_scaled<T>(score<(P > 0)>(t, i, first + p), N);
       }
       for (int p = 0; p < count; p++) store(out + (first + p) * W, sum[p]);
     }
@@ -100,14 +115,7 @@ struct Dense : ScaledRows<In, T> {
         const vec<T> N = nearest<T>(splat(T(top * T(1.44269504088896341)))) + __builtin_convertvector(power, vec<T>);
         exponent[0] += double(N[0]);
         if (save) powers[t - 1] = N[0];
-        if (panels == 1)
-          advance<1>(t - 1, prev, N, out);
-        else if (panels == 2)
-          advance<2>(t - 1, prev, N, out);
-        else if (panels == 4)
-          advance<4>(t - 1, prev, N, out);
-        else
-          advance<0>(t - 1, prev, N, out);
+        with_panels([&](auto panels_) { advance<decltype(panels_)::value>(t - 1, prev, N, out); });
         for (int64_t p = 0; p < panels; p++) {
           vec<T> sum = load(out + p * W), x = load(et + p * W), v = sum * x;
           if constexpr (Wide) thin = thin || any<T>((v < Range<T>::tiny) & (sum > T(0)) & (x > T(0)));
@@ -116,7 +124,8 @@ struct Dense : ScaledRows<In, T> {
       }
       if constexpr (Wide)
         if (t == 0)
-          for (int64_t p = 0; p < panels; p++) thin = thin || any<T>((load(out + p * W) < Range<T>::tiny) & (load(out + p * W) > T(0)));
+          for (int64_t p = 0; p < panels; p++)
+            thin = thin || any<T>((load(out + p * W) < Range<T>::tiny) & (load(out + p * W) > T(0)));
     }
     if (steps > 0) this->finish(0, alpha(steps - 1), 0);
     return !this->bad[0] && !thin;
@@ -134,20 +143,49 @@ struct Dense : ScaledRows<In, T> {
     thin = false;
   }
 
-  // The weights of the edges of step t: h and its row sums, for R rows of states at a time.
-  template <class Write>
-  SLV_INLINE void retreat(int64_t t, const T* g, T* beta, Write write) const {
+  // The weights of the edges of step t, h to write(i, panel, h), and their row sums, R states at a time; P as in
+  // with_panels, and passed on to write.
+  template <int P, class Write>
+  SLV_INLINE void retreat_panels(int64_t t, const T* g, T* beta, Write write) const {
     const vec<T> N = splat(powers[t]);
+    const int64_t np = P ? P : panels;
+    vec<T> gp[P ? P : 1];
+    for (int p = 0; p < P; p++) gp[p] = load(g + p * W);
     for (int64_t first = 0; first < k; first += R) {
       vec<T> sum[R] = {};
-      for (int i = 0; i < R && first + i < k; i++)
-        for (int64_t p = 0; p < panels; p++) {
-          vec<T> h = exp_scaled<T>(score(t, first + i, p), N) * load(g + p * W);
+#pragma GCC unroll 8
+      for (int i = 0; i < R; i++) {
+        if (first + i >= k) break;
+#pragma GCC unroll 4
+        for (int64_t p = 0; p < np; p++) {
+          vec<T> h = exp_scaled<T>(score<(P > 0)>(t, first + i, p), N) * (P ? gp[P ? p : 0] : load(g + p * W));
           sum[i] += h;
-          write(first + i, p, h);
+          write(std::integral_constant<int, P>{}, first + i, p, h);
         }
+      }
       store_rows(beta + first, reduce_rows<T>(sum, SumOp()));
     }
+  }
+  template <class Write>
+  void retreat(int64_t t, const T* g, T* beta, Write write) const {
+    with_panels([&](auto p) { retreat_panels<decltype(p)::value>(t, g, beta, write); });
+  }
+  template <bool Wide, bool Stream>
+  void write_edges(int64_t t, const T* g, T* beta, const T* al, T common, In* out) const {
+    retreat(t, g, beta, [&](auto panels_, int64_t i, int64_t p, vec<T> h) __attribute__((always_inline)) {
+      vec<T> x = Wide && al[i] == T(0) ? vec<T>{} : h * (al[i] * common);
+      if constexpr (Stream)
+        store_stream(out + i * k + p * W, x);
+      else
+        store_as<T>(out + i * k + p * W, x, decltype(panels_)::value ? W : int(k - p * W));
+    });
+  }
+  template <bool Wide>
+  void add_edges(int64_t t, const T* g, T* beta, const T* al, T common, double* out) const {
+    retreat(t, g, beta, [&](auto, int64_t i, int64_t p, vec<T> h) __attribute__((always_inline)) {
+      vec<T> x = Wide && al[i] == T(0) ? vec<T>{} : h * (al[i] * common);
+      for (int l = 0; l < W && p * W + l < k; l++) out[i * k + p * W + l] += double(x[l]);
+    });
   }
 
   // unary (n, k) of this item; edges to the sink. weight = common * ratio, common a power of two.
@@ -161,21 +199,13 @@ struct Dense : ScaledRows<In, T> {
       if (t == steps - 1) {
         for (int64_t p = 0; p < panels; p++) store(beta + p * W, splat(ratio * this->inverse[0]));
       } else if (sink.direct) {
-        In* out = sink.direct + t * kk;
-        retreat(t, g, beta, [&](int64_t i, int64_t p, vec<T> h) __attribute__((always_inline)) {
-          vec<T> x = Wide && al[i] == T(0) ? vec<T>{} : h * (al[i] * common);
-          if constexpr (std::is_same_v<In, float> && std::is_same_v<T, float>)
-            if (stream) return store_stream(out + i * k + p * W, x);
-          store_as<T>(out + i * k + p * W, x, int(k - p * W));
-        });
-      } else if (!sink.sum) {
-        retreat(t, g, beta, [](int64_t, int64_t, vec<T>) {});
+        if constexpr (std::is_same_v<In, float> && std::is_same_v<T, float>)
+          if (stream) write_edges<Wide, true>(t, g, beta, al, common, sink.direct + t * kk);
+        if (!stream) write_edges<Wide, false>(t, g, beta, al, common, sink.direct + t * kk);
+      } else if (sink.sum) {
+        add_edges<Wide>(t, g, beta, al, common, sink.sum + t * sink.sum_step);
       } else {
-        double* out = sink.sum + t * sink.sum_step;
-        retreat(t, g, beta, [&](int64_t i, int64_t p, vec<T> h) __attribute__((always_inline)) {
-          vec<T> x = Wide && al[i] == T(0) ? vec<T>{} : h * (al[i] * common);
-          for (int l = 0; l < W && p * W + l < k; l++) out[i * k + p * W + l] += double(x[l]);
-        });
+        retreat(t, g, beta, [](auto, int64_t, int64_t, vec<T>) {});
       }
       vec<T> total{};
       for (int64_t p = 0; p < panels; p++) {

@@ -1,5 +1,5 @@
-// The ladder of precision for chains with one transition: blocks in the input's own precision, items that do not fit its
-// range alone in float64, and what does not fit that in exact log space (NUMERICS, section 2).
+// The ladder of precision for chains with one transition: blocks in the input's own precision, items that do not fit
+// its range alone in float64, and what does not fit that in exact log space (NUMERICS, section 2).
 #pragma once
 #include <memory>
 #include <mutex>
@@ -42,7 +42,8 @@ double forward_item(const Chain<In>& c, SharedMatrix<In>& m, int64_t b) {
   return log_partition_log(c, b);
 }
 template <class In>
-void marginals_item(const Chain<In>& c, SharedMatrix<In>& m, int64_t b, double weight, In* unary, const BlockEdges<In>& edges) {
+void marginals_item(const Chain<In>& c, SharedMatrix<In>& m, int64_t b, double weight, In* unary,
+                    const BlockEdges<In>& edges) {
   if (!std::is_same_v<In, double> && m.wide().usable) {
     Scan<In, double> s(c, m.wide(), &b, 1);
     Adjoint<In, double> a(s, unary, edges);
@@ -61,7 +62,8 @@ void marginals_item(const Chain<In>& c, SharedMatrix<In>& m, int64_t b, double w
   }
   const int64_t kk = c.k * c.k;
   Doubles sum(edges.per_item ? kk : 0);
-  EdgeSink<In> sink{edges.per_step ? edges.per_step + b * (c.n - 1) * kk : nullptr, edges.per_item ? sum.data() : edges.shared, 0};
+  EdgeSink<In> sink{edges.per_step ? edges.per_step + b * (c.n - 1) * kk : nullptr,
+                    edges.per_item ? sum.data() : edges.shared, 0};
   marginals_log(c, b, weight, unary + b * c.n * c.k, sink);
   if (edges.per_item) std::transform(sum.begin(), sum.end(), edges.per_item + b * kk, [](double x) { return In(x); });
 }
@@ -76,7 +78,8 @@ void scan_release(void* m) {
 }
 
 template <class In>
-void scan_forward(const Chain<In>& c, void* matrix, const int64_t* items, int rows, In* chart, In* scales, In* meta, double* log_z) {
+void scan_forward(const Chain<In>& c, void* matrix, const int64_t* items, int rows, In* chart, In* scales, In* meta,
+                  double* log_z) {
   auto& m = *static_cast<SharedMatrix<In>*>(matrix);
   Scan<In, In> s(c, m.own, items, rows);
   const bool run = m.own.usable;
@@ -107,8 +110,8 @@ void scan_forward(const Chain<In>& c, void* matrix, const int64_t* items, int ro
 
 // weight: per item of the batch, or null for ones.
 template <class In>
-void scan_backward(const Chain<In>& c, void* matrix, const int64_t* items, int rows, In* chart, In* scales, const In* meta,
-                   const double* weight, In* unary, const BlockEdges<In>& edges) {
+void scan_backward(const Chain<In>& c, void* matrix, const int64_t* items, int rows, In* chart, In* scales,
+                   const In* meta, const double* weight, In* unary, const BlockEdges<In>& edges) {
   auto& m = *static_cast<SharedMatrix<In>*>(matrix);
   Scan<In, In> s(c, m.own, items, rows);
   Adjoint<In, In> a(s, unary, edges);

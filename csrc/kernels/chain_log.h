@@ -104,15 +104,16 @@ void clear_from(int64_t t, const Item<T>& c, T* unary, const EdgeSink<T>& sink) 
   }
 }
 
-// The weight of each predecessor i of the states j.. of step t+1: exp(alpha_t(i) + A_t(i, j)) over its sum. Normalised where
-// it is used, so that it is exact however large the potentials are.
+// The weight of each predecessor i of the states j.. of step t+1: exp(alpha_t(i) + A_t(i, j)) over its sum. Normalised
+// where it is used, so that it is exact however large the potentials are.
 template <class T>
 struct Predecessors {
   const Item<T>& c;
   const double* alpha;
   int64_t t, j;
   vd shift, inverse;
-  Predecessors(const Item<T>& c, const double* alpha, int64_t t, int64_t j) : c(c), alpha(alpha), t(t), j(j), inverse{} {
+  Predecessors(const Item<T>& c, const double* alpha, int64_t t, int64_t j)
+      : c(c), alpha(alpha), t(t), j(j), inverse{} {
     vd m = Max::lanes(c.k, [&](int64_t i) { return term(i); });
     shift = m > kNone ? m : vd{};
     for (int64_t i = 0; i < c.k; i++) inverse += exp<double>(term(i) - shift);

@@ -14,12 +14,12 @@ template <class T>
 struct Range;
 template <>
 struct Range<float> {
-  static constexpr double mild = 51.4, wide = 41;       // 2 rho + 2 ln k; rho
-  static constexpr float tiny = 1e-17f, huge = 1e6f;    // of a wide entry; of a row's maximum
+  static constexpr double mild = 51.4, wide = 41;     // of 2 rho + 2 ln k, and of rho; e^(3 rho) must not overflow
+  static constexpr float tiny = 1e-17f, huge = 1e6f;  // of a wide entry; of a row's maximum
 };
 template <>
 struct Range<double> {
-  static constexpr double mild = 670, wide = 368;
+  static constexpr double mild = 460, wide = 368;
   static constexpr double tiny = 1e-140, huge = 1e14;
 };
 
@@ -33,7 +33,7 @@ struct Rows {
   int64_t steps = 0, shortest = 0;  // of the longest and the shortest item
   int64_t len[kMaxRows];
   const In* first_row[kMaxRows];  // unary of step 0
-  const In* zeros = nullptr;  // a row of 0 for the steps after an item's end
+  const In* zeros = nullptr;      // a row of 0 for the steps after an item's end
 
   Rows(const Chain<In>& c, const int64_t* items, int rows) : c(c), items(items), rows(rows), k(c.k) {
     for (int r = 0; r < rows; r++) {
@@ -83,13 +83,15 @@ struct ScaledRows : Rows<In> {
   int64_t scratch() const { return this->row_scratch(1); }
   void bind(Scratch& s) { joined = this->bind_rows(s, 1); }
 
-  // exp of up to kTreeRows rows, src[i] to dst[i], each relative to its own power of two N[i]; P panels, 0 for any number.
-  // `beyond` and `lost` get a bit for each row whose maximum is out of range, or of which a finite score became 0.
+  // exp of up to kTreeRows rows, src[i] to dst[i], each relative to its own power of two N[i]; P panels, 0 for any
+  // number. `beyond` and `lost` get a bit for each row whose maximum is out of range, or of which a finite score became
+  // 0.
   template <bool Wide, int P>
   SLV_INLINE unsigned exp_rows(const In* const* src, T* const* dst, int live, T* N) const {
     constexpr int R = kTreeRows<T>;
     const int64_t np = P ? P : panels;
-    auto at = [&](int i, int64_t p) __attribute__((always_inline)) { return load_as<T>(src[i] + p * W, int(k - p * W), -kInf<T>); };
+    auto at = [&](int i, int64_t p)
+                  __attribute__((always_inline)) { return load_as<T>(src[i] + p * W, int(k - p * W), -kInf<T>); };
     vec<T> top[R] = {};
 #pragma GCC unroll 8
     for (int i = 0; i < R; i++) {

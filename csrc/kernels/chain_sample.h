@@ -1,5 +1,5 @@
-// Forward filtering, backward sampling (Carter & Kohn 1994) for chains with one transition. State i is drawn with weight
-// alpha_t(i) P(i, next); the first state, in index order, whose cumulative weight exceeds u * total is taken.
+// Forward filtering, backward sampling (Carter & Kohn 1994) for chains with one transition. State i is drawn with
+// weight alpha_t(i) P(i, next); the first state, in index order, whose cumulative weight exceeds u * total is taken.
 #pragma once
 #include "core/philox.h"
 #include "kernels/chain_ladder.h"
@@ -105,7 +105,8 @@ int64_t sampler_scratch(const Scan<In, T>& s) {
 }
 
 template <class In>
-void sample_item(const Chain<In>& c, SharedMatrix<In>& m, int64_t b, uint64_t seed, int64_t samples, int64_t* states, int64_t stride) {
+void sample_item(const Chain<In>& c, SharedMatrix<In>& m, int64_t b, uint64_t seed, int64_t samples, int64_t* states,
+                 int64_t stride) {
   if (!std::is_same_v<In, double> && m.wide().usable) {
     Scan<In, double> s(c, m.wide(), &b, 1);
     Scratch scratch(sampler_scratch(s));
@@ -122,7 +123,8 @@ void sample_item(const Chain<In>& c, SharedMatrix<In>& m, int64_t b, uint64_t se
 
 // states: (samples, batch, n), filled with -1
 template <class In>
-void scan_sample(const Chain<In>& c, void* matrix, const int64_t* items, int rows, uint64_t seed, int64_t samples, int64_t* states) {
+void scan_sample(const Chain<In>& c, void* matrix, const int64_t* items, int rows, uint64_t seed, int64_t samples,
+                 int64_t* states) {
   auto& m = *static_cast<SharedMatrix<In>*>(matrix);
   const int64_t stride = c.batch * c.n;
   Scan<In, In> s(c, m.own, items, rows);

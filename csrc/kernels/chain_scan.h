@@ -1,4 +1,5 @@
-// Forward-backward in the scaled linear domain (Rabiner 1989, section V.A), for chains whose steps share one transition.
+// Forward-backward in the scaled linear domain (Rabiner 1989, section V.A), for chains whose steps share one
+// transition.
 //
 // A block of items that share it advances together: one [rows, k] x [k, k] product a step. Every entry is relative to a
 // power of two kept as an integer, so no log, exp or division is spent on scaling:
@@ -7,9 +8,11 @@
 // so that alpha_t beta_t are the weighted marginals and alpha_t P g_t+1 the edges, with no reduction of its own.
 //
 // When is that exact? (NUMERICS: "the ladder".) With rho the range of the finite transitions:
-// * mild: all are finite and 4 k^2 2^-126 e^(2 rho) < 1e-15. Whatever underflows is at least that far below the rest, and
+// * mild: all are finite and 4 k^2 2^-126 e^(2 rho) < 1e-15. Whatever underflows is at least that far below the rest,
+// and
 //   one step cannot lift it by more than e^rho: it never matters, and nothing is checked.
-// * wide: rho <= 41 (float64: 368), with or without -inf. Every entry that is neither 0 nor above kTiny flags its row; then
+// * wide: rho <= 41 (float64: 368), with or without -inf. Every entry that is neither 0 nor above kTiny flags its row;
+// then
 //   no product underflows, so by induction 0 means structurally impossible and nothing was lost.
 // * else, and for flagged rows: float64, then exact log space, for that item alone.
 #pragma once
@@ -54,7 +57,8 @@ struct ScanMatrix {
     for (int64_t i0 = 0; i0 < k; i0 += W)  // tile by tile, for the cache
       for (int64_t j0 = 0; j0 < k; j0 += W)
         for (int64_t i = i0; i < std::min(i0 + W, k); i++)
-          for (int64_t j = j0; j < std::min(j0 + W, k); j++) q[(i0 / W * k + j) * W + i - i0] = p[(j0 / W * k + i) * W + j - j0];
+          for (int64_t j = j0; j < std::min(j0 + W, k); j++)
+            q[(i0 / W * k + j) * W + i - i0] = p[(j0 / W * k + i) * W + j - j0];
   }
   Matrix<T> forward() const { return {data.data(), kWidth<T>, k * kWidth<T>}; }
   Matrix<T> backward() const { return {data.data() + panels * k * kWidth<T>, kWidth<T>, k * kWidth<T>}; }
@@ -65,8 +69,8 @@ struct ScanMatrix {
 template <class In, class T>
 struct Scan : ScaledRows<In, T> {
   using Base = ScaledRows<In, T>;
-  using Base::W, Base::rows, Base::k, Base::steps, Base::shortest, Base::len;
   using Base::panels, Base::panel, Base::step, Base::window, Base::exponent, Base::bad;
+  using Base::W, Base::rows, Base::k, Base::steps, Base::shortest, Base::len;
   const ScanMatrix<T>& m;
   bool save = false;
   T *base = nullptr, *scales = nullptr;
@@ -86,7 +90,8 @@ struct Scan : ScaledRows<In, T> {
   void forward() {
     ivec<T> thin[Wide ? kMaxRows : 1] = {};
     for (int64_t t = 0; t < steps; t++) {
-      if (window == 1 || t % window == 0) this->template exponentiate<Wide>(t, std::min(t + window, steps), e(t), save ? 2 * step : step);
+      if (window == 1 || t % window == 0)
+        this->template exponentiate<Wide>(t, std::min(t + window, steps), e(t), save ? 2 * step : step);
       const T *et = e(t), *s = scale(t);
       T* out = alpha(t);
       if (t == 0) {

@@ -13,7 +13,8 @@ void argmax_log(const Chain<T>& chain, int64_t b, int64_t* states) {
   if (c.len == 0) return;
   Doubles best = inside<Max>(c);
   int64_t next = -1;
-  for (int64_t t = c.len - 1; t >= 0; t--) {  // no back-pointers: one argmax a step is recomputed, ties to the lowest index
+  for (int64_t t = c.len - 1; t >= 0;
+       t--) {  // no back-pointers: one argmax a step is recomputed, ties to the lowest index
     int64_t arg = -1;
     double top = kNone;
     for (int64_t i = 0; i < k; i++) {
@@ -52,7 +53,7 @@ void max_marginals_log(const Chain<T>& chain, int64_t b, T* unary, T* transition
 
 struct Hypothesis {
   double score;
-  int64_t state, rank;  // of the predecessor
+  int64_t state, rank;                         // of the predecessor
   bool operator<(const Hypothesis& o) const {  // worse than: ties go to the lower state, then the lower rank
     if (score != o.score) return score < o.score;
     return state != o.state ? state > o.state : rank > o.rank;
@@ -93,9 +94,7 @@ void topk_log(const Chain<T>& chain, int64_t b, int64_t count, int64_t* states, 
       pop_into(list(t, j), [&](const Hypothesis& h) { return extend(h.state, h.rank + 1); });
     }
   std::vector<Hypothesis> ends(count, {kNone, -1, -1});
-  auto end = [&](int64_t i, int64_t r) {
-    return Hypothesis{r < count ? list(c.len - 1, i)[r].score : kNone, i, r};
-  };
+  auto end = [&](int64_t i, int64_t r) { return Hypothesis{r < count ? list(c.len - 1, i)[r].score : kNone, i, r}; };
   for (int64_t i = 0; i < k; i++)
     if (Hypothesis h = end(i, 0); h.score > kNone) heap.push_back(h);
   pop_into(ends.data(), [&](const Hypothesis& h) { return end(h.state, h.rank + 1); });

@@ -1,5 +1,5 @@
-// Viterbi for chains with one transition: max-plus products of a block of rows, and a traceback without back-pointers that
-// recomputes one argmax a step. Ties go to the lowest state.
+// Viterbi for chains with one transition: max-plus products of a block of rows, and a traceback without back-pointers
+// that recomputes one argmax a step. Ties go to the lowest state.
 #pragma once
 #include "kernels/chain_scan.h"
 
@@ -33,7 +33,7 @@ struct Viterbi : Rows<T> {
   using Rows<T>::rows, Rows<T>::k, Rows<T>::steps, Rows<T>::len;
   const ScoreMatrix<T>& m;
   const int64_t panels, panel, step;
-  T* best = nullptr;    // [step][panel][row][lane]
+  T* best = nullptr;  // [step][panel][row][lane]
   double* sums = nullptr;
   T* joined = nullptr;  // [row][state]: unary plus initial or final
   Viterbi(const Chain<T>& c, const ScoreMatrix<T>& m, const int64_t* items, int rows)

@@ -81,13 +81,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> vjp(const Tensor& grad, const Tensor&
     using T = decltype(t);
     Bound<T> p(unary, transition, initial, final, lengths);
     const Chain<T>& c = p.chain;
-    STD_TORCH_CHECK(chart.scalar_type() == scalar_type<T> && chart.is_contiguous() && chart.numel() == Chart<T>::size(c),
-                    "chart: expected what chain_inside returned for these potentials");
+    STD_TORCH_CHECK(
+        chart.scalar_type() == scalar_type<T> && chart.is_contiguous() && chart.numel() == Chart<T>::size(c),
+        "chart: expected what chain_inside returned for these potentials");
     Tensor weight = weights_of(grad, p.batch);
     Tensor du = p.empty(p.with({c.n, c.k})), da = p.empty(shape_of(transition));
     T* unary_out = du.mutable_data_ptr<T>();
-    run_adjoint(c, p.transition.count, Chart<T>(const_cast<T*>(chart.const_data_ptr<T>()), c), weight.const_data_ptr<double>(),
-                unary_out, da.mutable_data_ptr<T>());
+    run_adjoint(c, p.transition.count, Chart<T>(const_cast<T*>(chart.const_data_ptr<T>()), c),
+                weight.const_data_ptr<double>(), unary_out, da.mutable_data_ptr<T>());
     return std::make_tuple(du, da, end_gradient(p, p.initial, initial, unary_out, false),
                            end_gradient(p, p.final, final, unary_out, true));
   });
@@ -105,8 +106,9 @@ std::tuple<Tensor, Tensor> marginals(SLV_POTENTIALS, bool edges) {
   });
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> hvp(MaybeTensor grad, const Tensor& v_unary, const Tensor& v_transition,
-                                                       MaybeTensor v_initial, MaybeTensor v_final, SLV_POTENTIALS) {
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> hvp(MaybeTensor grad, const Tensor& v_unary,
+                                                       const Tensor& v_transition, MaybeTensor v_initial,
+                                                       MaybeTensor v_final, SLV_POTENTIALS) {
   return dispatch(unary, [&](auto t) {
     using T = decltype(t);
     Bound<T> p(unary, transition, initial, final, lengths), v(v_unary, v_transition, v_initial, v_final, lengths);
@@ -118,8 +120,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> hvp(MaybeTensor grad, const T
       Tensor g = weights_of(*grad, p.batch);
       std::copy_n(g.const_data_ptr<double>(), c.batch, weight.begin());
     }
-    Direction<T> d{v.chain.unary,     v.chain.transition,  v.chain.initial,  v.chain.final, v.chain.per_step ? c.k * c.k : 0,
-                   v.chain.matrix, v.chain.initial_row, v.chain.final_row};
+    Direction<T> d{
+        v.chain.unary,  v.chain.transition,  v.chain.initial,  v.chain.final, v.chain.per_step ? c.k * c.k : 0,
+        v.chain.matrix, v.chain.initial_row, v.chain.final_row};
     Tensor dg = p.empty(p.batch), du = p.empty(p.with({c.n, c.k})), da = p.empty(shape_of(transition));
     T *unary_out = du.mutable_data_ptr<T>(), *mean = dg.mutable_data_ptr<T>();
     sum_edges(c, p.transition.count, c.per_step, da.mutable_data_ptr<T>(), [&](int64_t b, const EdgeSink<T>& sink) {

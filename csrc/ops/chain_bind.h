@@ -16,7 +16,8 @@ struct Operand {
 };
 
 // One potential with `tail` trailing sizes. Missing operands have count 0.
-inline Operand bind_operand(const char* name, const Tensor& x, const Shape& tail, const Shape& batch, ScalarType dtype) {
+inline Operand bind_operand(const char* name, const Tensor& x, const Shape& tail, const Shape& batch,
+                            ScalarType dtype) {
   STD_TORCH_CHECK(x.scalar_type() == dtype, name, ": its dtype differs from that of unary");
   Shape shape = shape_of(x);
   check_tail(name, shape, tail);
@@ -24,7 +25,8 @@ inline Operand bind_operand(const char* name, const Tensor& x, const Shape& tail
   check_broadcast(name, lead, batch);
   return {torch::stable::contiguous(x), broadcast_rows(lead, batch), product(lead)};
 }
-inline Operand bind_operand(const char* name, const MaybeTensor& x, const Shape& tail, const Shape& batch, ScalarType d) {
+inline Operand bind_operand(const char* name, const MaybeTensor& x, const Shape& tail, const Shape& batch,
+                            ScalarType d) {
   return x ? bind_operand(name, *x, tail, batch, d) : Operand{};
 }
 inline bool is_per_step(const Tensor& transition, const Tensor& unary) { return transition.dim() == unary.dim() + 1; }
@@ -47,7 +49,8 @@ struct Bound {
 
   Bound(const Tensor& u, const Tensor& a, const MaybeTensor& i, const MaybeTensor& f, const MaybeTensor& lengths) {
     STD_TORCH_CHECK(u.dim() >= 2, "unary: expected (*b, n, k), found ", text(shape_of(u)));
-    STD_TORCH_CHECK(a.dim() <= u.dim() + 1, "transition: expected (*b, k, k) or (*b, n-1, k, k), found ", text(shape_of(a)));
+    STD_TORCH_CHECK(a.dim() <= u.dim() + 1, "transition: expected (*b, k, k) or (*b, n-1, k, k), found ",
+                    text(shape_of(a)));
     Shape shape = shape_of(u);
     const int64_t n = shape[shape.size() - 2], k = shape.back();
     STD_TORCH_CHECK(k > 0, "unary: expected at least one state (k >= 1), found ", text(shape));
@@ -89,7 +92,8 @@ struct Bound {
   void bind_lengths(const MaybeTensor& lengths, int64_t n) {
     if (!lengths) return;
     STD_TORCH_CHECK(lengths->scalar_type() == ScalarType::Long, "lengths: expected dtype int64");
-    STD_TORCH_CHECK(shape_of(*lengths) == batch, "lengths: expected shape ", text(batch), ", found ", text(shape_of(*lengths)));
+    STD_TORCH_CHECK(shape_of(*lengths) == batch, "lengths: expected shape ", text(batch), ", found ",
+                    text(shape_of(*lengths)));
     Tensor x = torch::stable::contiguous(*lengths);
     const int64_t* p = x.const_data_ptr<int64_t>();
     length.assign(p, p + product(batch));

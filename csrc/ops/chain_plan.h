@@ -43,9 +43,11 @@ Plan make_plan(const Chain<T>& c, int64_t most_rows, int64_t most_groups) {
   for (int64_t i = 0, end; i < c.batch; i = end) {
     for (end = i; end < c.batch && matrix(end) == matrix(i);) end++;
     const int64_t blocks = (end - i + most_rows - 1) / most_rows, first = plan.blocks.size();
-    for (int64_t q = 0; q < blocks; q++) plan.blocks.push_back({i + q * most_rows, std::min(most_rows, end - i - q * most_rows), matrix(i)});
+    for (int64_t q = 0; q < blocks; q++)
+      plan.blocks.push_back({i + q * most_rows, std::min(most_rows, end - i - q * most_rows), matrix(i)});
     const int64_t groups = std::min(blocks, most_groups), each = (blocks + groups - 1) / groups;
-    for (int64_t q = 0; q < blocks; q += each) plan.groups.push_back({first + q, std::min(each, blocks - q), matrix(i)});
+    for (int64_t q = 0; q < blocks; q += each)
+      plan.groups.push_back({first + q, std::min(each, blocks - q), matrix(i)});
   }
   return plan;
 }
@@ -61,7 +63,8 @@ inline int64_t accumulators(int64_t elements) {
   return std::clamp<int64_t>(kMost / std::max<int64_t>(elements, 1), 1, 32);
 }
 
-// A transition prepared for the kernels: once for all where there is one, by the unit that needs it where there are many.
+// A transition prepared for the kernels: once for all where there is one, by the unit that needs it where there are
+// many.
 template <class T>
 class Prepared {
  public:

@@ -68,7 +68,8 @@ template <class T>
 void run_inside(const Chain<T>& c, const Chart<T>& chart, double* log_z) {
   if (c.per_step) {
     parallel_units(c.batch, dense_work(c), [&](int64_t b) {
-      log_z[b] = dense_kernels<T>().forward(c, b, chart.block(b), chart.block_scales(b), chart.meta + (chart.meta ? b * kMeta : 0));
+      log_z[b] = dense_kernels<T>().forward(c, b, chart.block(b), chart.block_scales(b),
+                                            chart.meta + (chart.meta ? b * kMeta : 0));
     });
     return;
   }
@@ -122,11 +123,12 @@ bool streams(const Chain<T>& c) {
 
 // The gradient of <weight, log Z>: unary (batch, n, k); transition in its own shape.
 template <class T>
-void run_adjoint(const Chain<T>& c, int64_t matrices_count, const Chart<T>& chart, const double* weight, T* unary, T* transition) {
+void run_adjoint(const Chain<T>& c, int64_t matrices_count, const Chart<T>& chart, const double* weight, T* unary,
+                 T* transition) {
   if (c.per_step) {
     sum_edges(c, matrices_count, true, transition, [&](int64_t b, const EdgeSink<T>& sink) {
-      dense_kernels<T>().backward(c, b, weight[b], chart.block(b), chart.block_scales(b), chart.meta + b * kMeta, unary, sink,
-                                  streams(c));
+      dense_kernels<T>().backward(c, b, weight[b], chart.block(b), chart.block_scales(b), chart.meta + b * kMeta, unary,
+                                  sink, streams(c));
     });
     return;
   }
@@ -141,8 +143,9 @@ void run_adjoint(const Chain<T>& c, int64_t matrices_count, const Chart<T>& char
     void* matrix = matrices.get(group.matrix, own);
     for (int64_t q = group.first; q < group.first + group.blocks; q++) {
       const Plan::Block& b = plan.blocks[q];
-      kernel.backward(c, matrix, plan.order.data() + b.first, int(b.rows), chart.block(b.first), chart.block_scales(b.first),
-                      chart.meta, weight, unary, BlockEdges<T>{sums.data() + g * size, nullptr, nullptr});
+      kernel.backward(c, matrix, plan.order.data() + b.first, int(b.rows), chart.block(b.first),
+                      chart.block_scales(b.first), chart.meta, weight, unary,
+                      BlockEdges<T>{sums.data() + g * size, nullptr, nullptr});
     }
   });
   add_groups(plan, matrices_count, size, sums, transition);
@@ -175,7 +178,8 @@ void run_marginals(const Chain<T>& c, bool per_step, T* unary, T* edges) {
     const int64_t states = b.rows * c.n * 2 * Chart<T>::padded_states(c.k);
     std::unique_ptr<T[]> chart(new T[states + b.rows * c.n]);
     kernel.forward(c, matrix, items, int(b.rows), chart.get(), chart.get() + states, meta.data(), log_z.data());
-    kernel.backward(c, matrix, items, int(b.rows), chart.get(), chart.get() + states, meta.data(), nullptr, unary, target);
+    kernel.backward(c, matrix, items, int(b.rows), chart.get(), chart.get() + states, meta.data(), nullptr, unary,
+                    target);
   });
 }
 
@@ -186,7 +190,8 @@ void run_argmax(const Chain<T>& c, int64_t* states) {
     return;
   }
   const auto& kernel = scan_kernels<T>();
-  const int64_t fit = (int64_t(64) << 20) / std::max<int64_t>(1, c.n * c.k * int64_t(sizeof(T)));  // scores kept for the traceback
+  const int64_t fit =
+      (int64_t(64) << 20) / std::max<int64_t>(1, c.n * c.k * int64_t(sizeof(T)));  // scores kept for the traceback
   const Plan plan = make_plan(c, std::clamp<int64_t>(fit, 1, block_rows(c)), 1);
   const Prepared<T> matrices(c, kernel.viterbi_prepare, kernel.viterbi_release);
   parallel_units(plan.blocks.size(), scan_work(c), [&](int64_t u) {
@@ -200,9 +205,8 @@ template <class T>
 void run_sample(const Chain<T>& c, uint64_t seed, int64_t samples, int64_t* states) {
   const double draws = double(samples) * double(c.batch) * double(c.n) * double(c.k);
   if (c.per_step) {
-    parallel_units(c.batch, log_work(c) + 20 * draws, [&](int64_t b) {
-      log_kernels<T>().sample(c, b, seed, samples, states + b * c.n, c.batch * c.n);
-    });
+    parallel_units(c.batch, log_work(c) + 20 * draws,
+                   [&](int64_t b) { log_kernels<T>().sample(c, b, seed, samples, states + b * c.n, c.batch * c.n); });
     return;
   }
   const auto& kernel = scan_kernels<T>();

@@ -1,5 +1,5 @@
-// Shapes and dtypes are checked here, before any kernel sees them. The Python side raises the same sentences as ValueError
-// and TypeError; this is the second line, for callers of torch.ops.
+// Shapes and dtypes are checked here, before any kernel sees them. The Python side raises the same sentences as
+// ValueError and TypeError; this is the second line, for callers of torch.ops.
 #pragma once
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>

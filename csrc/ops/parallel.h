@@ -1,5 +1,5 @@
-// Units of work on torch's own threads, longest first, handed out one at a time. What a unit computes does not depend on
-// which thread runs it, so neither do the bits.
+// Units of work on torch's own threads, longest first, handed out one at a time. What a unit computes does not depend
+// on which thread runs it, so neither do the bits.
 #pragma once
 #include <torch/csrc/stable/ops.h>
 
@@ -12,7 +12,8 @@ namespace slv {
 template <class F>
 void parallel_units(int64_t units, double flops, F&& body) {
   constexpr double kWorthAThread = 4e5;
-  const int64_t threads = std::min<int64_t>({int64_t(torch::stable::get_num_threads()), units, int64_t(flops / kWorthAThread)});
+  const int64_t threads =
+      std::min<int64_t>({int64_t(torch::stable::get_num_threads()), units, int64_t(flops / kWorthAThread)});
   if (threads <= 1) {
     for (int64_t u = 0; u < units; u++) body(u);
     return;
