@@ -31,11 +31,12 @@ class Settings:
     """What determines a run, beside the text."""
 
     states: int = 256
-    dim: int = 128
+    dim: int = 64
     layers: int = 1
-    epochs: int = 8
+    epochs: int = 6
     batch_size: int = 256
-    lr: float = 0.01
+    lr: float = 0.03
+    weight_decay: float = 0.2
     min_count: int = 3
     max_sentences: int | None = None
     seed: int = 0
@@ -43,7 +44,7 @@ class Settings:
     @classmethod
     def quick(cls) -> Settings:
         """A small model on the first sentences: about 20 seconds on two cores."""
-        return cls(states=48, dim=64, epochs=3, batch_size=64, max_sentences=8000)
+        return cls(states=64, lr=0.02, epochs=4, batch_size=64, max_sentences=8000)
 
     def replaced(self, **changes: Any) -> Settings:
         """The same with some values changed."""
@@ -109,7 +110,9 @@ def train(model: NeuralHMM, corpus: Corpus, settings: Settings, out: Path) -> fl
 
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="pytorch_lightning")
-    objective = MarginalLikelihood(model, lr=settings.lr, seed=settings.seed)
+    objective = MarginalLikelihood(
+        model, lr=settings.lr, weight_decay=settings.weight_decay, seed=settings.seed
+    )
     batches = Batches(corpus.train, settings.batch_size, seed=settings.seed)
     held_out = Batches(corpus.held_out, settings.batch_size, shuffle=False)
     throughput = Throughput()

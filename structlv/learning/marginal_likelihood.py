@@ -20,7 +20,7 @@ class Likelihood(Protocol):
 
 
 class MarginalLikelihood(ExactResume):
-    """Maximise sum_n log p(x_n), the latent structure summed out exactly, with Adam.
+    """Maximise sum_n log p(x_n), the latent structure summed out exactly, with AdamW.
 
     The loss of a batch is -sum_n log p(x_n) / (number of symbols), in nats per symbol; the end of a sentence
     is a symbol where the model scores it (`model.scores_end`). The learning rate rises linearly over the
@@ -82,7 +82,7 @@ class MarginalLikelihood(ExactResume):
 
     def configure_optimizers(self) -> Any:
         h = self.hparams
-        optimiser = torch.optim.Adam(
+        optimiser = torch.optim.AdamW(
             self.model.parameters(),
             lr=h["lr"],
             betas=tuple(h["betas"]),

@@ -157,7 +157,7 @@ def test_interrupted_demo_keeps_its_checkpoint_and_goes_on_to_the_same_model(
     assert "Traceback" not in errors
     changed = invoke(*arguments, "--out", str(cut), "--lr", "0.5")
     assert changed.exit_code == 1
-    assert "other settings (lr: 0.01 -> 0.5)" in " ".join(changed.stderr.split())
+    assert "other settings (lr: 0.03 -> 0.5)" in " ".join(changed.stderr.split())
     resumed = invoke(*arguments, "--out", str(cut))
     assert resumed.exit_code == 0
     assert "Going on from the checkpoint" in resumed.output
