@@ -10,7 +10,11 @@ from structlv.models.base import Model
 
 
 class ResidualMLP(nn.Module):
-    """`layers` blocks of h + W2 relu(W1 norm(h)), (*, dim) to (*, dim)."""
+    """`layers` blocks of h + W2 relu(W1 norm(h)), then a norm, (*, dim) to (*, dim).
+
+    The last norm bounds the scores that follow: transitions stay within a few tens of nats, which trains
+    better and is the range in which inference is fastest.
+    """
 
     def __init__(self, dim: int, layers: int) -> None:
         super().__init__()
@@ -18,11 +22,12 @@ class ResidualMLP(nn.Module):
             nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim))
             for _ in range(layers)
         )
+        self.norm = nn.LayerNorm(dim)
 
     def forward(self, h: Tensor) -> Tensor:
         for block in self.blocks:
             h = h + block(h)
-        return h
+        return self.norm(h)
 
 
 class NeuralHMM(Model):
