@@ -59,6 +59,7 @@ def demo(
     seed: Annotated[
         int, typer.Option(min=0, max=2**32 - 1, help="Seed of initial weights and data order.")
     ] = 0,
+    threads: Annotated[int, typer.Option(min=1, help="Threads; more than one pays on an idle machine.")] = 1,
     states: Annotated[int | None, typer.Option(min=1, help="Number of hidden states.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the text.")] = None,
     lr: Annotated[float | None, typer.Option(min=0.0, help="Highest learning rate.")] = None,
@@ -82,7 +83,7 @@ def demo(
         }
         base = Settings.quick() if quick else Settings()
         settings = base.replaced(
-            seed=seed, **{name: value for name, value in chosen.items() if value is not None}
+            seed=seed, threads=threads, **{name: value for name, value in chosen.items() if value is not None}
         )
         run(settings, out, console, data=data, format=format.value if format else None)
 

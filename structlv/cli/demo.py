@@ -40,6 +40,9 @@ class Settings:
     min_count: int = 3
     max_sentences: int | None = None
     seed: int = 0
+    threads: int = (
+        1  # with more, a step waits for its slowest thread: on a busy machine that is many times slower
+    )
 
     @classmethod
     def quick(cls) -> Settings:
@@ -66,6 +69,7 @@ def run(
     """Train, report, and save everything into `out`; go on from a checkpoint there."""
     for module, extra in (("pytorch_lightning", "train"), ("safetensors", "train"), ("matplotlib", "plot")):
         require(module, extra)
+    torch.set_num_threads(settings.threads)
     refuse_other_files(out / "model")  # now, not after the training
     sentences = demo_corpus() if data is None else read_sentences(data, format=format)
     corpus = prepare(sentences, settings)
@@ -152,7 +156,7 @@ def report(
         out / "result.json",
         {"perplexity": {"neural HMM": perplexity, **baselines}, "tokens_per_second": speed},
     )
-    show.summary(console, speed, out, picture)
+    show.summary(console, speed, settings.threads, out, picture)
 
 
 @torch.no_grad()

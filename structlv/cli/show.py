@@ -95,11 +95,12 @@ def perplexities(console: Console, hmm: float, baselines: dict[str, float], stat
     console.print(f"{scored}; all models see the same tokens and <unk>.", style="dim", highlight=False)
 
 
-def summary(console: Console, speed: float | None, out: Path, picture: Path) -> None:
+def summary(console: Console, speed: float | None, threads: int, out: Path, picture: Path) -> None:
     """Speed and files."""
     console.print()
     if speed is not None:
-        console.print(f"Training speed: {speed:,.0f} tokens per second", highlight=False)
+        on = "one thread" if threads == 1 else f"{threads} threads"
+        console.print(f"Training speed: {speed:,.0f} tokens per second on {on}", highlight=False)
     console.print(f"Model in {out / 'model'}, picture in {picture}", highlight=False)
 
 
