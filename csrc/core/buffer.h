@@ -4,6 +4,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <new>
+#if defined(__SANITIZE_ADDRESS__)
+#include <algorithm>
+#include <memory>
+#include <vector>
+#endif
 
 namespace slv {
 namespace {
@@ -39,14 +44,10 @@ class Buffer {
 // A stack of allocations out of one buffer of the calling thread: `Scratch s; float* x = s.take<float>(n);`
 class Scratch {
  public:
-  explicit Scratch(int64_t bytes) : mine_(arena().busy ? bytes : 0) {
-    if (arena().busy) {
-      next_ = mine_.data();
-      return;
-    }
-    owner_ = true;
-    arena().busy = true;
-    next_ = arena().memory.reserve(bytes);
+  explicit Scratch(int64_t bytes) : owner_(!arena().busy) {
+    next_ = (owner_ ? arena().memory : mine_).reserve(bytes);  // may throw, so nothing is marked as taken before
+    end_ = next_ + bytes;
+    if (owner_) arena().busy = true;
   }
   ~Scratch() {
     if (!owner_) return;
@@ -59,7 +60,7 @@ class Scratch {
   T* take(int64_t n) {
     T* p = reinterpret_cast<T*>(next_);
     next_ += bytes<T>(n);
-    return p;
+    return isolated(p, n);
   }
   template <class T>
   static int64_t bytes(int64_t n) {
@@ -76,9 +77,27 @@ class Scratch {
     static thread_local Arena a;
     return a;
   }
+  // Under AddressSanitizer each piece is an allocation of exactly its size, full of NaN, so that an overrun and a read
+  // of what was never written are seen.
+#if defined(__SANITIZE_ADDRESS__)
+  std::vector<std::unique_ptr<Buffer<char>>> pieces_;
+  template <class T>
+  T* isolated(T*, int64_t n) {
+    if (next_ > end_) __builtin_trap();  // more was taken than was asked for
+    const int64_t size = n * int64_t(sizeof(T));
+    pieces_.push_back(std::make_unique<Buffer<char>>(size));
+    std::fill_n(pieces_.back()->data(), size, char(-1));
+    return reinterpret_cast<T*>(pieces_.back()->data());
+  }
+#else
+  template <class T>
+  T* isolated(T* p, int64_t) {
+    return p;
+  }
+#endif
+  const bool owner_;
   Buffer<char> mine_;
-  char* next_ = nullptr;
-  bool owner_ = false;
+  char *next_ = nullptr, *end_ = nullptr;
 };
 
 }  // namespace

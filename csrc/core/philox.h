@@ -6,35 +6,36 @@
 namespace slv {
 namespace {
 
-struct Philox4 {
-  uint32_t word[4];
-};
-inline Philox4 philox(uint64_t seed, uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3) {
-  uint32_t k0 = uint32_t(seed), k1 = uint32_t(seed >> 32);
-  for (int round = 0; round < 10; round++) {
-    uint64_t p0 = uint64_t(0xD2511F53u) * c0, p1 = uint64_t(0xCD9E8D57u) * c2;
-    c0 = uint32_t(p1 >> 32) ^ c1 ^ k0;
-    c1 = uint32_t(p1);
-    c2 = uint32_t(p0 >> 32) ^ c3 ^ k1;
-    c3 = uint32_t(p0);
-    k0 += 0x9E3779B9u;
-    k1 += 0xBB67AE85u;
-  }
-  return {{c0, c1, c2, c3}};
-}
-
-// The draws of one chain, read from its last position to its first: one block of random bits serves four positions.
+// The draws of N chains at the same position, read from their last to their first; one block of random bits serves four
+// positions. Written lane by lane for the compiler to vectorise.
+template <int N>
 struct Draws {
   uint64_t seed;
-  uint32_t item, sample;
+  uint32_t item[N], sample[N];
   int64_t block = -1;
-  Philox4 bits{};
-  uint32_t operator()(int64_t position) {
-    if (position >> 2 != block) {
-      block = position >> 2;
-      bits = philox(seed, uint32_t(block), item, sample, 0);
+  uint32_t word[4][N] = {};
+  const uint32_t* operator()(int64_t position) {
+    if (position >> 2 != block) refill(position >> 2);
+    return word[position & 3];
+  }
+
+ private:
+  void refill(int64_t b) {
+    block = b;
+    uint32_t c0[N], c1[N], c2[N], c3[N], k0 = uint32_t(seed), k1 = uint32_t(seed >> 32);
+    for (int l = 0; l < N; l++) c0[l] = uint32_t(b), c1[l] = item[l], c2[l] = sample[l], c3[l] = 0;
+    for (int round = 0; round < 10; round++) {
+      for (int l = 0; l < N; l++) {
+        const uint64_t p0 = uint64_t(0xD2511F53u) * c0[l], p1 = uint64_t(0xCD9E8D57u) * c2[l];
+        c0[l] = uint32_t(p1 >> 32) ^ c1[l] ^ k0;
+        c2[l] = uint32_t(p0 >> 32) ^ c3[l] ^ k1;
+        c1[l] = uint32_t(p1);
+        c3[l] = uint32_t(p0);
+      }
+      k0 += 0x9E3779B9u;
+      k1 += 0xBB67AE85u;
     }
-    return bits.word[position & 3];
+    for (int l = 0; l < N; l++) word[0][l] = c0[l], word[1][l] = c1[l], word[2][l] = c2[l], word[3][l] = c3[l];
   }
 };
 // In [0, 1): 24 bits where the potentials are float32, 32 where they are float64.

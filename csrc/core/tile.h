@@ -15,9 +15,9 @@ namespace {
 // rows x panels of one tile, and the number of interleaved partial sums of each (they hide the latency of FMA when
 // there are few rows); 16 accumulators of the 32 registers, or 8 of 16.
 #if defined(__AVX512F__)
-constexpr int kTileRows = 8, kTilePanels = 2, kTileSums = 1;
+constexpr int kTileRows = 8, kTilePanels = 2;
 #else
-constexpr int kTileRows = 4, kTilePanels = 2, kTileSums = 1;
+constexpr int kTileRows = 4, kTilePanels = 2;
 #endif
 
 struct PlusTimes {
@@ -62,55 +62,87 @@ struct Matrix {
   int64_t row, panel;
 };
 
+// The terms of a long sum lie in two halves, summed apart: with one row alone the two run side by side, which hides the
+// latency of FMA; with many they run one after the other, in the same registers. The order is the same.
+template <class T>
+SLV_INLINE int64_t first_half(int64_t k) {
+  constexpr int W = kWidth<T>;
+  return k < 64 ? 0 : (k + W - 1) / W / 2 * W;
+}
+
 // epilogue(i, j, sum over k of a(i, k) * b(k, j)) for M rows and NV panels.
-template <class S, int M, int NV, int Q, class T, class E>
+template <class S, int M, int NV, class T, class E>
 SLV_INLINE void tile(int64_t k, const T* a, int64_t a_panel, const T* b, Matrix<T> m, E epilogue) {
   constexpr int W = kWidth<T>;
-  vec<T> c[Q][M][NV], one{};
+  typedef vec<T> Sums[M][NV];
+  Sums c, first;
+  vec<T> one{};
   if constexpr (std::is_same_v<S, MaxPlus>) one = opaque_ones<T>();
-#pragma GCC unroll 4
-  for (int q = 0; q < Q; q++)
+  auto clear = [](Sums& x) __attribute__((always_inline)) {
 #pragma GCC unroll 16
     for (int i = 0; i < M; i++)
 #pragma GCC unroll 8
-      for (int j = 0; j < NV; j++) c[q][i][j] = splat(S::template zero<T>);
-  auto accumulate = [&](int q, const T* column, const T* row) __attribute__((always_inline)) {
+      for (int j = 0; j < NV; j++) x[i][j] = splat(S::template zero<T>);
+  };
+  auto add = [&](Sums& x, const T* column, const T* row) __attribute__((always_inline)) {
     vec<T> v[NV];
 #pragma GCC unroll 8
     for (int j = 0; j < NV; j++) v[j] = load(row + j * m.panel);
 #pragma GCC unroll 16
     for (int i = 0; i < M; i++) {
-      vec<T> x = splat(column[i * W]);
+      vec<T> y = splat(column[i * W]);
 #pragma GCC unroll 8
-      for (int j = 0; j < NV; j++) c[q][i][j] = S::step(c[q][i][j], x, v[j], one);
+      for (int j = 0; j < NV; j++) x[i][j] = S::step(x[i][j], y, v[j], one);
     }
   };
-  for (int64_t p = 0; p < k; p += W) {
-    const T* column = a + p / W * a_panel;
-    const int n = int(std::min<int64_t>(W, k - p));
-    int l = 0;
-    for (; l + Q <= n; l += Q)
+  auto segment = [&](Sums& x, int64_t from, int64_t to) __attribute__((always_inline)) {
+    for (int64_t p = from; p < to; p += W) {
+      const T* column = a + p / W * a_panel;
+      const T* row = b + p * m.row;
+      const int n = int(std::min<int64_t>(W, to - p));
+      for (int l = 0; l < n; l++) add(x, column + l, row + l * m.row);
+    }
+  };
+  const int64_t half = M == 1 || std::is_same_v<S, PlusTimes> ? first_half<T>(k) : 0;
+  clear(c);
+  if constexpr (M == 1) {
+    clear(first);
+    for (int64_t p = 0; p < half; p += W) {
+      const T *x = a + p / W * a_panel, *y = a + (p + half) / W * a_panel;
+      const T *u = b + p * m.row, *v = b + (p + half) * m.row;
+      const int n = int(std::min<int64_t>(W, k - half - p));
 #pragma GCC unroll 4
-      for (int q = 0; q < Q; q++) accumulate(q, column + l + q, b + (p + l + q) * m.row);
-    for (; l < n; l++) accumulate(0, column + l, b + (p + l) * m.row);
+      for (int l = 0; l < n; l++) {
+        add(first, x + l, u + l * m.row);
+        add(c, y + l, v + l * m.row);
+      }
+      for (int l = n; l < W; l++) add(first, x + l, u + l * m.row);
+    }
+    segment(c, 2 * half, k);
+  } else {
+    clear(first);
+    if (half) {
+      segment(c, 0, half);
+#pragma GCC unroll 16
+      for (int i = 0; i < M; i++)
+#pragma GCC unroll 8
+        for (int j = 0; j < NV; j++) first[i][j] = c[i][j];
+      clear(c);
+    }
+    segment(c, half, k);
   }
 #pragma GCC unroll 16
   for (int i = 0; i < M; i++)
 #pragma GCC unroll 8
-    for (int j = 0; j < NV; j++) {
-      vec<T> sum = c[0][i][j];
-#pragma GCC unroll 4
-      for (int q = 1; q < Q; q++) sum = S::join(sum, c[q][i][j]);
-      epilogue(i, j, sum);
-    }
+    for (int j = 0; j < NV; j++) epilogue(i, j, half ? S::join(first[i][j], c[i][j]) : c[i][j]);
 }
 
-template <class S, int NV, int Q, class T, class E>
+template <class S, int NV, class T, class E>
 SLV_INLINE void tile_rows(int64_t rows, int64_t k, const T* a, int64_t a_panel, int64_t p, Matrix<T> m, E epilogue) {
   const T* b = m.data + p * m.panel;
   auto run = [&]<int M>(std::integral_constant<int, M>, int64_t r) __attribute__((always_inline)) {
-    tile<S, M, NV, Q>(k, a + r * kWidth<T>, a_panel, b, m,
-                      [&](int i, int j, vec<T> v) __attribute__((always_inline)) { epilogue(r + i, p + j, v); });
+    tile<S, M, NV>(k, a + r * kWidth<T>, a_panel, b, m,
+                   [&](int i, int j, vec<T> v) __attribute__((always_inline)) { epilogue(r + i, p + j, v); });
   };
   int64_t r = 0;
   if constexpr (NV == 1 && kTileRows == 8)  // half the columns: twice the rows
@@ -129,12 +161,11 @@ SLV_INLINE void multiply_rows(int64_t rows, int64_t k, const T* a, int64_t a_pan
   int64_t p = 0;
   if (rows == 1) {  // few sums at a time otherwise: take more columns
     for (; p + 4 <= panels; p += 4)
-      tile<S, 1, 4, kTileSums>(k, a, a_panel, m.data + p * m.panel, m,
-                               [&](int, int j, vec<T> v) __attribute__((always_inline)) { epilogue(0, p + j, v); });
+      tile<S, 1, 4>(k, a, a_panel, m.data + p * m.panel, m,
+                    [&](int, int j, vec<T> v) __attribute__((always_inline)) { epilogue(0, p + j, v); });
   }
-  for (; p + kTilePanels <= panels; p += kTilePanels)
-    tile_rows<S, kTilePanels, kTileSums>(rows, k, a, a_panel, p, m, epilogue);
-  for (; p < panels; p++) tile_rows<S, 1, kTileSums>(rows, k, a, a_panel, p, m, epilogue);
+  for (; p + kTilePanels <= panels; p += kTilePanels) tile_rows<S, kTilePanels>(rows, k, a, a_panel, p, m, epilogue);
+  for (; p < panels; p++) tile_rows<S, 1>(rows, k, a, a_panel, p, m, epilogue);
 }
 
 // One row of steps in memory: where the sums of outer products find their factors.
@@ -187,6 +218,19 @@ void outer_sums(int64_t k, const Steps& s, const T* x, int64_t x_stride, const T
   for (; p < panels; p++) columns(std::integral_constant<int, 1>{}, p);
 }
 
+// Calls body<P>() for P = 1, 2 or 4 panels, body<0>() for another number: short loops that the compiler can unroll.
+template <class F>
+SLV_INLINE void with_panel_count(int64_t panels, F body) {
+  if (panels == 1)
+    body(std::integral_constant<int, 1>{});
+  else if (panels == 2)
+    body(std::integral_constant<int, 2>{});
+  else if (panels == 4)
+    body(std::integral_constant<int, 4>{});
+  else
+    body(std::integral_constant<int, 0>{});
+}
+
 // ---- reductions of several rows at once, as one tree of shuffles -----------------------------------------------
 template <class T>
 constexpr int kTreeRows = kWidth<T> < 8 ? kWidth<T> : 8;
@@ -231,16 +275,29 @@ SLV_INLINE vec<T> reduce_rows(const vec<T>* rows, Op op) {
   }
   return tree<T, R, kWidth<T> / 2>(r, op);
 }
+// The same for N rows, N being kTreeRows or 1.
+template <class T, int N, class Op>
+SLV_INLINE void reduce_into(T* p, const vec<T>* rows, Op op) {
+  if constexpr (N == 1)
+    p[0] = reduce_lanes<T, kWidth<T> / 2>(rows[0], op)[0];
+  else
+    store_every<T>(p, reduce_rows<T>(rows, op), std::make_index_sequence<kTreeRows<T>>{});
+}
 template <class T>
 SLV_INLINE void store_rows(T* p, vec<T> v) {
   store_every<T>(p, v, std::make_index_sequence<kTreeRows<T>>{});
 }
 // The other way: a value for each row, where reduce_rows leaves it.
+template <class T, size_t... L>
+SLV_INLINE vec<T> load_every(const T* p, std::index_sequence<L...>) {
+  typedef T some __attribute__((vector_size(kTreeRows<T> * sizeof(T))));
+  some x;
+  std::memcpy(&x, p, sizeof x);
+  return __builtin_shufflevector(x, x, (int(L) * kTreeRows<T> / kWidth<T>)...);
+}
 template <class T>
 SLV_INLINE vec<T> spread_rows(const T* p) {
-  vec<T> v{};
-  for (int i = 0; i < kWidth<T>; i++) v[i] = p[i / (kWidth<T> / kTreeRows<T>)];
-  return v;
+  return load_every<T>(p, kLaneSequence<T>);
 }
 
 }  // namespace

@@ -38,14 +38,7 @@ struct Dense : ScaledRows<In, T> {
   // Calls body<P>() where k is exactly P = 1, 2 or 4 vectors, body<0>() otherwise.
   template <class F>
   SLV_INLINE void with_panels(F body) const {
-    if (k == W)
-      body(std::integral_constant<int, 1>{});
-    else if (k == 2 * W)
-      body(std::integral_constant<int, 2>{});
-    else if (k == 4 * W)
-      body(std::integral_constant<int, 4>{});
-    else
-      body(std::integral_constant<int, 0>{});
+    with_panel_count(k % W == 0 ? panels : 0, body);
   }
 
   // The maximum of A_t; false where its range asks for another rung.

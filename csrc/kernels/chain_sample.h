@@ -1,6 +1,8 @@
 // Forward filtering, backward sampling (Carter & Kohn 1994) for chains with one transition. State i is drawn with
 // weight alpha_t(i) P(i, next); the first state, in index order, whose cumulative weight exceeds u * total is taken.
 #pragma once
+#include <array>
+
 #include "core/philox.h"
 #include "kernels/chain_ladder.h"
 #include "kernels/chain_search.h"
@@ -28,61 +30,80 @@ struct Sampler {
   int64_t *states, stride;  // of one sample of all items
   T* cumulative;            // [panels][W]
 
-  vec<T> weights(int r, int64_t t, int64_t next, int64_t p) const {
-    vec<T> a = load(f.alpha(t) + p * f.panel + r * W);
-    return next < 0 ? a : a * load(f.m.backward().data + (p * f.k + next) * W);
-  }
-  // Draws of R (row, sample) pairs, numbered first.. out of `count`.
+  // Draws of N (row, sample) pairs, numbered first.. out of `count`; N is kTreeRows or 1. P panels, 0 for any number.
+  template <int P, int N>
   void draw(int64_t first, int64_t count) {
-    int row[R];
-    int64_t next[R], out[R];
-    Draws random[R];
+    static constexpr auto ones = all_ones();
+    const int64_t np = P ? P : f.panels, into_stride = f.k * W;
+    const T *into[N], *from[N];  // P(., next), and the row of alpha
+    int64_t *out[N], last[N], into_panel[N];
+    Draws<N> random{seed, {}, {}};
     int64_t steps = 0;
-    for (int q = 0; q < R; q++) {
-      const int64_t pair = std::min(first + q, count - 1);
-      row[q] = int(pair % f.rows);
-      const int64_t b = f.items[row[q]], s = pair / f.rows;
-      next[q] = -1;
-      out[q] = s * stride + b * f.c.n;
-      random[q] = {seed, uint32_t(b), uint32_t(s)};
-      steps = std::max(steps, f.len[row[q]]);
+    for (int q = 0; q < N; q++) {
+      const int64_t pair = std::min(first + q, count - 1), s = pair / f.rows;
+      const int r = int(pair % f.rows);
+      random.item[q] = uint32_t(f.items[r]);
+      random.sample[q] = uint32_t(s);
+      into[q] = ones.data();
+      into_panel[q] = 0;
+      from[q] = f.base + r * W;
+      out[q] = states + s * stride + f.items[r] * f.c.n;
+      last[q] = f.inverse[r] > 0 && first + q < count ? f.len[r] : 0;
+      steps = std::max(steps, last[q]);
     }
-    const int live = int(std::min<int64_t>(R, count - first));
-    alignas(64) T u[R] = {}, target[R], before[R], lane[R];
+    alignas(64) T u[R], target[R], chosen[R], lane[R];
     for (int64_t t = steps - 1; t >= 0; t--) {
-      for (int q = 0; q < live; q++) u[q] = t < f.len[row[q]] ? T(uniform<In>(random[q](t))) : T(0);
-      vec<T> total{};
-      for (int64_t p = 0; p < f.panels; p++) {
+      const int64_t at = t * 2 * f.step;  // alpha(t) of a chart
+      auto weights = [&](int q, int64_t p) __attribute__((always_inline)) {
+        return load(from[q] + at + p * f.panel) * load(into[q] + p * into_panel[q]);
+      };
+      const uint32_t* word = random(t);
+      for (int q = 0; q < N; q++) u[q] = T(uniform<In>(word[q]));
+      vec<T> total{}, sums[P ? P : 1];
+      for (int64_t p = 0; p < np; p++) {
         vec<T> w[R];
-        for (int q = 0; q < R; q++) w[q] = weights(row[q], t, next[q], p);
-        total += reduce_rows<T>(w, SumOp());
-        store(cumulative + p * W, total);
+#pragma GCC unroll 8
+        for (int q = 0; q < N; q++) w[q] = weights(q, p);
+        total += N == 1 ? reduce_lanes<T, W / 2>(w[0], SumOp()) : reduce_rows<T>(w, SumOp());
+        if constexpr (P > 0)
+          sums[p] = total;
+        else
+          store(cumulative + p * W, total);
       }
-      vec<T> goal = spread_rows(u) * total, below{}, panel{};
+      vec<T> goal = (N == 1 ? splat(u[0]) : spread_rows(u)) * total, below{}, panel{};
       goal = goal < total ? goal : total * T(1 - std::numeric_limits<T>::epsilon());
-      for (int64_t p = 0; p + 1 < f.panels; p++) {
-        vec<T> c = load(cumulative + p * W);
+      for (int64_t p = 0; p + 1 < np; p++) {
+        vec<T> c = P ? sums[P ? p : 0] : load(cumulative + p * W);
         ivec<T> passed = c <= goal;
         panel += passed ? splat(T(1)) : vec<T>{};
         below = passed ? c : below;
       }
       store_rows(target, goal - below);
-      store_rows(before, panel);
+      store_rows(chosen, panel);
       vec<T> index[R];
-      for (int q = 0; q < R; q++) {
-        vec<T> w = weights(row[q], t, next[q], int64_t(before[q]));
+#pragma GCC unroll 8
+      for (int q = 0; q < N; q++) {
+        vec<T> w = weights(q, np == 1 ? 0 : int64_t(chosen[q]));
         ivec<T> hit = (prefix_sums<T>(w) > splat(target[q])) & (w > T(0));
         index[q] = hit ? lane_ : splat(T(W));
       }
-      store_rows(lane, reduce_rows<T>(index, MinOp()));
-      for (int q = 0; q < live; q++) {
-        if (t >= f.len[row[q]] || !(f.inverse[row[q]] > 0)) continue;
-        const int64_t p = int64_t(before[q]);
+      reduce_into<T, N>(lane, index, MinOp());
+      for (int q = 0; q < N; q++) {
+        if (t >= last[q]) continue;
+        const int64_t p = int64_t(chosen[q]);
         int64_t l = int64_t(lane[q]);
-        if (l == W) l = last_positive(weights(row[q], t, next[q], p));
-        states[out[q] + t] = next[q] = p * W + l;
+        if (l == W) l = last_positive(weights(q, p));
+        const int64_t state = p * W + l;
+        out[q][t] = state;
+        into[q] = f.m.backward().data + state * W;
+        into_panel[q] = into_stride;
       }
     }
+  }
+  static constexpr std::array<T, W> all_ones() {
+    std::array<T, W> x{};
+    for (T& v : x) v = 1;
+    return x;
   }
   // Rounding of a prefix sum may leave none above the target: then the last that has weight.
   static int64_t last_positive(vec<T> w) {
@@ -97,7 +118,12 @@ struct Sampler {
 template <class In, class T>
 void run_sampler(Scan<In, T>& s, uint64_t seed, int64_t samples, int64_t* states, int64_t stride, Scratch& scratch) {
   Sampler<In, T> sampler{s, seed, states, stride, scratch.take<T>(s.panels * kWidth<T>)};
-  for (int64_t i = 0; i < samples * s.rows; i += kTreeRows<T>) sampler.draw(i, samples * s.rows);
+  const int64_t pairs = samples * s.rows;
+  with_panel_count(s.panels, [&](auto panels) {
+    constexpr int P = decltype(panels)::value;
+    if (pairs == 1) return sampler.template draw<P, 1>(0, 1);
+    for (int64_t i = 0; i < pairs; i += kTreeRows<T>) sampler.template draw<P, kTreeRows<T>>(i, pairs);
+  });
 }
 template <class In, class T>
 int64_t sampler_scratch(const Scan<In, T>& s) {

@@ -59,6 +59,12 @@ struct Hypothesis {
     return state != o.state ? state > o.state : rank > o.rank;
   }
 };
+// k^len, or `most` where that is less.
+inline int64_t structures(int64_t k, int64_t len, int64_t most) {
+  int64_t number = 1;
+  for (int64_t t = 0; t < len && k > 1 && number < most; t++) number = number > most / k ? most : number * k;
+  return std::min(number, most);
+}
 // The k best paths (Huang & Chiang 2005, algorithm 2: a heap over the predecessors' sorted lists).
 template <class T>
 void topk_log(const Chain<T>& chain, int64_t b, int64_t count, int64_t* states, int64_t stride) {
@@ -66,6 +72,7 @@ void topk_log(const Chain<T>& chain, int64_t b, int64_t count, int64_t* states, 
   const int64_t k = c.k;
   for (int64_t r = 0; r < count; r++) std::fill(states + r * stride, states + r * stride + c.n, -1);
   if (c.len == 0) return;
+  count = structures(k, c.len, count);  // no memory for more than there are
   std::vector<Hypothesis> lists(c.len * k * count, {kNone, -1, -1}), heap;
   auto list = [&](int64_t t, int64_t j) { return lists.data() + (t * k + j) * count; };
   auto pop_into = [&](Hypothesis* out, auto&& successor) {  // heads of sorted lists -> the `count` best in order
@@ -127,7 +134,7 @@ void sample_log(const Chain<T>& chain, int64_t b, uint64_t seed, int64_t samples
   for (int64_t s = 0; s < samples; s++) {
     int64_t *out = states + s * stride, next = -1;
     std::fill(out, out + c.n, -1);
-    Draws draw{seed, uint32_t(b), uint32_t(s)};
+    Draws<1> draw{seed, {uint32_t(b)}, {uint32_t(s)}};
     for (int64_t t = c.len - 1; t >= 0; t--) {
       double top = kNone, sum = 0;
       for (int64_t i = 0; i < k; i++) {
@@ -136,7 +143,7 @@ void sample_log(const Chain<T>& chain, int64_t b, uint64_t seed, int64_t samples
       }
       if (!(top > kNone)) break;  // only at the last step: no structure at all
       for (int64_t i = 0; i < k; i++) sum += weight[i] = scalar_exp(weight[i] - top);
-      out[t] = next = pick(weight.data(), k, sum, double(uniform<T>(draw(t))));
+      out[t] = next = pick(weight.data(), k, sum, double(uniform<T>(*draw(t))));
       if (next < 0) break;
     }
   }

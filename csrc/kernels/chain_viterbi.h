@@ -24,13 +24,14 @@ struct ScoreMatrix {
           }
   }
   Matrix<T> forward() const { return {data.data(), kWidth<T>, k * kWidth<T>}; }
-  vec<T> into(int64_t j, int64_t p) const { return load(data.data() + (panels * k + p * k + j) * kWidth<T>); }
+  // transitions into state j: panel p lies p * k * width further
+  const T* into(int64_t j) const { return data.data() + (panels * k + j) * kWidth<T>; }
 };
 
 template <class T>
 struct Viterbi : Rows<T> {
   static constexpr int W = kWidth<T>, R = kTreeRows<T>;
-  using Rows<T>::rows, Rows<T>::k, Rows<T>::steps, Rows<T>::len;
+  using Rows<T>::rows, Rows<T>::k, Rows<T>::steps, Rows<T>::shortest, Rows<T>::len;
   const ScoreMatrix<T>& m;
   const int64_t panels, panel, step;
   T* best = nullptr;  // [step][panel][row][lane]
@@ -39,16 +40,20 @@ struct Viterbi : Rows<T> {
   Viterbi(const Chain<T>& c, const ScoreMatrix<T>& m, const int64_t* items, int rows)
       : Rows<T>(c, items, rows), m(m), panels(m.panels), panel(rows * W), step(panels * rows * W) {}
 
-  // Scores stay relative to their row's maximum, lest they lose digits as they grow.
+  // Scores stay relative to their row's maximum, lest they lose digits as they grow. Full: k fills its vectors.
+  template <bool Full>
   void forward() {
     constexpr int64_t kEvery = 16;
     T offset[kMaxRows] = {};
+    const T* src[kMaxRows];
     for (int64_t t = 0; t < steps; t++) {
       T* out = best + t * step;
-      const T* src[kMaxRows];
-      for (int r = 0; r < rows; r++) src[r] = this->is_joined(r, t) ? join(r, t) : this->row(r, t);
+      const bool plain = t > 0 && t < shortest - 1;  // no row ends, none has initial or final scores
+      for (int r = 0; r < rows; r++)
+        src[r] = plain ? this->first_row[r] + t * k : this->is_joined(r, t) ? join(r, t) : this->row(r, t);
       auto add = [&](int64_t r, int64_t p, vec<T> sum) __attribute__((always_inline)) {
-        store(out + p * panel + r * W, sum + (load_as<T>(src[r] + p * W, int(k - p * W), -kInf<T>) - offset[r]));
+        vec<T> u = load_as<T>(src[r] + p * W, Full ? W : int(k - p * W), -kInf<T>);
+        store(out + p * panel + r * W, sum + (u - offset[r]));
       };
       if (t == 0) {
         for (int64_t p = 0; p < panels; p++)
@@ -56,7 +61,8 @@ struct Viterbi : Rows<T> {
       } else {
         multiply_rows<MaxPlus>(rows, k, out - step, panel, m.forward(), add);
       }
-      for (int r = 0; r < rows; r++) offset[r] = t % kEvery == 0 ? top(out, r) : T(0);
+      if (t % kEvery < 2)
+        for (int r = 0; r < rows; r++) offset[r] = t % kEvery == 0 ? top(out, r) : T(0);
     }
   }
   const T* join(int r, int64_t t) {
@@ -70,22 +76,30 @@ struct Viterbi : Rows<T> {
     const T y = hmax<T>(x);
     return y > -kInf<T> && y < kInf<T> ? y : T(0);
   }
-  // R rows at a time
-  void traceback(int64_t* states) {
-    for (int first = 0; first < rows; first += R) {
-      const int live = std::min(R, rows - first);
-      int64_t next[R];
-      bool possible[R];
-      for (int r = 0; r < R; r++) next[r] = -1, possible[r] = true;
+  // N rows at a time, kTreeRows or 1; P panels, 0 for any number
+  template <int P, int N>
+  void traceback(int64_t* states, const T* nothing) {
+    const int64_t np = P ? P : panels;
+    for (int first = 0; first < rows; first += N) {
+      const int live = std::min(N, rows - first);
+      const T *into[N], *from[N];  // transitions into the state after, from states before
+      int64_t *out[N], last[N], into_panel[N];
+      for (int q = 0; q < N; q++) {
+        const int r = std::min(first + q, rows - 1);
+        into[q] = nothing;
+        into_panel[q] = 0;
+        last[q] = len[r];
+        from[q] = best + r * W;
+        out[q] = states + this->items[r] * this->c.n;
+      }
       for (int64_t t = steps - 1; t >= 0; t--) {
-        vec<T> value[R], index[R];
-        for (int q = 0; q < R; q++) {
-          const int r = std::min(first + q, rows - 1);
-          const T* row = best + t * step + r * W;
-          vec<T> x = splat(-kInf<T>), at{};
-          for (int64_t p = 0; p < panels; p++) {
-            vec<T> y = load(row + p * panel);
-            if (next[q] >= 0) y += m.into(next[q], p);
+        vec<T> value[N], index[N];
+#pragma GCC unroll 8
+        for (int q = 0; q < N; q++) {
+          const T* row = from[q] + t * step;
+          vec<T> x = load(row) + load(into[q]), at{};
+          for (int64_t p = 1; p < np; p++) {
+            vec<T> y = load(row + p * panel) + load(into[q] + p * into_panel[q]);
             ivec<T> better = y > x;
             x = better ? y : x;
             at = better ? splat(T(p * W)) : at;
@@ -93,15 +107,17 @@ struct Viterbi : Rows<T> {
           value[q] = x;
           index[q] = at + lane_;
         }
-        alignas(64) T top[R], arg[R];
-        store_rows(top, reduce_rows<T>(value, MaxOp()));
-        for (int q = 0; q < R; q++) index[q] = value[q] == splat(top[q]) ? index[q] : splat(T(kNoIndex));
-        store_rows(arg, reduce_rows<T>(index, MinOp()));
+        alignas(64) T top[N], arg[N];
+        reduce_into<T, N>(top, value, MaxOp());
+        for (int q = 0; q < N; q++) index[q] = value[q] == splat(top[q]) ? index[q] : splat(T(kNoIndex));
+        reduce_into<T, N>(arg, index, MinOp());
         for (int q = 0; q < live; q++) {
-          const int r = first + q;
-          if (t == len[r] - 1) possible[q] = top[q] > -kInf<T>;
-          if (t >= len[r] || !possible[q]) continue;
-          states[this->items[r] * this->c.n + t] = next[q] = int64_t(arg[q]);
+          if (t < last[q] && !(top[q] > -kInf<T>)) last[q] = 0;  // nothing is possible
+          if (t >= last[q]) continue;
+          const int64_t state = int64_t(arg[q]);
+          out[q][t] = state;
+          into[q] = m.into(state);
+          into_panel[q] = k * W;
         }
       }
     }
@@ -128,8 +144,19 @@ void viterbi_block(const Chain<T>& c, void* matrix, const int64_t* items, int ro
   v.best = scratch.take<T>(v.steps * v.step);
   v.joined = scratch.take<T>(rows * c.k);
   v.sums = v.bind_rows(scratch, 1);
-  v.forward();
-  v.traceback(states);
+  alignas(64) const T nothing[kWidth<T>] = {};
+  if (c.k % kWidth<T> == 0)
+    v.template forward<true>();
+  else
+    v.template forward<false>();
+  auto trace = [&](auto panels) {
+    constexpr int P = decltype(panels)::value;
+    if (rows == 1)
+      v.template traceback<P, 1>(states, nothing);
+    else
+      v.template traceback<P, kTreeRows<T>>(states, nothing);
+  };
+  with_panel_count(v.panels, trace);
 }
 
 }  // namespace
