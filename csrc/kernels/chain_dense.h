@@ -23,7 +23,7 @@ struct Dense : ScaledRows<In, T> {
   bool wide = false, thin = false, stream = false;
 
   Dense(const Chain<In>& c, const int64_t* item)
-      : Base(c, item, 1), matrices(c.transition + (c.matrix ? c.matrix[*item] : 0) * (c.n - 1) * c.k * c.k) {}
+      : Base(c, item, 1), matrices(c.transition + (c.matrix ? c.matrix[*item] : 0) * c.steps() * c.k * c.k) {}
   int64_t chart_size() const { return steps * (2 * step + 1); }
   int64_t ring_size() const { return (2 + window) * step; }
   void bind_chart(T* p, T* n) { save = true, base = p, powers = n; }
