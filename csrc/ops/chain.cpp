@@ -1,7 +1,8 @@
 // The operators of the chain: schema, shapes, the loop over items. The recursions are in csrc/kernels.
 #include <torch/csrc/stable/library.h>
 
-#include <cstring>
+#include <cmath>
+#include <limits>
 #include <tuple>
 
 #include "ops/chain_run.h"
@@ -70,10 +71,17 @@ std::tuple<Tensor, Tensor> inside(SLV_POTENTIALS, bool as_double) {
   });
 }
 
-// Item weights of a backward pass in float64.
-inline Tensor weights_of(const Tensor& grad, const Shape& batch) {
-  STD_TORCH_CHECK(shape_of(grad) == batch, "grad: expected shape ", text(batch), ", found ", text(shape_of(grad)));
-  return torch::stable::contiguous(torch::stable::to(grad, std::optional<ScalarType>(ScalarType::Double)));
+// Item weights of a backward pass in float64. What T flushes to zero is zero: its power of two, which the scaled
+// kernels divide by, would be zero too.
+template <class T>
+std::vector<double> weights_of(const Tensor& grad, const Shape& batch) {
+  check_sizes("grad", grad, batch);
+  Tensor x = torch::stable::contiguous(torch::stable::to(grad, std::optional<ScalarType>(ScalarType::Double)));
+  const double* p = x.const_data_ptr<double>();
+  std::vector<double> weight(p, p + product(batch));
+  for (double& w : weight)
+    if (std::abs(w) < double(std::numeric_limits<T>::min())) w = 0;
+  return weight;
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> vjp(const Tensor& grad, const Tensor& chart, SLV_POTENTIALS) {
@@ -84,11 +92,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> vjp(const Tensor& grad, const Tensor&
     STD_TORCH_CHECK(
         chart.scalar_type() == scalar_type<T> && chart.is_contiguous() && chart.numel() == Chart<T>::size(c),
         "chart: expected what chain_inside returned for these potentials");
-    Tensor weight = weights_of(grad, p.batch);
+    const std::vector<double> weight = weights_of<T>(grad, p.batch);
     Tensor du = p.empty(p.with({c.n, c.k})), da = p.empty(shape_of(transition));
     T* unary_out = du.mutable_data_ptr<T>();
-    run_adjoint(c, p.transition.count, Chart<T>(const_cast<T*>(chart.const_data_ptr<T>()), c),
-                weight.const_data_ptr<double>(), unary_out, da.mutable_data_ptr<T>());
+    run_adjoint(c, p.transition.count, Chart<T>(const_cast<T*>(chart.const_data_ptr<T>()), c), weight.data(), unary_out,
+                da.mutable_data_ptr<T>());
     return std::make_tuple(du, da, end_gradient(p, p.initial, initial, unary_out, false),
                            end_gradient(p, p.final, final, unary_out, true));
   });
@@ -113,13 +121,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> hvp(MaybeTensor grad, const T
     using T = decltype(t);
     Bound<T> p(unary, transition, initial, final, lengths), v(v_unary, v_transition, v_initial, v_final, lengths);
     const Chain<T>& c = p.chain;
-    STD_TORCH_CHECK(shape_of(v_unary) == shape_of(unary), "v_unary: expected shape ", text(shape_of(unary)), ", found ",
-                    text(shape_of(v_unary)));
-    std::vector<double> weight(c.batch, 1.0);
-    if (grad) {
-      Tensor g = weights_of(*grad, p.batch);
-      std::copy_n(g.const_data_ptr<double>(), c.batch, weight.begin());
-    }
+    check_sizes("v_unary", v_unary, shape_of(unary));
+    const std::vector<double> weight = grad ? weights_of<T>(*grad, p.batch) : std::vector<double>(c.batch, 1.0);
     Direction<T> d{
         v.chain.unary,  v.chain.transition,  v.chain.initial,  v.chain.final, v.chain.per_step ? c.k * c.k : 0,
         v.chain.matrix, v.chain.initial_row, v.chain.final_row};
@@ -165,7 +168,7 @@ Tensor topk(SLV_POTENTIALS, int64_t k) {
     const Chain<T>& c = p.chain;
     Tensor out = p.empty(p.with({c.n}, {k}), ScalarType::Long);
     int64_t* states = out.mutable_data_ptr<int64_t>();
-    if (k == 0) return out;
+    if (out.numel() == 0) return out;  // the loops over k structures of no state may be very long
     parallel_units(c.batch, log_work(c) * double(k),
                    [&](int64_t b) { log_kernels<T>().topk(c, b, k, states + b * c.n, c.batch * c.n); });
     return out;
@@ -179,7 +182,7 @@ Tensor sample(SLV_POTENTIALS, int64_t num_samples, int64_t seed) {
     Bound<T> p(unary, transition, initial, final, lengths);
     const Chain<T>& c = p.chain;
     Tensor out = p.empty(p.with({c.n}, {num_samples}), ScalarType::Long);
-    run_sample(c, uint64_t(seed), num_samples, out.mutable_data_ptr<int64_t>());
+    if (out.numel() > 0) run_sample(c, uint64_t(seed), num_samples, out.mutable_data_ptr<int64_t>());
     return out;
   });
 }
@@ -207,6 +210,11 @@ int64_t samples_of(const Bound<T>& p, const Tensor& states) {
   s.resize(s.size() - p.batch.size() - 1);
   return product(s);
 }
+inline Shape samples_shape(const Tensor& states) {  // (*s, *b)
+  Shape shape = shape_of(states);
+  shape.pop_back();
+  return shape;
+}
 // Calls unary(t, state), edge(t, from, to) for the parts of item b in `z`; false where a state is out of range.
 template <class T, class U, class E>
 bool each_part(const Chain<T>& c, int64_t b, const int64_t* z, U&& unary, E&& edge) {
@@ -227,9 +235,7 @@ Tensor score(const Tensor& states, SLV_POTENTIALS) {
     const Chain<T>& c = p.chain;
     const int64_t samples = samples_of(p, states);
     Tensor z = torch::stable::contiguous(states);
-    Shape shape = shape_of(states);
-    shape.pop_back();
-    Tensor out = p.empty(shape, ScalarType::Double);
+    Tensor out = p.empty(samples_shape(states), ScalarType::Double);
     double* scores = out.mutable_data_ptr<double>();
     const int64_t* path = z.const_data_ptr<int64_t>();
     const int64_t kk = c.k * c.k, step = c.per_step ? kk : 0;
@@ -254,15 +260,16 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> score_vjp(const Tensor& grad, const T
     Bound<T> p(unary, transition, initial, final, lengths);
     const Chain<T>& c = p.chain;
     const int64_t samples = samples_of(p, states), kk = c.k * c.k, step = c.per_step ? kk : 0;
+    check_sizes("grad", grad, samples_shape(states));
     Tensor z = torch::stable::contiguous(states);
     Tensor g = torch::stable::contiguous(torch::stable::to(grad, std::optional<ScalarType>(ScalarType::Double)));
     Tensor du = p.empty(p.with({c.n, c.k})), da = p.empty(shape_of(transition));
     T *unary_out = du.mutable_data_ptr<T>(), *edge_out = da.mutable_data_ptr<T>();
-    std::memset(unary_out, 0, sizeof(T) * c.batch * c.n * c.k);
+    std::fill_n(unary_out, c.batch * c.n * c.k, T(0));
     // the edges in float64 where items add up, in place where every item has its own
     const bool own = p.transition.count == c.batch && c.per_step;
     std::vector<double> sum(own ? 0 : p.transition.count * p.edge_size());
-    if (own) std::memset(edge_out, 0, sizeof(T) * c.batch * p.edge_size());
+    if (own) std::fill_n(edge_out, c.batch * p.edge_size(), T(0));
     for (int64_t i = 0; i < samples * c.batch; i++) {
       const int64_t b = i % c.batch, row = (c.matrix ? c.matrix[b] : 0) * p.edge_size();
       const double w = g.const_data_ptr<double>()[i];

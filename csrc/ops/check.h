@@ -43,6 +43,10 @@ inline void check_tail(const char* name, const Shape& found, const Shape& tail) 
   bool ok = found.size() >= tail.size() && std::equal(tail.rbegin(), tail.rend(), found.rbegin());
   STD_TORCH_CHECK(ok, name, ": expected a shape ending in ", text(tail), ", found ", text(found));
 }
+inline void check_sizes(const char* name, const Tensor& x, const Shape& expected) {
+  const Shape found = shape_of(x);
+  STD_TORCH_CHECK(found == expected, name, ": expected shape ", text(expected), ", found ", text(found));
+}
 // For each item of the flattened batch, its row of an operand with these leading sizes; empty where all share one row.
 inline std::vector<int64_t> broadcast_rows(const Shape& lead, const Shape& batch) {
   if (product(lead) == 1 || product(batch) == 0) return {};

@@ -12,8 +12,8 @@ namespace slv {
 template <class F>
 void parallel_units(int64_t units, double flops, F&& body) {
   constexpr double kWorthAThread = 4e5;
-  const int64_t threads =
-      std::min<int64_t>({int64_t(torch::stable::get_num_threads()), units, int64_t(flops / kWorthAThread)});
+  const double most = std::min(flops / kWorthAThread, double(torch::stable::get_num_threads()));
+  const int64_t threads = std::min<int64_t>(units, int64_t(most));
   if (threads <= 1) {
     for (int64_t u = 0; u < units; u++) body(u);
     return;
