@@ -41,7 +41,7 @@ struct Adjoint {
     common = most > 0 && most < 1e30 ? T(power_of_two_below(most)) : T(1);
     for (int r = 0; r < rows; r++) {
       ratio[r] = T(weight[r] / double(common));
-      if (ratio[r] != 0 && std::abs(ratio[r]) < T(1e-6)) skip[r] = true;
+      if (ratio[r] != 0 && std::abs(ratio[r]) < T(sizeof(T) == 4 ? 1e-6 : 1e-30)) skip[r] = true;
     }
   }
 

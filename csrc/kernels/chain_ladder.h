@@ -28,44 +28,63 @@ struct SharedMatrix {
   }
 };
 
-// One item on the upper rungs.
+// Items on the upper rungs: a block of them in float64, what does not fit that one by one in log space.
 template <class In>
-double forward_item(const Chain<In>& c, SharedMatrix<In>& m, int64_t b) {
-  if (!std::is_same_v<In, double> && m.wide().usable) {
-    Scan<In, double> s(c, m.wide(), &b, 1);
-    Scratch scratch(Scratch::bytes<double>(s.ring_size()) + s.scratch());
-    s.bind_ring(scratch.take<double>(s.ring_size()));
-    s.bind(scratch);
-    s.run_forward();
-    if (!s.bad[0]) return s.log_z[0];
+void forward_items(const Chain<In>& c, SharedMatrix<In>& m, const int64_t* items, int rows, double* log_z) {
+  if (std::is_same_v<In, double> || !m.wide().usable) {
+    for (int r = 0; r < rows; r++) log_z[items[r]] = log_partition_log(c, items[r]);
+    return;
   }
-  return log_partition_log(c, b);
+  Scan<In, double> s(c, m.wide(), items, rows);
+  Scratch scratch(Scratch::bytes<double>(s.ring_size()) + s.scratch());
+  s.bind_ring(scratch.take<double>(s.ring_size()));
+  s.bind(scratch);
+  s.run_forward();
+  for (int r = 0; r < rows; r++) log_z[items[r]] = s.bad[r] ? log_partition_log(c, items[r]) : s.log_z[r];
 }
+
 template <class In>
-void marginals_item(const Chain<In>& c, SharedMatrix<In>& m, int64_t b, double weight, In* unary,
-                    const BlockEdges<In>& edges) {
-  if (!std::is_same_v<In, double> && m.wide().usable) {
-    Scan<In, double> s(c, m.wide(), &b, 1);
-    Adjoint<In, double> a(s, unary, edges);
-    Scratch scratch(Scratch::bytes<double>(s.chart_size()) + s.scratch() + Scratch::bytes<double>(a.ring_size()) +
-                    Scratch::bytes<double>(a.sums_size()));
-    s.bind_chart(scratch.take<double>(s.chart_size()));
-    s.bind(scratch);
-    s.run_forward();
-    if (!s.bad[0]) {
-      a.ring = scratch.take<double>(a.ring_size());
-      a.sums = scratch.take<double>(a.sums_size());
-      a.weigh(&weight);
-      a.run_backward();
-      if (!a.bad[0]) return a.deliver();
-    }
-  }
+void marginals_item_log(const Chain<In>& c, int64_t b, double weight, In* unary, const BlockEdges<In>& edges) {
   const int64_t kk = c.k * c.k;
   Doubles sum(edges.per_item ? kk : 0);
   EdgeSink<In> sink{edges.per_step ? edges.per_step + b * (c.n - 1) * kk : nullptr,
                     edges.per_item ? sum.data() : edges.shared, 0};
   marginals_log(c, b, weight, unary + b * c.n * c.k, sink);
   if (edges.per_item) std::transform(sum.begin(), sum.end(), edges.per_item + b * kk, [](double x) { return In(x); });
+}
+// Rows of a float64 chart that 64 MiB hold.
+template <class In>
+int rows_that_fit(const Chain<In>& c) {
+  const int64_t bytes = c.n * (2 * padded<double>(c.k) + 1) * int64_t(sizeof(double));
+  return int(std::clamp<int64_t>((int64_t(64) << 20) / std::max<int64_t>(bytes, 1), 1, kMaxRows));
+}
+template <class In>
+void marginals_items(const Chain<In>& c, SharedMatrix<In>& m, const int64_t* items, int rows, const double* weight,
+                     In* unary, const BlockEdges<In>& edges) {
+  if (std::is_same_v<In, double> || !m.wide().usable) {
+    for (int r = 0; r < rows; r++) marginals_item_log(c, items[r], weight[r], unary, edges);
+    return;
+  }
+  const int most = rows_that_fit(c);
+  for (; rows > 0; items += most, weight += most, rows -= most) {
+    Scan<In, double> s(c, m.wide(), items, std::min(rows, most));
+    Adjoint<In, double> a(s, unary, edges);
+    {
+      Scratch scratch(Scratch::bytes<double>(s.chart_size()) + s.scratch() + Scratch::bytes<double>(a.ring_size()) +
+                      Scratch::bytes<double>(a.sums_size()));
+      s.bind_chart(scratch.take<double>(s.chart_size()));
+      s.bind(scratch);
+      s.run_forward();
+      a.ring = scratch.take<double>(a.ring_size());
+      a.sums = scratch.take<double>(a.sums_size());
+      for (int r = 0; r < s.rows; r++) a.skip[r] = s.bad[r];
+      a.weigh(weight);
+      a.run_backward();
+      a.deliver();
+    }
+    for (int r = 0; r < s.rows; r++)
+      if (a.skip[r]) marginals_item_log(c, items[r], weight[r], unary, edges);
+  }
 }
 
 template <class In>
@@ -97,15 +116,21 @@ void scan_forward(const Chain<In>& c, void* matrix, const int64_t* items, int ro
     std::fill(chart + used * 2 * s.step, chart + rows * c.n * 2 * padded<In>(c.k), In(0));
     std::fill(scales + used * rows, scales + rows * c.n, In(0));
   }
+  int64_t again[kMaxRows];
+  int count = 0;
   for (int r = 0; r < rows; r++) {
     const int64_t b = items[r];
     const bool redo = !run || s.bad[r];
-    log_z[b] = redo ? forward_item(c, m, b) : s.log_z[r];
+    if (redo)
+      again[count++] = b;
+    else
+      log_z[b] = s.log_z[r];
     if (!meta) continue;
     std::fill(meta + b * kMeta, meta + (b + 1) * kMeta, In(0));
     meta[b * kMeta] = redo ? In(0) : s.inverse[r];
     meta[b * kMeta + 1] = redo;
   }
+  if (count) forward_items(c, m, again, count, log_z);
 }
 
 // weight: per item of the batch, or null for ones.
@@ -132,8 +157,12 @@ void scan_backward(const Chain<In>& c, void* matrix, const int64_t* items, int r
     a.run_backward();
     a.deliver();
   }
+  int64_t again[kMaxRows];
+  double again_weight[kMaxRows];
+  int count = 0;
   for (int r = 0; r < rows; r++)
-    if (a.skip[r]) marginals_item(c, m, items[r], row_weight[r], unary, edges);
+    if (a.skip[r]) again[count] = items[r], again_weight[count++] = row_weight[r];
+  if (count) marginals_items(c, m, again, count, again_weight, unary, edges);
 }
 
 }  // namespace

@@ -131,20 +131,25 @@ int64_t sampler_scratch(const Scan<In, T>& s) {
 }
 
 template <class In>
-void sample_item(const Chain<In>& c, SharedMatrix<In>& m, int64_t b, uint64_t seed, int64_t samples, int64_t* states,
-                 int64_t stride) {
-  if (!std::is_same_v<In, double> && m.wide().usable) {
-    Scan<In, double> s(c, m.wide(), &b, 1);
-    Scratch scratch(sampler_scratch(s));
-    s.bind_chart(scratch.take<double>(s.chart_size()));
-    s.bind(scratch);
-    s.run_forward();
-    if (!s.bad[0]) {
-      if (s.inverse[0] > 0) run_sampler(s, seed, samples, states, stride, scratch);
-      return;
-    }
+void sample_items(const Chain<In>& c, SharedMatrix<In>& m, const int64_t* items, int rows, uint64_t seed,
+                  int64_t samples, int64_t* states, int64_t stride) {
+  if (std::is_same_v<In, double> || !m.wide().usable) {
+    for (int r = 0; r < rows; r++) sample_log(c, items[r], seed, samples, states + items[r] * c.n, stride);
+    return;
   }
-  sample_log(c, b, seed, samples, states + b * c.n, stride);
+  const int most = rows_that_fit(c);
+  for (; rows > 0; items += most, rows -= most) {
+    Scan<In, double> s(c, m.wide(), items, std::min(rows, most));
+    {
+      Scratch scratch(sampler_scratch(s));
+      s.bind_chart(scratch.take<double>(s.chart_size()));
+      s.bind(scratch);
+      s.run_forward();
+      run_sampler(s, seed, samples, states, stride, scratch);
+    }
+    for (int r = 0; r < s.rows; r++)
+      if (s.bad[r]) sample_log(c, items[r], seed, samples, states + items[r] * c.n, stride);
+  }
 }
 
 // states: (samples, batch, n), filled with -1
@@ -161,12 +166,11 @@ void scan_sample(const Chain<In>& c, void* matrix, const int64_t* items, int row
     s.run_forward();
     run_sampler(s, seed, samples, states, stride, scratch);
   }
-  for (int r = 0; r < rows; r++) {
-    const bool redo = !m.own.usable || s.bad[r];
-    if (!redo && s.inverse[r] > 0) continue;
-    for (int64_t i = 0; i < samples; i++) std::fill_n(states + i * stride + items[r] * c.n, c.n, -1);
-    if (redo) sample_item(c, m, items[r], seed, samples, states, stride);
-  }
+  int64_t again[kMaxRows];
+  int count = 0;
+  for (int r = 0; r < rows; r++)
+    if (!m.own.usable || s.bad[r]) again[count++] = items[r];
+  if (count) sample_items(c, m, again, count, seed, samples, states, stride);
 }
 
 }  // namespace

@@ -9,12 +9,10 @@
 //
 // When is that exact? (NUMERICS: "the ladder".) With rho the range of the finite transitions:
 // * mild: all are finite and 4 k^2 2^-126 e^(2 rho) < 1e-15. Whatever underflows is at least that far below the rest,
-// and
-//   one step cannot lift it by more than e^rho: it never matters, and nothing is checked.
-// * wide: rho <= 41 (float64: 368), with or without -inf. Every entry that is neither 0 nor above kTiny flags its row;
-// then
-//   no product underflows, so by induction 0 means structurally impossible and nothing was lost.
-// * else, and for flagged rows: float64, then exact log space, for that item alone.
+//   and one step cannot lift it by more than e^rho: it never matters, and nothing is checked.
+// * wide: some are -inf, and rho <= 41 (float64: 368, finite or not). An entry that is neither 0 nor above `tiny` flags
+//   its row; so no product underflows, by induction 0 means structurally impossible, and nothing was lost.
+// * else, and for flagged rows: float64, then exact log space, for those items alone.
 #pragma once
 #include "kernels/chain_rows.h"
 
@@ -44,8 +42,10 @@ struct ScanMatrix {
     const double high = double(hmax<T>(top)), rho = high + double(hmax<T>(-low));
     const bool bounded = high < double(Range<T>::huge) && high > -double(Range<T>::huge);
     const bool empty = high == -kInf<double>;
-    usable = empty || (bounded && rho <= Range<T>::wide);
-    mild = bounded && !any<T>(forbidden) && 2 * rho + 2 * scalar_log(double(k)) <= Range<T>::mild;
+    const bool finite = !any<T>(forbidden);
+    mild = bounded && finite && 2 * rho + 2 * scalar_log(double(k)) <= Range<T>::mild;
+    // without -inf, float64 is mild where float32 would only be wide, and sure to be asked
+    usable = empty || mild || (bounded && rho <= Range<T>::wide && (!finite || sizeof(T) == 8));
     if (!usable) return;
     exponent = empty ? 0 : double(nearest<T>(splat(T(high * 1.44269504088896341)))[0]);
     const vec<T> N = splat(T(exponent));
