@@ -43,7 +43,7 @@ $(STAMP)/%: $(STAMP)/torch pyproject.toml $(NATIVE)
 
 build: $(STAMP)/test  ## compile after a change of the C++ sources; everything tests need is installed
 
-demo: $(STAMP)/demo  ## train a neural HMM on real text (about three minutes on two cores)
+demo: $(STAMP)/demo  ## train a neural HMM on real text (under three minutes on two cores)
 	$(call say,Training a neural HMM on real text)
 	$(BIN)/python -m structlv demo $(ARGS)
 
@@ -98,10 +98,7 @@ experiments: $(STAMP)/test  ## benchmarks against peers and full trainings with 
 	$(call say,Installing each peer library into an environment of its own under benchmarks/.envs (about 4 GB))
 	$(BIN)/python -m benchmarks envs
 	$(call say,Running the benchmarks; results go to $(RESULTS))
-	$(BIN)/python -m benchmarks run --threads 1,2 --out $(RESULTS)/chain.json
-	$(BIN)/python -m benchmarks run --instruction-sets --out $(RESULTS)/isa.json
-	$(BIN)/python -m benchmarks memory --out $(RESULTS)/memory.json
-	$(BIN)/python -m benchmarks chart $(RESULTS)/chain.json --out $(RESULTS)/chain.png
+	$(BIN)/python -m benchmarks full
 	$(call say,Training the neural HMM in full with seeds $(SEEDS))
 	set -e; for seed in $(SEEDS); do \
 	  $(BIN)/python -m structlv demo --seed $$seed --out build/experiments/neural-hmm-$$seed; \

@@ -29,7 +29,6 @@ settings.load_profile("structlv")
 def pytest_configure(config: pytest.Config) -> None:
     # torch's own forward mode and inductor use torch.jit, which torch itself deprecates
     config.addinivalue_line("filterwarnings", "ignore:.torch.jit.*is deprecated:DeprecationWarning")
-    config.addinivalue_line("markers", "corpora: needs the real corpora at ../shared/data or $STRUCTLV_DATA")
 
 
 @pytest.fixture(autouse=True)

@@ -67,8 +67,8 @@ def run(
     settings: Settings, out: Path, console: Console, *, data: Path | None = None, format: str | None = None
 ) -> None:
     """Train, report, and save everything into `out`; go on from a checkpoint there."""
-    for module, extra in (("pytorch_lightning", "train"), ("safetensors", "train"), ("matplotlib", "plot")):
-        require(module, extra)
+    for module in ("pytorch_lightning", "safetensors", "matplotlib"):
+        require(module, "demo")
     torch.set_num_threads(settings.threads)
     refuse_other_files(out / "model")  # now, not after the training
     sentences = demo_corpus() if data is None else read_sentences(data, format=format)
