@@ -51,6 +51,17 @@ def hopeless_start(nats):
     return Chain(unary, transition, initial, None, None)
 
 
+def slow_decline(nats):
+    """As before, but the state falls behind and catches up a little at every step: no single step shows a loss."""
+    unary, transition, initial = base(4)
+    transition[:, 1] = -INF
+    transition[1, :] = -INF
+    transition[1, 1] = 0.0
+    unary[:, : N // 2, 1] -= nats
+    unary[:, N // 2 :, 1] += 2 * nats
+    return Chain(unary, transition, initial, None, None)
+
+
 def shifted(nats):
     unary, transition, initial = base(5)
     return Chain(unary + nats, transition, initial, None, None)
@@ -115,6 +126,8 @@ CASES = {
     "sharp 1e2": lambda: sharp(1e2),
     "sharp 1e3": lambda: sharp(1e3),
     "sharp 1e4": lambda: sharp(1e4),
+    "slow decline 5": lambda: slow_decline(5.0),
+    "slow decline 15": lambda: slow_decline(15.0),
     "hopeless start 50": lambda: hopeless_start(50.0),
     "hopeless start 200": lambda: hopeless_start(200.0),
     "hopeless start 1e4": lambda: hopeless_start(1e4),
