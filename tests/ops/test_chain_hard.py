@@ -52,7 +52,7 @@ def hopeless_start(nats):
 
 
 def slow_decline(nats):
-    """As before, but the state falls behind and catches up a little at every step: no single step shows a loss."""
+    """As before, but it falls behind and catches up a little at every step: no single step shows a loss."""
     unary, transition, initial = base(4)
     transition[:, 1] = -INF
     transition[1, :] = -INF
