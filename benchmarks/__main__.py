@@ -15,6 +15,7 @@ def parse() -> argparse.Namespace:
     command = commands.add_parser("envs", help="create the peers' environments")
     command.add_argument("peers", nargs="*")
     command = commands.add_parser("full", help="everything that the project reports")
+    command.add_argument("names", nargs="*", choices=[[], *full.TITLES], help="documents; default all")
     command.add_argument("--rounds", type=int, default=15)
     command.add_argument("--out", type=Path, default=Path(__file__).with_name("results"))
     command = commands.add_parser("run", help="check and time")
@@ -36,7 +37,7 @@ def parse() -> argparse.Namespace:
 
 
 def _choices(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--case", action="append", help="query:B,T,K[:dtype] or a query; default all")
+    command.add_argument("--case", action="append", help="query:SIZE[:dtype] or a query; default all")
     command.add_argument("--only", help="implementations, comma-separated")
     command.add_argument("--out", type=Path)
 
@@ -95,7 +96,7 @@ def main() -> None:
     if options.command == "envs":
         envs.main(options.peers)
     elif options.command == "full":
-        full.main(options.out, run.Effort(rounds=options.rounds))
+        full.main(options.out, run.Effort(rounds=options.rounds), options.names)
     elif options.command == "run":
         do_run(options)
     elif options.command == "memory":

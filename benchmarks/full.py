@@ -1,7 +1,6 @@
-"""Everything that the project reports, in one run of about ten minutes on a quiet machine.
+"""Everything that the project reports, in one run of about twenty minutes on a quiet machine.
 
-Writes ``chain.json`` (all implementations, one thread), ``threads.json`` (the fastest, one and two threads),
-``isa.json``, ``memory.json``, and from them ``RESULTS.md`` and ``chain.png``.
+A document each, as JSON, and from all of them ``RESULTS.md``, ``chain.png`` and ``trees.png``.
 """
 
 from __future__ import annotations
@@ -9,34 +8,52 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from benchmarks import cases, implementations, report, run
+from benchmarks import cases, chains, implementations, report, run, trees
 
 TITLES = {
-    "chain": "Beside other libraries",
+    "chain": "Chains beside other libraries",
+    "trees": "PCFGs beside other libraries",
     "threads": "Two threads",
     "isa": "Instruction sets",
     "memory": "Peak memory of one call",
 }
+CHARTS = ("chain", "trees")
 
 
-def main(folder: Path, effort: run.Effort) -> None:
-    chosen = cases.full()
-    everyone = implementations.named(None, (*implementations.OURS, *implementations.PEERS))
-    peers = [one for one in everyone if not one.ours]
-    scaling = [one for one in everyone if one.name in ("structlv", "dynamax", "strong torch")]
-    gradients = [case for case in chosen if case.query.endswith("grad")]
-    run.save(run.run(chosen, everyone, [1], effort), folder / "chain.json")
-    run.save(run.run(chosen, scaling, [1, 2], effort), folder / "threads.json")
-    run.save(run.run(chosen, list(implementations.INSTRUCTION_SETS), [1], effort), folder / "isa.json")
-    run.save({"memory": run.memory(gradients, [everyone[0], *peers])}, folder / "memory.json")
+def main(folder: Path, effort: run.Effort, names: list[str]) -> None:
+    """Runs the named documents, or all."""
+    for name in names or TITLES:
+        run.save(document(name, effort), folder / f"{name}.json")
     write(folder)
 
 
+def document(name: str, effort: run.Effort) -> dict:
+    chosen = cases.full()
+    everyone = implementations.named(None, (*implementations.OURS, *implementations.PEERS))
+    if name == "memory":
+        gradients = [case for case in chosen if case.query.endswith("grad")]
+        return {
+            "memory": run.memory(
+                gradients, [one for one in everyone if one.name == "structlv" or not one.ours]
+            )
+        }
+    if name == "isa":
+        return run.run(chosen, list(implementations.INSTRUCTION_SETS), [1], effort)
+    if name == "threads":
+        scaling = [one for one in everyone if one.name in ("structlv", "dynamax", "strong torch")]
+        return run.run(chosen, scaling, [1, 2], effort)
+    structure = {"chain": chains, "trees": trees}[name]
+    return run.run(cases.full(structure), [one for one in everyone if one.has(structure)], [1], effort)
+
+
 def write(folder: Path) -> None:
-    """RESULTS.md and chain.png from the folder's JSON files."""
-    found = {name: json.loads((folder / f"{name}.json").read_text()) for name in TITLES}
+    """RESULTS.md and the charts from the folder's JSON files."""
+    files = {name: folder / f"{name}.json" for name in TITLES}
+    found = {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
     parts = [f"# {TITLES[name]}\n\n{report.text(document)}" for name, document in found.items()]
     (folder / "RESULTS.md").write_text("\n".join(parts))
     from benchmarks import chart  # the only part that needs matplotlib
 
-    chart.chart(found["chain"], folder / "chain.png")
+    for name in CHARTS:
+        if name in found:
+            chart.chart(found[name], folder / f"{name}.png")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 from benchmarks import envs
+
+PEER_MODULES = Path(__file__).with_name("peers")
 
 
 @dataclass(frozen=True)
@@ -17,6 +20,10 @@ class Implementation:
     environment: str
     variables: tuple[tuple[str, str], ...] = ()
     ours: bool = False
+
+    def has(self, structure: ModuleType) -> bool:
+        """Whether there is a module for this structure."""
+        return (PEER_MODULES / f"{self.module}{structure.SUFFIX}.py").exists()
 
     def python(self) -> Path:
         return envs.python(self.environment)

@@ -52,10 +52,11 @@ def peak(*arguments: object) -> float | None:
 
 
 def peaks(chosen: list[Case]) -> dict:
-    """One core's float32 GFLOP/s, and GB/s for arrays of each dense case's size; empty without a compiler."""
+    """One core's float32 GFLOP/s, and GB/s for arrays as large as potentials that no cache holds; empty
+    without a compiler."""
     if program() is None:
         return {}
-    streams = {case.edge_bytes for case in chosen if case.dense}
+    streams = {case.streamed_bytes for case in chosen if case.streamed_bytes}
     return {
         "method": "peak.c: multiply-adds in registers; two arrays read, one written; best of several runs",
         "gflops": peak("fma"),
@@ -64,14 +65,15 @@ def peaks(chosen: list[Case]) -> dict:
 
 
 def floor(case: Case, measured: dict, threads: int = 1) -> float | None:
-    """Seconds that the counted work takes at the measured peaks: arithmetic, or for a dense chain moving
-    its potentials (read forward, read backward, write the gradient). Exponentials are not counted. None
+    """Seconds that the counted work takes at the measured peaks: arithmetic, or moving potentials that no
+    cache holds (read forward; for a gradient read backward and written). Exponentials are not counted. None
     where no peak was measured."""
     if not measured:
         return None
     arithmetic = case.flops() / (measured["gflops"] * 1e9 * threads)
     if case.dtype == "float64":
         arithmetic *= 2
-    if not case.dense:
+    if not case.streamed_bytes:
         return arithmetic
-    return max(arithmetic, 3 * case.edge_bytes / (measured["stream_gbs"][str(case.edge_bytes)] * 1e9))
+    moved = case.streamed_bytes * (3 if "grad" in case.query else 1)
+    return max(arithmetic, moved / (measured["stream_gbs"][str(case.streamed_bytes)] * 1e9))

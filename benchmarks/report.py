@@ -39,7 +39,7 @@ class Results:
         return [case for case in self.cases if case.query == query]
 
     def queries(self) -> list[str]:
-        return [query for query in cases.QUERIES if self.of(query)]
+        return [query for query in cases.TITLES if self.of(query)]
 
 
 def number(value: float | None) -> str:
@@ -63,7 +63,7 @@ def grid(head: list[str], rows: list[list[str]]) -> str:
 
 
 def size_of(case: Case) -> str:
-    return ",".join(map(str, case.size)) + ("" if case.dtype == "float32" else f" {case.dtype}")
+    return case.size_text + ("" if case.dtype == "float32" else f" {case.dtype}")
 
 
 def header(results: Results) -> str:
@@ -133,7 +133,7 @@ def comparison_row(results: Results, case: Case, threads: int) -> list[str]:
     ours = results.seconds(case, OURS, threads)
     low, _, high = results.quartiles(case, OURS, threads)
     peer = results.best_peer(case, threads)
-    dynamax = results.seconds(case, "dynamax", threads)
+    dynamax = results.seconds(case, "dynamax", threads) if "dynamax" in results.names else None
     floor = machine.floor(case, results.document["peaks"], threads)
     return [
         f"{case.query} {size_of(case)}",
@@ -141,20 +141,19 @@ def comparison_row(results: Results, case: Case, threads: int) -> list[str]:
         f"{number(1e3 * low)}-{number(1e3 * high)}",
         *((peer[0], number(1e3 * peer[1]), f"{number(peer[1] / ours)}x") if peer else ("-", "-", "-")),
         f"{number(dynamax / ours)}x" if dynamax else "-",
-        goal(case, ours, peer, dynamax) if threads == 1 else "-",
+        goals(results, case, ours, peer) if threads == 1 else "-",
         number(floor and 1e3 * floor),
         number(floor and ours / floor),
     ]
 
 
-def goal(case: Case, ours: float, peer: tuple[str, float] | None, dynamax: float | None) -> str:
-    if case.goal() is None or peer is None:
-        return "-"
-    name, factor = case.goal()
-    against = peer[1] if name == "best" else dynamax
-    if against is None:
-        return f"{factor:g}x {name}"
-    return f"{factor:g}x {name}: {'met' if against / ours >= factor else '**missed**'}"
+def goals(results: Results, case: Case, ours: float, peer: tuple[str, float] | None) -> str:
+    found = []
+    for name, factor in case.goals():
+        against = peer and peer[1] if name == "best" else results.seconds(case, name, 1)
+        verdict = "" if against is None else ": met" if against / ours >= factor else ": **missed**"
+        found.append(f"{factor:g}x {name}{verdict}")
+    return "; ".join(found) or "-"
 
 
 def relative(results: Results, threads: int) -> str:
@@ -195,13 +194,15 @@ def accuracy(results: Results) -> str:
         for answers in results.cases.values():
             for quantity, error in answers.get(f"{name}/{results.threads[0]}", {}).get("errors", {}).items():
                 found[quantity] = max(found.get(quantity, 0.0), error)
-        columns = ("log_z", "unary", "transition", "score", "frequency", "typicality")
+        columns = ("log_z", "unary", "transition", "rules", "root", "score", "frequency", "typicality")
         rows.append([name, *(f"{found[column]:.0e}" if column in found else "-" for column in columns)])
     head = [
         "largest error",
         "log Z",
         "unary marginals",
         "transition",
+        "rules",
+        "root",
         "Viterbi score",
         "sample frequency",
         "sample entropy",

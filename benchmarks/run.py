@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import cases, check, machine
+from benchmarks import machine
 from benchmarks.cases import Case
 from benchmarks.implementations import Implementation
 from benchmarks.remote import Failed, Remote
@@ -35,9 +35,9 @@ class Effort:
 
 def write_inputs(case: Case, folder: Path) -> Path:
     """The case's inputs and the reference's answers, for the workers."""
-    inputs = cases.inputs(case)
+    inputs = case.inputs()
     file = folder / f"{case.name.replace(':', '-').replace(',', '-')}.npz"
-    wanted = {f"wanted_{name}": value for name, value in check.expected(case, inputs).items()}
+    wanted = {f"wanted_{name}": value for name, value in case.structure.expected(case.query, inputs).items()}
     np.savez(file, **inputs, **wanted)
     return file
 

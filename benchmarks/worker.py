@@ -12,6 +12,7 @@ import ctypes
 import gc
 import importlib
 import importlib.metadata
+import importlib.util
 import json
 import os
 import resource
@@ -34,6 +35,11 @@ def to_numpy(value) -> np.ndarray:
     return value.detach().numpy() if hasattr(value, "detach") else np.asarray(value)
 
 
+def errors(case: cases.Case, answer, inputs: dict, wanted: dict, *, copies: bool = False) -> dict:
+    arrays = [to_numpy(value) for value in answer]
+    return case.structure.errors(case.query, case.size, arrays, inputs, wanted, copies)
+
+
 def now() -> tuple[float, float]:
     return time.perf_counter(), time.process_time()
 
@@ -53,10 +59,18 @@ def version(package: str) -> str:
 
 class Worker:
     def __init__(self, module: str, threads: int):
+        self.module = module
         self.peer = importlib.import_module(f"benchmarks.peers.{module}")
         if "torch" in sys.modules:
             sys.modules["torch"].set_num_threads(threads)
         self.call = None
+
+    def callable(self, case: cases.Case, inputs: dict):
+        """The query as a function without arguments, from the peer's module for this structure."""
+        name = f"benchmarks.peers.{self.module}{case.structure.SUFFIX}"
+        if importlib.util.find_spec(name) is None:
+            raise NotImplementedError(f"{self.module} has no such structure")
+        return importlib.import_module(name).prepare(case.query, inputs)
 
     def versions(self) -> dict:
         return {name: version(name) for name in self.peer.PACKAGES}
@@ -66,22 +80,22 @@ class Worker:
         parsed = cases.parse(case)
         with np.load(file) as stored:
             arrays = dict(stored)
-        inputs = {name: arrays.pop(name) for name in ("unary", "transition")}
-        wanted = {name.removeprefix("wanted_"): value for name, value in arrays.items()}
-        found = self._check_frequencies(parsed) if parsed.query == "sample" else {}
-        self.call = self.peer.prepare(parsed.query, inputs)
+        inputs = {name: value for name, value in arrays.items() if not name.startswith("wanted_")}
+        wanted = {name: arrays[f"wanted_{name}"] for name in (n[7:] for n in arrays if n not in inputs)}
+        found = self._check_frequencies(parsed) if parsed.query.endswith("sample") else {}
+        self.call = self.callable(parsed, inputs)
         start = now()
         answer = self.call()
         first = elapsed(start, 1)
-        found |= check.errors(parsed, [to_numpy(value) for value in answer], inputs, wanted)
+        found |= errors(parsed, answer, inputs, wanted)
         check.require(found)
         return {"errors": found, "first": first}
 
     def _check_frequencies(self, case: cases.Case) -> dict:
-        small = cases.small_version(case)
-        inputs = cases.inputs(small, copies=True)
-        answer = [to_numpy(value) for value in self.peer.prepare(case.query, inputs)()]
-        return check.errors(small, answer, inputs, check.expected(small, inputs), copies=True)
+        small = case.small()
+        inputs = small.inputs(copies=True)
+        answer = self.callable(small, inputs)()
+        return errors(small, answer, inputs, case.structure.expected(case.query, inputs), copies=True)
 
     def time(self, calls: int) -> dict:
         """Times `calls` calls, after one that fills the caches."""
@@ -95,11 +109,10 @@ class Worker:
     def memory(self, case: str, file: str) -> dict:
         """Peak resident bytes of one call above those before it, with code and inputs loaded and compiled."""
         parsed = cases.parse(case)
-        small = cases.small_version(parsed)
-        self.peer.prepare(parsed.query, cases.inputs(small))()
+        self.callable(parsed, parsed.small().inputs())()
         with np.load(file) as stored:
-            inputs = {name: stored[name] for name in ("unary", "transition")}
-        call = self.peer.prepare(parsed.query, inputs)
+            inputs = {name: stored[name] for name in stored if not name.startswith("wanted_")}
+        call = self.callable(parsed, inputs)
         gc.collect()
         ctypes.CDLL(None).malloc_trim(0)
         before = _status("VmRSS")
