@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import warnings
@@ -17,13 +16,13 @@ from torch import Tensor
 
 from structlv._extras import require
 from structlv.cli import show
+from structlv.cli.run_folder import close_run, open_run, save_json
 from structlv.data import Batches, Sentence, Vocabulary, demo_corpus, read_sentences
 from structlv.data.corpora import DEMO_SOURCE
 from structlv.models import NeuralHMM, WittenBell
 from structlv.models.folder import refuse_other_files
 
 HELD_OUT_EVERY = 20  # every 20th sentence is held out, so both parts come from all over the text
-RUN, LAST = "run.json", "last.ckpt"
 
 
 @dataclass(frozen=True)
@@ -74,14 +73,15 @@ def run(
     sentences = demo_corpus() if data is None else read_sentences(data, format=format)
     corpus = prepare(sentences, settings)
     show.corpus(console, str(data) if data else DEMO_SOURCE, corpus, settings.min_count)
-    resuming = _open_run(out, settings, corpus)
+    text = Batches(corpus.train, settings.batch_size).fingerprint()
+    resuming = open_run(out, {**asdict(settings), "text": text})
     console.print(
         f"Going on from the checkpoint in {out}." if resuming else "Training a neural HMM ...", style="bold"
     )
     model = build(settings, corpus)
     speed = train(model, corpus, settings, out)
     report(model, corpus, settings, out, console, speed)
-    (out / LAST).unlink(missing_ok=True)  # the run is complete: the next one starts afresh
+    close_run(out)
 
 
 def prepare(sentences: Sequence[Sentence], settings: Settings) -> Corpus:
@@ -152,7 +152,7 @@ def report(
     words = "".join(f"{state}\t{' '.join(row)}\n" for state, row in enumerate(labels))
     (out / "states.tsv").write_text(words, encoding="utf-8")
     picture = save_picture(model, labels, usage, out)
-    _save_json(
+    save_json(
         out / "result.json",
         {"perplexity": {"neural HMM": perplexity, **baselines}, "tokens_per_second": speed},
     )
@@ -190,39 +190,3 @@ def save_picture(model: NeuralHMM, labels: list[list[str]], usage: Tensor, out: 
     assert figure is not None  # a drawn Axes has one
     figure.savefig(path)
     return path
-
-
-def _open_run(out: Path, settings: Settings, corpus: Corpus) -> bool:
-    """Make the folder; True if an interrupted run of the same settings and text is to be continued.
-
-    Raises ValueError if there is one with others: going on would mix two runs.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    found = {**asdict(settings), "text": Batches(corpus.train, settings.batch_size).fingerprint()}
-    if (out / LAST).exists():
-        stored = _stored_settings(out / RUN)
-        different = [f"{k}: {stored.get(k)} -> {v}" for k, v in found.items() if stored.get(k) != v]
-        if different:
-            changed = ", ".join(different)
-            raise ValueError(
-                f"{out} holds an interrupted run with other settings ({changed}); "
-                f"repeat its command to finish it, or name another --out, or remove {out / LAST}"
-            )
-        return True
-    _save_json(out / RUN, found)
-    return False
-
-
-def _stored_settings(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text()))
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{path}: missing or damaged; remove the checkpoint beside it to start afresh"
-        ) from error
-
-
-def _save_json(path: Path, value: dict[str, Any]) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(value, indent=2))
-    temporary.replace(path)

@@ -34,6 +34,9 @@ class Batches:
     initialised, each process takes every world_size-th item of each batch, and a final batch too small to
     share is left out.
 
+    With `curriculum=(first, step)` epoch e has only sequences of up to first + step e tokens: while the long
+    ones wait, the short ones come round again, so that epochs stay equally long.
+
     An iteration asks for its (epoch, position) when its first batch is drawn: `set_epoch` and `seek` set
     them, `follow` hands them to a trainer's own counters, the one place where progress is kept.
 
@@ -48,6 +51,7 @@ class Batches:
         seed: int = 0,
         shuffle: bool = True,
         pool: int = 50,
+        curriculum: tuple[int, int] | None = None,
     ) -> None:
         if not sequences or any(len(s) == 0 for s in sequences):
             raise ValueError("sequences must be at least one, each with at least one token")
@@ -59,6 +63,12 @@ class Batches:
         self.sequences, self.batch_size = sequences, batch_size
         self.seed, self.shuffle, self.pool = seed, shuffle, pool
         self._lengths = torch.tensor([len(s) for s in sequences])
+        self.curriculum = curriculum
+        if curriculum and (curriculum[0] < int(self._lengths.min()) or curriculum[1] < 0):
+            raise ValueError(
+                f"curriculum must start at {int(self._lengths.min())} (the shortest sequence) or above and "
+                f"not fall, found {curriculum}"
+            )
         self._progress: Callable[[], tuple[int, int]] = lambda: (0, 0)
 
     def __len__(self) -> int:
@@ -85,11 +95,22 @@ class Batches:
         # torch's CPU generator looks at 32 bits of its seed only: mix, do not shift
         mixed = int(np.random.SeedSequence((self.seed, epoch)).generate_state(1)[0])
         generator = torch.Generator().manual_seed(mixed)
-        items = torch.randperm(len(self.sequences), generator=generator)
+        items = self._items(epoch, generator)
         pools = items.split(self.batch_size * self.pool)
         ordered = torch.cat([p[torch.argsort(self._lengths[p], stable=True)] for p in pools])
         batches = ordered.split(self.batch_size)[: len(self)]
         return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
+
+    def _items(self, epoch: int, generator: torch.Generator) -> Tensor:
+        """As many item numbers as there are sequences, shuffled: each once, but for those that wait."""
+        count = len(self.sequences)
+        if self.curriculum is None:
+            return torch.randperm(count, generator=generator)
+        first, step = self.curriculum
+        ready = torch.nonzero(self._lengths <= first + step * epoch).squeeze(-1)
+        rounds = -(-count // len(ready))
+        shuffled = [ready[torch.randperm(len(ready), generator=generator)] for _ in range(rounds)]
+        return torch.cat(shuffled)[:count]
 
     def __iter__(self) -> Iterator[Batch]:
         epoch, position = self._progress()  # a generator: this runs at the first draw, not before
@@ -112,7 +133,15 @@ class Batches:
 
     def fingerprint(self) -> str:
         """A short text that differs where data, batch size, pool or seed differ: resuming must find it."""
-        parts = (len(self.sequences), self._checksum, self.batch_size, self.pool, self.seed, self.shuffle)
+        parts: tuple = (
+            len(self.sequences),
+            self._checksum,
+            self.batch_size,
+            self.pool,
+            self.seed,
+            self.shuffle,
+        )
+        parts += () if self.curriculum is None else self.curriculum
         return ":".join(map(str, parts))
 
     @cached_property

@@ -1,7 +1,7 @@
 """Models: modules that compute the parameters of a structured distribution."""
 
-from structlv.models.base import Model
+from structlv.models.base import Elbo, Model
 from structlv.models.neural_hmm import NeuralHMM
 from structlv.models.ngram import WittenBell
 
-__all__ = ["Model", "NeuralHMM", "WittenBell"]
+__all__ = ["Elbo", "Model", "NeuralHMM", "WittenBell"]

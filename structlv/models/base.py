@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from structlv.data.vocabulary import Vocabulary
 from structlv.models.folder import read_folder, write_folder
 
 M = TypeVar("M", bound="Model")
+
+
+class Elbo(NamedTuple):
+    """A lower bound of log p(x), ``reconstruction - kl``, each (*b) in nats.
+
+    Attributes:
+        reconstruction: log p(x | z) of a draw z from the inference network.
+        kl: KL of the inference network's q(z | x) from the prior.
+    """
+
+    reconstruction: Tensor
+    kl: Tensor
+
+    @property
+    def bound(self) -> Tensor:
+        """(*b) nats."""
+        return self.reconstruction - self.kl
 
 
 class Model(nn.Module):

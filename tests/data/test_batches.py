@@ -75,3 +75,29 @@ def test_bad_arguments() -> None:
             Batches(sequences, 4)
     with pytest.raises(ValueError, match="batch_size"):
         Batches(SEQUENCES, 0)
+
+
+def test_a_curriculum_starts_with_the_short_sequences_and_keeps_epochs_equally_long() -> None:
+    sequences = [torch.arange(1 + i % 10) for i in range(50)]
+    batches = Batches(sequences, 5, seed=3, curriculum=(4, 3))
+    for epoch, longest in enumerate((4, 7, 10, 10)):
+        batches.set_epoch(epoch)
+        seen = [batch.lengths for batch in batches]
+        assert len(seen) == len(batches) == 10
+        assert int(torch.cat(seen).max()) == longest
+    counts = torch.bincount(torch.cat(batches.order(0)), minlength=50)
+    short = torch.tensor([len(s) <= 4 for s in sequences])
+    assert int(counts[~short].sum()) == 0
+    assert set(counts[short].tolist()) <= {2, 3}  # they come round again: 50 draws of 20
+    assert torch.equal(torch.cat(batches.order(2)).sort().values, torch.arange(50))
+
+
+def test_a_curriculum_must_begin_with_something() -> None:
+    with pytest.raises(ValueError, match="must start at 2"):
+        Batches([torch.arange(2)], 1, curriculum=(1, 1))
+
+
+def test_the_fingerprint_tells_curricula_apart() -> None:
+    sequences = [torch.arange(1 + i % 3) for i in range(9)]
+    prints = {Batches(sequences, 2, curriculum=c).fingerprint() for c in (None, (1, 1), (2, 1))}
+    assert len(prints) == 3

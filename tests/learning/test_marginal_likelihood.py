@@ -83,9 +83,9 @@ def test_a_trainer_of_the_users_own_works(tmp_path: Path) -> None:
 
 
 def test_the_learning_rate_rises_then_falls_to_zero() -> None:
-    from structlv.learning.marginal_likelihood import _warmup_cosine
+    from structlv.learning.objective import learning_rate
 
-    rates = [_warmup_cosine(step, 100, 0.1) for step in range(101)]
+    rates = [learning_rate(step, 100, 0.1, "cosine") for step in range(101)]
     assert rates[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
     assert rates[10] == 1.0
     assert all(a > b for a, b in itertools.pairwise(rates[10:]))
