@@ -155,6 +155,10 @@ class TreePosterior(StructuredDistribution):
         """``ValueError`` unless the rules' tensors fit ``num_nonterminals`` and ``num_preterminals``."""
         raise NotImplementedError
 
+    def _rule_scores(self) -> Tensor:
+        """The scores of the rules, which broadcast to their marginals."""
+        raise NotImplementedError
+
     def _rule_counts(self, event: Tensor) -> Tensor:
         """How often ``event`` (*s, *b, m, 3), padding -1, uses each rule: the shape of their marginals."""
         raise NotImplementedError
@@ -287,9 +291,12 @@ class TreePosterior(StructuredDistribution):
     def _score(self, event: Tensor) -> Tensor:
         return self._operators.score(event, *self._args)
 
+    def _part_scores(self) -> TreeParts:
+        return TreeParts(self.root, self._rule_scores(), self.unary, self.spans)
+
     def _weights(self, *scores: Any) -> Any:
         rules, spans = (any(score[i] is not None for score in scores) for i in (1, 3))
-        found = TreeParts(*self._operators.marginals(*self._args, rules=rules, spans=spans))
+        found = TreeParts(*self._operators.marginals(*self._args, with_rules=rules, with_spans=spans))
         return TreeParts(
             found.root, found.rules if rules else None, found.unary, found.spans if spans else None
         )
