@@ -126,7 +126,7 @@ def _steps_of(event: Tensor, labelled: bool) -> Iterator[_Step]:
 
 
 class _Reader:
-    """Builds the rows of a tree from steps. ``path`` is the rows that are open; None: brackets without label."""
+    """Builds the rows of a tree from steps; ``path`` is the open rows, None for unlabelled brackets."""
 
     def __init__(self, symbols: Sequence[str] | None) -> None:
         self.numbers = None if symbols is None else {name: number for number, name in enumerate(symbols)}
