@@ -47,8 +47,8 @@ class StateSequence(Constraint):
 
 
 class ConstituencyTree(Constraint):
-    """Binary trees over n = ``length`` words as rows (i, j, symbol) in pre-order, shape (*, 2n - 1, 3); past its
-    last row a tree holds anything.
+    """Binary trees over n = ``length`` words as rows (i, j, symbol) in pre-order, shape (*, 2n - 1, 3); past
+    its last row a tree holds anything.
 
     Args:
         length: n.

@@ -31,6 +31,9 @@ class DenseTreePosterior(TreePosterior, rules=Tensor):
         symbols = self.num_nonterminals + self.num_preterminals
         require_events("rules", self.rules, "(*b, NT, S, S)", self.num_nonterminals, symbols, symbols)
 
+    def _rule_scores(self) -> Tensor:
+        return self.rules
+
     def _rule_counts(self, event: Tensor) -> Tensor:
         nonterminals, symbols = self.num_nonterminals, self.num_nonterminals + self.num_preterminals
         first, second = (tree_events.symbols_at(event, rows) for rows in tree_events.children(event))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import Size, Tensor
@@ -10,7 +10,10 @@ from torch import Size, Tensor
 from structlv.distributions.validation import broadcast_batch, is_eager, require_events, require_lengths
 
 if TYPE_CHECKING:
+    from structlv.distributions.binary_tree import BinaryTree
     from structlv.distributions.trees import TreePosterior
+
+    Trees: TypeAlias = TreePosterior | BinaryTree
 
 
 def check_shapes(trees: TreePosterior) -> Size:
@@ -58,13 +61,26 @@ def require_same_grammar(p: TreePosterior, q: TreePosterior) -> None:
     mine, other = ((d.num_nonterminals, d.num_preterminals) for d in (p, q))
     if mine != other:
         raise ValueError(f"both must have as many nonterminals and preterminals, found {mine} and {other}")
-    require_same_lengths(p, q, p.unary.shape[-2])
+    if p._validate_args and is_eager(p.unary):
+        require_same_lengths(p, q, p.unary.shape[-2])
 
 
-def require_same_lengths(p: TreePosterior, q: TreePosterior, n: int) -> None:
-    """``ValueError`` unless, eagerly, both are over sentences of the same lengths."""
-    if not (p._validate_args and is_eager(p.unary)) or (p.lengths is None and q.lengths is None):
+def require_same_lengths(p: Trees, q: Trees, n: int) -> None:
+    """``ValueError`` unless both are over sentences of the same lengths (eager only)."""
+    if p.lengths is None and q.lengths is None:
         return
     mine, other = (n if d.lengths is None else d.lengths for d in (p, q))
     if not bool((torch.as_tensor(mine) == torch.as_tensor(other)).all()):
         raise ValueError("both must have the same lengths: their trees are not the same otherwise")
+
+
+def has_labels(scores: Tensor, labelled: bool | None) -> bool:
+    """Whether the last dimension is labels; ``ValueError`` where the shape does not fit, or does not say."""
+    shape = tuple(scores.shape)
+    without = len(shape) >= 2 and shape[-1] == shape[-2]
+    with_labels = len(shape) >= 3 and shape[-2] == shape[-3] and shape[-1] > 0
+    if not (without or with_labels) or (labelled and not with_labels) or (labelled is False and not without):
+        raise ValueError(f"span_scores must have shape (*b, n, n) or (*b, n, n, labels), found {shape}")
+    if labelled is None and without and with_labels:
+        raise ValueError(f"span_scores of shape {shape} may or may not have labels: say which with labelled=")
+    return with_labels if labelled is None else labelled

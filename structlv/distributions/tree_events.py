@@ -55,6 +55,17 @@ def counted(index: Tensor, size: int) -> Tensor:
     return counts[..., :size]
 
 
+def to_charts(event: Tensor, n: int, preterminals: int, nonterminals: int) -> tuple[Tensor, Tensor]:
+    """How often the n words of events (*, m, 3) have each preterminal (*, n, T), and the spans i < j each
+    nonterminal (*, n, n, NT); rows of -1 count nowhere.
+    """
+    i, j, symbol = event.unbind(-1)
+    leaf = torch.where((i == j) & (symbol >= nonterminals), i * preterminals + symbol - nonterminals, -1)
+    span = torch.where(i < j, (i * n + j) * nonterminals + symbol, -1)
+    leaves = counted(leaf, n * preterminals).unflatten(-1, (n, preterminals))
+    return leaves, counted(span, n * n * nonterminals).unflatten(-1, (n, n, nonterminals))
+
+
 def from_charts(leaves: Tensor, spans: Tensor) -> Tensor:
     """The event (*, 2n - 1, 3) of the constituents in two charts; inverse of what lists them.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from structlv.distributions.validation import (
 )
 
 if TYPE_CHECKING:
+    from structlv.distributions.binary_tree import BinaryTree
     from structlv.distributions.trees import TreePosterior
 
 Trees = TypeVar("Trees", bound="TreePosterior")
@@ -23,11 +24,10 @@ Trees = TypeVar("Trees", bound="TreePosterior")
 
 def conditioned(trees: Trees, spans: Tensor | None, allowed: Tensor | None) -> Trees:
     """``TreePosterior.condition``."""
-    n, inner = trees.unary.shape[-2], trees.num_nonterminals
+    inner, about = trees.num_nonterminals, Sentences.of(trees, "unary", trees.unary.shape[-2])
     new = {name: getattr(trees, name) for name in trees._parameters}
     if spans is not None:
-        check_spans(trees, spans, inner + trees.num_preterminals)
-        chart = agreeing(spans, n, inner + trees.num_preterminals, trees.lengths)
+        chart = agreeing(about, spans, inner + trees.num_preterminals)
         if chart.shape[-1] == 1:
             new["spans"] = masked(new["spans"], chart, trees.unary)
         else:
@@ -35,19 +35,37 @@ def conditioned(trees: Trees, spans: Tensor | None, allowed: Tensor | None) -> T
             leaves = chart[..., inner:].diagonal(dim1=-3, dim2=-2).movedim(-1, -2)
             new["unary"] = masked(new["unary"], leaves, trees.unary)
     if allowed is not None:
-        new["spans"] = masked(new["spans"], allowed_chart(trees, allowed, inner), trees.unary)
+        new["spans"] = masked(new["spans"], permitted(about, allowed, inner), trees.unary)
     result = trees._rebuild(**new)
     result._validate_args = trees._validate_args
     return result
 
 
-def agreeing(spans: Tensor, n: int, symbols: int, lengths: Tensor | None) -> Tensor:
+class Sentences(NamedTuple):
+    """What evidence is about."""
+
+    name: str  # of the parameter that gives device and batch shape
+    like: Tensor
+    batch_dims: int
+    n: int
+    lengths: Tensor | None
+    values: bool  # whether values are checked
+
+    @classmethod
+    def of(cls, trees: TreePosterior | BinaryTree, name: str, n: int) -> Sentences:
+        like = getattr(trees, name)
+        return cls(name, like, len(trees.batch_shape), n, trees.lengths, trees._validate_args)
+
+
+def agreeing(about: Sentences, spans: Tensor, symbols: int) -> Tensor:
     """(*b, n, n, K) bool: the constituents that agree with all of ``spans`` (*b, m, 2 or 3).
 
     K = 1 where ``spans`` says nothing of symbols. A binary tree without a constituent that crosses i..j has
     i..j as a constituent: the smallest one that covers it could only be split within i..j, and a child would
     cross it. So excluding what crosses is all there is to do.
     """
+    _check_spans(about, spans, symbols)
+    n, lengths = about.n, about.lengths
     word = torch.arange(n, device=spans.device)
     start, end = word.unsqueeze(-1), word
     labelled = spans.shape[-1] == 3
@@ -67,11 +85,11 @@ def agreeing(spans: Tensor, n: int, symbols: int, lengths: Tensor | None) -> Ten
     return chart
 
 
-def allowed_chart(trees: TreePosterior, allowed: Tensor, symbols: int) -> Tensor:
+def permitted(about: Sentences, allowed: Tensor, symbols: int) -> Tensor:
     """``allowed`` as (*b, n, n, 1 or symbols), checked."""
-    n, dims = trees.unary.shape[-2], len(trees.batch_shape) + 2
+    n, dims = about.n, about.batch_dims + 2
     require_bool("allowed", allowed)
-    require_same_device("allowed", allowed, "unary", trees.unary)
+    require_same_device("allowed", allowed, about.name, about.like)
     expected = (n, n, symbols) if allowed.dim() > dims else (n, n)
     if tuple(allowed.shape[allowed.dim() - len(expected) :]) != expected:
         raise ValueError(
@@ -81,16 +99,15 @@ def allowed_chart(trees: TreePosterior, allowed: Tensor, symbols: int) -> Tensor
     return allowed if allowed.dim() > dims else allowed.unsqueeze(-1)
 
 
-def check_spans(trees: TreePosterior, spans: Tensor, symbols: int) -> None:
-    """``TypeError`` or ``ValueError`` where ``spans`` cannot be constituents; values eagerly only."""
+def _check_spans(about: Sentences, spans: Tensor, symbols: int) -> None:
     require_integer("spans", spans)
-    require_same_device("spans", spans, "unary", trees.unary)
+    require_same_device("spans", spans, about.name, about.like)
     if spans.dim() < 2 or spans.shape[-1] not in (2, 3):
         raise ValueError(f"spans must have shape (*b, m, 2) or (*b, m, 3), found {tuple(spans.shape)}")
-    if not (trees._validate_args and is_eager(spans)):
+    if not (about.values and is_eager(spans)):
         return
     known = spans[..., 0] != -1
-    length = trees.unary.shape[-2] if trees.lengths is None else trees.lengths.unsqueeze(-1)
+    length = about.n if about.lengths is None else about.lengths.unsqueeze(-1)
     i, j = spans[..., 0], spans[..., 1]
     if bool((known & ((i < 0) | (i > j) | (j >= length))).any()):
         raise ValueError("spans must be rows 0 <= i <= j < length, or begin with -1 where there is none")

@@ -72,8 +72,7 @@ class TreePosterior(StructuredDistribution):
 
     Raises:
         TypeError: an argument is not of the right kind, or float dtypes are mixed (outside autocast).
-        ValueError: shapes or devices do not fit together, there is no symbol, a length is out of range, a
-        potential is NaN.
+        ValueError: shapes or devices do not fit, there is no symbol, a length is out of range, a NaN.
     """
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {
@@ -153,6 +152,10 @@ class TreePosterior(StructuredDistribution):
 
     def _check_rule_shapes(self) -> None:
         """``ValueError`` unless the rules' tensors fit ``num_nonterminals`` and ``num_preterminals``."""
+        raise NotImplementedError
+
+    def _rule_scores(self) -> Tensor:
+        """The scores of the rules, which broadcast to their marginals."""
         raise NotImplementedError
 
     def _rule_counts(self, event: Tensor) -> Tensor:
@@ -238,17 +241,10 @@ class TreePosterior(StructuredDistribution):
     def to_parts(self, event: Tensor) -> TreeParts:
         """How often each part occurs in ``event``: the shapes of ``marginals()`` after (*s)."""
         event = self._without_padding(self._checked_event(event))
-        n, nonterminals, preterminals = self.unary.shape[-2], self.num_nonterminals, self.num_preterminals
-        i, j, symbol = event.unbind(-1)
-        leaf = torch.where((i == j) & (symbol >= nonterminals), i * preterminals + symbol - nonterminals, -1)
-        span = torch.where(i < j, (i * n + j) * nonterminals + symbol, -1)
-        counts = (
-            tree_events.counted(symbol[..., :1], nonterminals),
-            self._rule_counts(event),
-            tree_events.counted(leaf, n * preterminals).unflatten(-1, (n, preterminals)),
-            tree_events.counted(span, n * n * nonterminals).unflatten(-1, (n, n, nonterminals)),
-        )
-        return TreeParts(*(count.to(self._dtype) for count in counts))
+        root = tree_events.counted(event[..., :1, 2], self.num_nonterminals)
+        n, preterminals = self.unary.shape[-2:]
+        charts = tree_events.to_charts(event, n, preterminals, self.num_nonterminals)
+        return TreeParts(*(x.to(self._dtype) for x in (root, self._rule_counts(event), *charts)))
 
     def from_parts(self, parts: Any) -> Tensor:
         """The tree (*s, *b, 2n - 1, 3) whose words and spans ``parts`` counts; -1 where it counts none."""
@@ -287,9 +283,12 @@ class TreePosterior(StructuredDistribution):
     def _score(self, event: Tensor) -> Tensor:
         return self._operators.score(event, *self._args)
 
+    def _part_scores(self) -> TreeParts:
+        return TreeParts(self.root, self._rule_scores(), self.unary, self.spans)
+
     def _weights(self, *scores: Any) -> Any:
         rules, spans = (any(score[i] is not None for score in scores) for i in (1, 3))
-        found = TreeParts(*self._operators.marginals(*self._args, rules=rules, spans=spans))
+        found = TreeParts(*self._operators.marginals(*self._args, with_rules=rules, with_spans=spans))
         return TreeParts(
             found.root, found.rules if rules else None, found.unary, found.spans if spans else None
         )
