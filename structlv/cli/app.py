@@ -88,6 +88,86 @@ def demo(
         run(settings, out, console, data=data, format=format.value if format else None)
 
 
+class Grammar(str, Enum):
+    neural = "neural"
+    compound = "compound"
+    lowrank = "lowrank"
+    simple = "simple"
+
+
+class Method(str, Enum):
+    viterbi = "viterbi"
+    mbr = "mbr"
+
+
+@app.command()
+def induce(
+    file: Annotated[Path, typer.Argument(help="Plain text, one sentence a line, or trees in brackets.")],
+    held_out: Annotated[
+        Path | None, typer.Option(help="Evaluate on this file; by default on every 20th sentence.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the checkpoint, the model and pictures.")] = Path(
+        "structlv-grammar"
+    ),
+    model: Annotated[Grammar, typer.Option(help="Kind of grammar.")] = Grammar.neural,
+    method: Annotated[
+        Method, typer.Option(help="Trees that are scored: most probable, or most expected constituents.")
+    ] = Method.mbr,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, help="Seed of initial weights and data order.")
+    ] = 0,
+    threads: Annotated[int, typer.Option(min=1, help="Threads; more than one pays on an idle machine.")] = 1,
+    nonterminals: Annotated[int | None, typer.Option(min=1, help="Number of nonterminals.")] = None,
+    preterminals: Annotated[int | None, typer.Option(min=1, help="Number of preterminals.")] = None,
+    dim: Annotated[int | None, typer.Option(min=1, help="Width of embeddings and networks.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the text.")] = None,
+    lr: Annotated[float | None, typer.Option(min=0.0, help="Learning rate.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Sentences in a batch.")] = None,
+    min_count: Annotated[int | None, typer.Option(min=1, help="Rarer words are <unk>.")] = None,
+    max_length: Annotated[int | None, typer.Option(min=2, help="Longer sentences are left out.")] = None,
+    max_sentences: Annotated[int | None, typer.Option(min=2, help="Use only the first ones.")] = None,
+) -> None:
+    """Learn a grammar from raw sentences, and compare its trees with those of the file, if it has any.
+
+    Trees are used for evaluation alone. Interrupt it when you like: the same command continues from the last
+    checkpoint to the same result.
+    """
+    console = Console()
+    with _tidy_errors(console, out):
+        from structlv.cli.induce import Settings, run
+
+        chosen = {
+            "nonterminals": nonterminals,
+            "preterminals": preterminals,
+            "dim": dim,
+            "epochs": epochs,
+            "lr": lr,
+            "batch_size": batch_size,
+            "min_count": min_count,
+            "max_length": max_length,
+            "max_sentences": max_sentences,
+        }
+        settings = Settings(model=model.value, method=method.value, seed=seed, threads=threads)
+        given = {name: value for name, value in chosen.items() if value is not None}
+        run(settings.replaced(**given), file, out, console, held_out=held_out)
+
+
+@app.command()
+def parse(
+    model: Annotated[Path, typer.Argument(help="Folder of a saved grammar, as `structlv induce` leaves it.")],
+    file: Annotated[Path, typer.Argument(help="Plain text, one sentence a line; - for standard input.")],
+    method: Annotated[Method, typer.Option(help="Most probable tree, or most expected constituents.")] = (
+        Method.viterbi
+    ),
+    output: Annotated[Path | None, typer.Option(help="Write here, not to standard output.")] = None,
+) -> None:
+    """Parse sentences with a grammar: one tree in brackets a line."""
+    with _tidy_errors(Console(), model):
+        from structlv.cli.parse import run
+
+        run(model, file, method.value, output)
+
+
 @contextmanager
 def _tidy_errors(console: Console, out: Path) -> Iterator[None]:
     """What a user can mend is one sentence and status 1, Ctrl-C status 130; a traceback is a bug."""

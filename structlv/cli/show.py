@@ -55,11 +55,11 @@ def states(console: Console, labels: list[list[str]], usage: Tensor, most: int =
     order = usage.argsort(descending=True).tolist()
     share = (usage / usage.sum()).tolist()
     which = "states" if len(order) <= most else f"{most} most used of {len(order)} states"
-    table = _table(f"The {which} and their most typical words", "state", "use", "words", right="state use")
+    table = new_table(f"The {which} and their most typical words", "state", "use", "words", right="state use")
     for state in order[:most]:
         words = Text(" ".join(labels[state]), style=_colour(state))
         table.add_row(str(state), f"{share[state]:.1%}", words)
-    _print(console, table)
+    print_table(console, table)
 
 
 def tagged_sentence(console: Console, model: NeuralHMM, text: Corpus, labels: list[list[str]]) -> None:
@@ -69,7 +69,7 @@ def tagged_sentence(console: Console, model: NeuralHMM, text: Corpus, labels: li
     with torch.no_grad():
         marginals = model.posterior(indices[None]).marginals().unary[0]
     columns = ("word", "state", "posterior", "typical words", *(("gold tag",) if sentence.tags else ()))
-    table = _table("A held-out sentence, tagged (Viterbi)", *columns, right="state posterior")
+    table = new_table("A held-out sentence, tagged (Viterbi)", *columns, right="state posterior")
     for i, (word, state) in enumerate(zip(sentence.words, path, strict=True)):
         known = word if word in text.vocabulary else f"{word} (<unk>)"
         row: list[Text | str] = [
@@ -79,16 +79,16 @@ def tagged_sentence(console: Console, model: NeuralHMM, text: Corpus, labels: li
         ]
         row += [Text(" ".join(labels[state][:5]), style=_colour(state)), *sentence.tags[i : i + 1]]
         table.add_row(*row)
-    _print(console, table)
+    print_table(console, table)
 
 
 def perplexities(console: Console, hmm: float, baselines: dict[str, float], states: int, end: bool) -> None:
     """The model beside the baselines, lowest last."""
-    table = _table("Held-out perplexity", "model", "perplexity", right="perplexity")
+    table = new_table("Held-out perplexity", "model", "perplexity", right="perplexity")
     rows = {**baselines, f"neural HMM, {states} states": hmm}
     for name, value in sorted(rows.items(), key=lambda row: -row[1]):
         table.add_row(name, f"{value:,.1f}", style="bold" if name.startswith("neural") else None)
-    _print(console, table)
+    print_table(console, table)
     scored = (
         "Every word and the end of the sentence are scored" if end else "Words are scored, given the length"
     )
@@ -104,7 +104,7 @@ def summary(console: Console, speed: float | None, threads: int, out: Path, pict
     console.print(f"Model in {out / 'model'}, picture in {picture}", highlight=False)
 
 
-def _table(title: str, *columns: str, right: str = "") -> Table:
+def new_table(title: str, *columns: str, right: str = "") -> Table:
     table = Table(
         box=None, pad_edge=False, title=title, title_justify="left", title_style="bold", min_width=60
     )
@@ -115,7 +115,7 @@ def _table(title: str, *columns: str, right: str = "") -> Table:
     return table
 
 
-def _print(console: Console, table: Table) -> None:
+def print_table(console: Console, table: Table) -> None:
     console.print()
     console.print(table, highlight=False)
 

@@ -2,6 +2,14 @@
 
 from structlv.models.base import Elbo, Model
 from structlv.models.neural_hmm import NeuralHMM
+from structlv.models.neural_pcfg import CompoundPCFG, NeuralPCFG
 from structlv.models.ngram import WittenBell
 
-__all__ = ["Elbo", "Model", "NeuralHMM", "WittenBell"]
+__all__ = [
+    "CompoundPCFG",
+    "Elbo",
+    "Model",
+    "NeuralHMM",
+    "NeuralPCFG",
+    "WittenBell",
+]

@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from structlv.distributions import PCFG, TreePosterior
+from structlv.models.base import Elbo
 from structlv.models.grammar import GrammarModel, ResidualTower, require_sizes, xavier
 from structlv.models.lookup import gather_log_softmax
-
-
-class Elbo(NamedTuple):
-    """A lower bound of log p(x), ``reconstruction - kl``, each (*b) in nats.
-
-    Attributes:
-        reconstruction: log p(x | z) of a draw z from the inference network.
-        kl: KL of the inference network's q(z | x) from the prior.
-    """
-
-    reconstruction: Tensor
-    kl: Tensor
-
-    @property
-    def bound(self) -> Tensor:
-        """(*b) nats."""
-        return self.reconstruction - self.kl
 
 
 class _GrammarNetwork(nn.Module):
