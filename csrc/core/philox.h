@@ -1,6 +1,8 @@
 // Philox4x32-10 (Salmon, Moraes, Dror, Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3", section 3): random
 // numbers as a function of (key, counter), so that a draw depends on nothing but its own coordinates.
 #pragma once
+#include <algorithm>
+#include <cmath>
 #include <cstdint>
 
 namespace slv {
@@ -42,6 +44,16 @@ struct Draws {
 template <class T>
 inline T uniform(uint32_t word) {
   return sizeof(T) == 4 ? T(word >> 8) * T(1.0 / 16777216) : T(word) * T(1.0 / 4294967296.0);
+}
+// The first j with cumulative weight above u * total; never one of weight 0.
+inline int64_t pick(const double* weight, int64_t k, double sum, double u) {
+  const double target = std::min(u * sum, std::nextafter(sum, 0.0));
+  double seen = 0;
+  for (int64_t j = 0; j < k; j++) {
+    seen += weight[j];
+    if (seen > target) return j;
+  }
+  return -1;
 }
 
 }  // namespace

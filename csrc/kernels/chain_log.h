@@ -13,10 +13,6 @@
 namespace slv {
 namespace {
 
-constexpr int kLanes = kWidth<double>;
-constexpr double kNone = -kInf<double>;
-using Doubles = std::vector<double>;
-
 template <class T>
 struct Item {
   int64_t len, n, k, step;
@@ -44,13 +40,6 @@ struct Item {
     for (int64_t i = 0; i < k; i++) out[i] = u(t, i);
   }
 };
-
-SLV_INLINE vd row_of(const double* p, int64_t j, int64_t k) { return load_n<double>(p + j, int(k - j), kNone); }
-
-template <class S>
-double total(const double* row, int64_t k) {
-  return S::row(k, [&](int64_t j, int) { return row_of(row, j, k); });
-}
 
 template <class S, class T>
 Doubles inside(const Item<T>& c) {
@@ -184,7 +173,6 @@ struct Tangent {
     return load_as<double>(vt + t * v.transition_step + i * c.k + j, int(c.k - j), 0);
   }
 };
-SLV_INLINE vd where_positive(vd w, vd x) { return w > 0.0 ? w * x : vd{}; }  // 0 * anything is 0
 
 template <class T>
 Doubles prefix_means(const Item<T>& c, const Tangent<T>& v, const Doubles& alpha) {
