@@ -21,8 +21,8 @@ struct Block {
   int64_t longest = 0, leaves = 0, inner = 0, spans = 0;  // rows: words, spans of two words or more, both
   std::vector<int64_t> first;                             // inner row at which a width starts
   // the chart
-  T *rank, *sym, *word;                 // inner rows: over ranks (null without a head), over nonterminals; of words
-  T *left, *right;                      // rows `before` and `behind`, over ranks
+  T *rank, *sym, *word;  // inner rows: over ranks (null without a head), over nonterminals; of words
+  T *left, *right;       // rows `before` and `behind`, over ranks
   double *left_before, *left_behind, *right_before, *right_behind, *rank_before, *rank_behind;  // powers of two
   T *left_shift, *right_shift;  // rows `before`: what left and right were multiplied with
   double* meta;                 // two for each item: log Z, and whether it was done on another rung

@@ -102,8 +102,7 @@ void transpose_panels(int64_t rows, int64_t columns, const T* from, int64_t from
   for (int64_t i = 0; i < rows; i += W)
     for (int64_t j = 0; j < columns; j += W) {
       vec<T> r[W];
-      for (int l = 0; l < W; l++)
-        r[l] = i + l < rows ? load(from + j / W * from_panel + (i + l) * W) : vec<T>{};
+      for (int l = 0; l < W; l++) r[l] = i + l < rows ? load(from + j / W * from_panel + (i + l) * W) : vec<T>{};
       transpose_stage<T, W / 2>(r);
       for (int l = 0; l < W && j + l < columns; l++) store(to + i / W * to_panel + (j + l) * W, r[l]);
     }
@@ -119,10 +118,10 @@ struct Grammar {
   bool usable = false, forbidden = false;  // forbidden: some entry is structurally 0
   Seen<T> seen;
   Buffer<T> data;
-  T *head_up, *head_down;          // [pn][r][lane], [pr][nt][lane]
-  T* gain;                         // [pr][lane]: the head's diagonal where there is none
-  T* sides_up;                     // [2 pr][nt + t][lane]: left, then right
-  T *sides_inner, *sides_leaf;     // [pn | pt][2 pr W][lane]
+  T *head_up, *head_down;       // [pn][r][lane], [pr][nt][lane]
+  T* gain;                      // [pr][lane]: the head's diagonal where there is none
+  T* sides_up;                  // [2 pr][nt + t][lane]: left, then right
+  T *sides_inner, *sides_leaf;  // [pn | pt][2 pr W][lane]
 
   template <class In>
   Grammar(const LowRank<In>& p, int64_t item)

@@ -14,6 +14,7 @@
 //   sums over splits, whose weights may, are checked for pairs. By induction 0 means structurally impossible.
 // Flagged items are redone in float64, then in exact log space.
 #pragma once
+#include "core/semiring.h"
 #include "kernels/lowrank_block.h"
 
 namespace slv {
@@ -29,7 +30,7 @@ struct Inside : Block<In, T> {
   bool bad[kLowRankItems] = {};
   double log_z[kLowRankItems], whole[kLowRankItems] = {};  // whole: the power of two of an item's last row
   Pairs<T> pairs;
-  T* factor = nullptr;        // of the spans of a width: exp of their scores, [pn][row][lane] or [row]
+  T* factor = nullptr;         // of the spans of a width: exp of their scores, [pn][row][lane] or [row]
   double* exponent = nullptr;  // of their rows of nonterminals
 
   Inside(const LowRank<In>& p, const Grammar<T>& g, const int64_t* items, int64_t count)
@@ -58,6 +59,15 @@ struct Inside : Block<In, T> {
       sides(w, rows, inside, sym + Base::first[w] * W, g.nt, inner * W, g.sides_up, g.nt);
     }
     for (int64_t c = 0; c < count; c++) finish(c);
+  }
+
+  // nothing is tried
+  void give_up() {
+    std::fill(Base::meta, Base::meta + kLowRankMeta * count * int64_t(sizeof(T)) / int64_t(sizeof(double)), 0.0);
+    for (int64_t c = 0; c < count; c++) {
+      bad[c] = true;
+      Base::meta[2 * c + 1] = 1;
+    }
   }
 
   // exp of the scores of words, and what they are as children
@@ -172,9 +182,8 @@ struct Inside : Block<In, T> {
   void symbols(int64_t w) {
     const int64_t rows = Base::rows(w), at = Base::first[w] * W;
     T* to = sym + at;
-    auto keep = [&](int64_t x, int64_t a, vec<T> v) __attribute__((always_inline)) {
-      store(to + (a * inner + x) * W, v * factor_at(x, a, rows));
-    };
+    auto keep = [&](int64_t x, int64_t a, vec<T> v)
+                    __attribute__((always_inline)) { store(to + (a * inner + x) * W, v * factor_at(x, a, rows)); };
     if (g.has_head) {
       multiply_panels<PlusTimes>(rows, g.r, rank + at, inner * W, Matrix<T>{g.head_up, W, g.r * W}, g.pn, keep);
     } else if (p.spans || g.exponent != 0 || g.seen.lowest < 1) {

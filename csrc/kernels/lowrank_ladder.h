@@ -43,9 +43,9 @@ void on_upper_rung(const LowRank<In>& p, SharedGrammar<In>& g, int64_t item, F&&
   if (std::is_same_v<In, double> || !g.wide().usable) return then(static_cast<Inside<In, double>*>(nullptr));
   Inside<In, double> f(p, g.wide(), &item, 1);
   Buffer<double> chart(f.chart_size());
-  Buffer<char> space(f.scratch());
+  Scratch scratch(f.scratch());
   f.bind(chart.data());
-  f.bind_scratch(space.data());
+  f.bind_scratch(scratch);
   f.run();
   then(f.bad[0] ? nullptr : &f);
 }
@@ -56,9 +56,9 @@ void lowrank_forward(const LowRank<In>& p, void* grammar, const int64_t* items, 
   auto& g = *static_cast<SharedGrammar<In>*>(grammar);
   Inside<In, In> f(p, g.own, items, count);
   {
-    Scratch scratch(Scratch::bytes<In>(chart ? 0 : f.chart_size()) + Scratch::bytes<char>(f.scratch()));
+    Scratch scratch(Scratch::bytes<In>(chart ? 0 : f.chart_size()) + f.scratch());
     f.bind(chart ? chart : scratch.take<In>(f.chart_size()));
-    f.bind_scratch(scratch.take<char>(f.scratch()));
+    f.bind_scratch(scratch);
     if (g.own.usable)
       f.run();
     else
@@ -73,17 +73,16 @@ void lowrank_forward(const LowRank<In>& p, void* grammar, const int64_t* items, 
       log_z[items[c]] = f.log_z[c];
       continue;
     }
-    on_upper_rung(p, g, items[c], [&](auto* wide) {
-      log_z[items[c]] = wide ? wide->log_z[0] : LogInside<In>(p, items[c]).log_z;
-    });
+    on_upper_rung(p, g, items[c],
+                  [&](auto* wide) { log_z[items[c]] = wide ? wide->log_z[0] : LogInside<In>(p, items[c]).log_z; });
   }
 }
 
 template <class In, class T>
 void run_outside(Inside<In, T>& f, const LowRankSink<In>& out, const double* weight) {
   Outside<In, T> o(f, out, weight);
-  Scratch scratch(o.scratch() + Scratch::bytes<char>(f.scratch()));
-  f.bind_scratch(scratch.take<char>(f.scratch()));
+  Scratch scratch(o.scratch() + f.scratch());
+  f.bind_scratch(scratch);
   o.bind(scratch);
   o.run();
 }
@@ -126,16 +125,15 @@ void lowrank_sample(const LowRank<In>& p, void* grammar, const int64_t* items, i
   auto& g = *static_cast<SharedGrammar<In>*>(grammar);
   Inside<In, In> f(p, g.own, items, count);
   {
-    Scratch scratch(Scratch::bytes<In>(f.chart_size()) + Scratch::bytes<char>(f.scratch()));
+    Scratch scratch(Scratch::bytes<In>(f.chart_size()) + f.scratch());
     f.bind(scratch.take<In>(f.chart_size()));
-    f.bind_scratch(scratch.take<char>(f.scratch()));
+    f.bind_scratch(scratch);
     if (g.own.usable)
       f.run();
     else
       f.give_up();
     for (int64_t c = 0; c < count; c++)
-      if (!f.bad[c])
-        draw_trees(ScaledChoices<In, In>{f, c}, p, items[c], f.log_z[c], seed, samples, events, stride);
+      if (!f.bad[c]) draw_trees(ScaledChoices<In, In>{f, c}, p, items[c], f.log_z[c], seed, samples, events, stride);
   }
   for (int c = 0; c < count; c++) {
     if (!f.bad[c]) continue;

@@ -39,13 +39,7 @@ struct LogChart {
   int64_t len, nt, r;
   std::vector<double> rank, sym, left, right;
   LogChart(int64_t len, int64_t nt, int64_t r)
-      : len(len),
-        nt(nt),
-        r(r),
-        rank(len * len * r),
-        sym(len * len * nt),
-        left(len * len * r),
-        right(len * len * r) {}
+      : len(len), nt(nt), r(r), rank(len * len * r), sym(len * len * nt), left(len * len * r), right(len * len * r) {}
   int64_t at(int64_t i, int64_t j) const { return i * len + j; }
 };
 // Elements j.. of a row of potentials plus one of scores.
@@ -197,8 +191,10 @@ void lowrank_marginals_log(const LowRank<T>& p, int64_t item, double weight, con
       for (int64_t a = 0; out.spans && a < nt; a++) {
         T* to = out.spans + ((item * p.n + i) * p.n + j) * out.labels;
         total += o.sym[a];
-        if (out.labels > 1) to[a] = T(o.sym[a]);
-        else *to = T(total);
+        if (out.labels > 1)
+          to[a] = T(o.sym[a]);
+        else
+          *to = T(total);
       }
       o.down(i, j);
     }

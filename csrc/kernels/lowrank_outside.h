@@ -44,10 +44,10 @@ SLV_INLINE void outer_rows(const std::vector<Stretch>& rows, int64_t k, const T*
   constexpr int64_t kPiece = 256;
   auto columns = [&]<int NV>(std::integral_constant<int, NV>, const Stretch* from, const Stretch* end, int64_t p)
                      __attribute__((always_inline)) {
-    int64_t i = 0;
-    for (; i + M <= k; i += M) outer_piece<M, NV>(from, end, i, p, x, x_panel, y, y_panel, to);
-    for (; i < k; i++) outer_piece<1, NV>(from, end, i, p, x, x_panel, y, y_panel, to);
-  };
+                       int64_t i = 0;
+                       for (; i + M <= k; i += M) outer_piece<M, NV>(from, end, i, p, x, x_panel, y, y_panel, to);
+                       for (; i < k; i++) outer_piece<1, NV>(from, end, i, p, x, x_panel, y, y_panel, to);
+                     };
   const Stretch *from = rows.data(), *last = from + rows.size(), *end = from;
   for (; from < last; from = end) {
     for (int64_t n = 0; end < last && n < kPiece; end++) n += end->count;
@@ -66,9 +66,9 @@ struct Outside {
   const Grammar<T>& g;
   const LowRankSink<In>& out;
   const int64_t leaves, inner, spans, all;
-  const double* weight;        // of the items of the block
-  T *sides, *top, *rank;       // [2 pr][all] left and right rows; [pn][inner] rows of nonterminals; [pr] `before`
-  T* mass = nullptr;           // [pn][row] probabilities of the spans of a width
+  const double* weight;   // of the items of the block
+  T *sides, *top, *rank;  // [2 pr][all] left and right rows; [pn][inner] rows of nonterminals; [pr] `before`
+  T* mass = nullptr;      // [pn][row] probabilities of the spans of a width
   Pairs<T> pairs;
 
   Outside(Inside<In, T>& f, const LowRankSink<In>& out, const double* weight)
@@ -134,8 +134,7 @@ struct Outside {
         pairs.a[t] = f.before(c, t, j);
         pairs.b[t] = f.before(c, t, i - 1);
       }
-      if (i)
-        weigh(f.left_behind + f.behind(c, 0, i - 1), f.rank_behind + f.behind(c, 0, j), f.right_before[own]);
+      if (i) weigh(f.left_behind + f.behind(c, 0, i - 1), f.rank_behind + f.behind(c, 0, j), f.right_before[own]);
       sum_pairs<false>(pairs, g.pr, rank, spans * W, f.left, spans * W,
                        [&](int64_t q, vec<T> v, ivec<T>) __attribute__((always_inline)) {
                          const vec<T> r = load(f.right + (q * spans + mine) * W);
@@ -231,8 +230,7 @@ struct Outside {
                                [&](int64_t x, int64_t y, vec<T> v) __attribute__((always_inline)) {
                                  if (!to[x]) return;
                                  const vec<T> u = load(f.word + (y * leaves + x) * W);
-                                 store_as<T>(to[x] + y * W, (u > T(0) ? u * v : vec<T>{}) * scale[x],
-                                             int(p.t - y * W));
+                                 store_as<T>(to[x] + y * W, (u > T(0) ? u * v : vec<T>{}) * scale[x], int(p.t - y * W));
                                });
   }
   // Expected counts of one item, times its weight.

@@ -104,18 +104,18 @@ void draw_tree(Choices& from, bool has_head, int64_t len, int64_t nt, uint64_t s
     for (int64_t j = 0; j < k; j++) sum += weight[j];
     return std::max<int64_t>(pick(weight.data(), k, sum, double(uniform<T>(word))), 0);
   };
-  std::vector<Node> stack{
-      {0, len - 1, choose(from.whole(weight.data()), philox(seed, 0, uint32_t(item), uint32_t(sample), 2)[0]), 0}};
+  Draws<1> top{seed, {uint32_t(item)}, {uint32_t(sample)}, 2}, inner{seed, {uint32_t(item)}, {uint32_t(sample)}, 1};
+  std::vector<Node> stack{{0, len - 1, choose(from.whole(weight.data()), top(0)[0]), 0}};
   while (!stack.empty()) {
     const auto [i, j, symbol, row] = stack.back();
     stack.pop_back();
     event[3 * row] = i, event[3 * row + 1] = j, event[3 * row + 2] = symbol;
     if (i == j) continue;
-    const auto word = philox(seed, uint32_t(j * (j + 1) / 2 + i), uint32_t(item), uint32_t(sample), 1);
-    const int64_t q = has_head ? choose(from.ranks(i, j, symbol, weight.data()), word[3]) : symbol;
-    const int64_t k = i + choose(from.splits(i, j, q, weight.data()), word[0]);
-    const int64_t y = choose(from.symbols(false, i, k, q, weight.data()), word[1]) + (i == k ? nt : 0);
-    const int64_t z = choose(from.symbols(true, k + 1, j, q, weight.data()), word[2]) + (k + 1 == j ? nt : 0);
+    auto word = [&, first = 4 * (j * (j + 1) / 2 + i)](int w) { return inner(first + w)[0]; };
+    const int64_t q = has_head ? choose(from.ranks(i, j, symbol, weight.data()), word(3)) : symbol;
+    const int64_t k = i + choose(from.splits(i, j, q, weight.data()), word(0));
+    const int64_t y = choose(from.symbols(false, i, k, q, weight.data()), word(1)) + (i == k ? nt : 0);
+    const int64_t z = choose(from.symbols(true, k + 1, j, q, weight.data()), word(2)) + (k + 1 == j ? nt : 0);
     stack.push_back({k + 1, j, z, row + 2 * (k - i + 1)});
     stack.push_back({i, k, y, row + 1});
   }
@@ -128,8 +128,7 @@ void draw_trees(Choices&& from, const LowRank<In>& p, int64_t item, double log_z
   for (int64_t s = 0; s < samples; s++) {
     int64_t* event = events + s * stride + item * lowrank_event_size(p.n);
     std::fill(event, event + lowrank_event_size(p.n), -1);
-    if (log_z > -kInf<double>)
-      draw_tree<In>(from, p.head != nullptr, p.len(item), p.nt, seed, item, s, weight, event);
+    if (log_z > -kInf<double>) draw_tree<In>(from, p.head != nullptr, p.len(item), p.nt, seed, item, s, weight, event);
   }
 }
 
