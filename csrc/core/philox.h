@@ -1,17 +1,20 @@
 // Philox4x32-10 (Salmon, Moraes, Dror, Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3", section 3): random
 // numbers as a function of (key, counter), so that a draw depends on nothing but its own coordinates.
 #pragma once
+#include <algorithm>
+#include <cmath>
 #include <cstdint>
 
 namespace slv {
 namespace {
 
-// The draws of N chains at the same position, read from their last to their first; one block of random bits serves four
-// positions. Written lane by lane for the compiler to vectorise.
+// The draws of N structures at the same position; one block of random bits serves four positions in a row. Written lane
+// by lane for the compiler to vectorise.
 template <int N>
 struct Draws {
   uint64_t seed;
   uint32_t item[N], sample[N];
+  uint32_t stream = 0;
   int64_t block = -1;
   uint32_t word[4][N] = {};
   const uint32_t* operator()(int64_t position) {
@@ -23,7 +26,7 @@ struct Draws {
   void refill(int64_t b) {
     block = b;
     uint32_t c0[N], c1[N], c2[N], c3[N], k0 = uint32_t(seed), k1 = uint32_t(seed >> 32);
-    for (int l = 0; l < N; l++) c0[l] = uint32_t(b), c1[l] = item[l], c2[l] = sample[l], c3[l] = 0;
+    for (int l = 0; l < N; l++) c0[l] = uint32_t(b), c1[l] = item[l], c2[l] = sample[l], c3[l] = stream;
     for (int round = 0; round < 10; round++) {
       for (int l = 0; l < N; l++) {
         const uint64_t p0 = uint64_t(0xD2511F53u) * c0[l], p1 = uint64_t(0xCD9E8D57u) * c2[l];
@@ -42,6 +45,16 @@ struct Draws {
 template <class T>
 inline T uniform(uint32_t word) {
   return sizeof(T) == 4 ? T(word >> 8) * T(1.0 / 16777216) : T(word) * T(1.0 / 4294967296.0);
+}
+// The first j with cumulative weight above u * total; never one of weight 0.
+inline int64_t pick(const double* weight, int64_t k, double sum, double u) {
+  const double target = std::min(u * sum, std::nextafter(sum, 0.0));
+  double seen = 0;
+  for (int64_t j = 0; j < k; j++) {
+    seen += weight[j];
+    if (seen > target) return j;
+  }
+  return -1;
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // Compiled once per instruction set (SLV_ISA names it); only the getter at the end has a name outside.
 #include "kernels/chain.h"
 
+#include "core/isa.h"
 #include "kernels/chain_dense.h"
 #include "kernels/chain_ladder.h"
 #include "kernels/chain_log.h"
@@ -45,8 +46,6 @@ constexpr ChainDenseKernels<T> dense_kernels() {
   return {dense_forward<T>, dense_backward<T>};
 }
 
-#define SLV_STRING_(x) #x
-#define SLV_STRING(x) SLV_STRING_(x)
 const Kernels table = {SLV_STRING(SLV_ISA),    kVectorBytes,           scan_kernels<float>(),
                        scan_kernels<double>(), dense_kernels<float>(), dense_kernels<double>(),
                        log_kernels<float>(),   log_kernels<double>(),  has_nan<float>,
@@ -54,8 +53,6 @@ const Kernels table = {SLV_STRING(SLV_ISA),    kVectorBytes,           scan_kern
 
 }  // namespace
 
-#define SLV_CONCAT_(a, b) a##b
-#define SLV_CONCAT(a, b) SLV_CONCAT_(a, b)
-const Kernels* SLV_CONCAT(kernels_, SLV_ISA)() { return &table; }
+const Kernels* SLV_GETTER(kernels)() { return &table; }
 
 }  // namespace slv

@@ -13,10 +13,6 @@
 namespace slv {
 namespace {
 
-constexpr int kLanes = kWidth<double>;
-constexpr double kNone = -kInf<double>;
-using Doubles = std::vector<double>;
-
 template <class T>
 struct Item {
   int64_t len, n, k, step;
@@ -44,13 +40,6 @@ struct Item {
     for (int64_t i = 0; i < k; i++) out[i] = u(t, i);
   }
 };
-
-SLV_INLINE vd row_of(const double* p, int64_t j, int64_t k) { return load_n<double>(p + j, int(k - j), kNone); }
-
-template <class S>
-double total(const double* row, int64_t k) {
-  return S::row(k, [&](int64_t j, int) { return row_of(row, j, k); });
-}
 
 template <class S, class T>
 Doubles inside(const Item<T>& c) {
@@ -122,15 +111,6 @@ struct Predecessors {
   vd term(int64_t i) const { return splat(alpha[i]) + c.edge(t, i, j); }
   vd weight(int64_t i) const { return exp<double>(term(i) - shift) * inverse; }
 };
-// The weights of the last states, which start every backward pass.
-inline bool last_weights(const double* alpha, int64_t k, double scale, double* out) {
-  const double top = *std::max_element(alpha, alpha + k);
-  if (top == kNone) return false;
-  double sum = 0;
-  for (int64_t i = 0; i < k; i++) sum += out[i] = scalar_exp(alpha[i] - top);
-  for (int64_t i = 0; i < k; i++) out[i] *= scale / sum;
-  return true;
-}
 
 // Smoothing from the filtered side: p(z_t = i, z_t+1 = j) = p(z_t+1 = j) p(i | j, x up to t).
 template <class T>
@@ -140,7 +120,7 @@ void marginals_log(const Chain<T>& chain, int64_t b, double weight, T* unary, co
   clear_from(c.len, c, unary, sink);
   if (c.len == 0) return;
   Doubles alpha = inside<Log>(c), mu(k), before(k);
-  if (!last_weights(&alpha[(c.len - 1) * k], k, weight, mu.data())) return clear_from(0, c, unary, sink);
+  if (!softmax(&alpha[(c.len - 1) * k], k, weight, mu.data())) return clear_from(0, c, unary, sink);
   for (int64_t t = c.len - 1; t >= 0; t--) {
     for (int64_t i = 0; i < k; i++) unary[t * k + i] = T(mu[i]);
     if (t == 0) break;
@@ -184,7 +164,6 @@ struct Tangent {
     return load_as<double>(vt + t * v.transition_step + i * c.k + j, int(c.k - j), 0);
   }
 };
-SLV_INLINE vd where_positive(vd w, vd x) { return w > 0.0 ? w * x : vd{}; }  // 0 * anything is 0
 
 template <class T>
 Doubles prefix_means(const Item<T>& c, const Tangent<T>& v, const Doubles& alpha) {
@@ -212,7 +191,7 @@ double hvp_log(const Chain<T>& chain, int64_t item, double weight, const Directi
   clear_from(c.len, c, unary, sink);
   if (c.len == 0) return 0;
   Doubles alpha = inside<Log>(c), mu(k), suffix(k), before(k), sum(k), after(k);
-  if (!last_weights(&alpha[(c.len - 1) * k], k, 1, mu.data())) return clear_from(0, c, unary, sink), 0;
+  if (!softmax(&alpha[(c.len - 1) * k], k, 1, mu.data())) return clear_from(0, c, unary, sink), 0;
   Tangent<T> v(c, dir, item);
   Doubles a = prefix_means(c, v, alpha);
   double mean = 0;

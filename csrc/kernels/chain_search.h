@@ -114,16 +114,6 @@ void topk_log(const Chain<T>& chain, int64_t b, int64_t count, int64_t* states, 
   }
 }
 
-// The first j with cumulative weight above u * total; never one of weight 0.
-inline int64_t pick(const double* weight, int64_t k, double sum, double u) {
-  const double target = std::min(u * sum, std::nextafter(sum, 0.0));
-  double seen = 0;
-  for (int64_t j = 0; j < k; j++) {
-    seen += weight[j];
-    if (seen > target) return j;
-  }
-  return -1;
-}
 // Forward filtering, backward sampling (Carter & Kohn 1994; Chib 1996).
 template <class T>
 void sample_log(const Chain<T>& chain, int64_t b, uint64_t seed, int64_t samples, int64_t* states, int64_t stride) {

@@ -1,8 +1,6 @@
 // The operators of the chain: schema, shapes, the loop over items. The recursions are in csrc/kernels.
 #include <torch/csrc/stable/library.h>
 
-#include <cmath>
-#include <limits>
 #include <tuple>
 
 #include "ops/chain_run.h"
@@ -10,28 +8,13 @@
 namespace slv {
 namespace {
 
-// Calls body<T>() for the dtype of `x`.
-template <class F>
-auto dispatch(const Tensor& x, F&& body) {
-  const ScalarType t = x.scalar_type();
-  STD_TORCH_CHECK(t == ScalarType::Float || t == ScalarType::Double, "unary: expected dtype float32 or float64");
-  return t == ScalarType::Float ? body(float{}) : body(double{});
-}
 // The gradient of initial or final: the unary gradient at the first or last step, summed over the items of each row.
 template <class T>
 Tensor end_gradient(const Bound<T>& p, const Operand& x, const MaybeTensor& like, const T* unary, bool last) {
-  if (!like) return p.empty({0});
-  const int64_t k = p.chain.k;
-  std::vector<double> sum(x.count * k);
-  for (int64_t b = 0; b < p.chain.batch; b++) {
-    const int64_t len = p.chain.length ? p.chain.length[b] : p.chain.n;
-    if (len == 0) continue;
-    const T* from = unary + (b * p.chain.n + (last ? len - 1 : 0)) * k;
-    for (int64_t i = 0; i < k; i++) sum[(x.rows.empty() ? 0 : x.rows[b]) * k + i] += double(from[i]);
-  }
-  Tensor out = p.empty(shape_of(*like));
-  std::transform(sum.begin(), sum.end(), out.template mutable_data_ptr<T>(), [](double s) { return T(s); });
-  return out;
+  return sum_over_items<T>(p, x, like, p.k, [&](int64_t b) -> const T* {
+    const int64_t len = p.chain.length ? p.chain.length[b] : p.n;
+    return len > 0 ? unary + (b * p.n + (last ? len - 1 : 0)) * p.k : nullptr;
+  });
 }
 
 // ---- operators -------------------------------------------------------------------------------------------
@@ -39,18 +22,9 @@ Tensor end_gradient(const Bound<T>& p, const Operand& x, const MaybeTensor& like
 #define SLV_POTENTIALS \
   const Tensor &unary, const Tensor &transition, MaybeTensor initial, MaybeTensor final, MaybeTensor lengths
 
-// The inside pass; log Z in the asked precision, by way of float64.
 template <class T>
 Tensor inside_pass(const Bound<T>& p, const Chart<T>& chart, bool as_double) {
-  Tensor out = p.empty(p.batch, as_double ? ScalarType::Double : scalar_type<T>);
-  if (as_double || sizeof(T) == 8) {
-    run_inside(p.chain, chart, out.template mutable_data_ptr<double>());
-    return out;
-  }
-  std::vector<double> log_z(p.chain.batch);
-  run_inside(p.chain, chart, log_z.data());
-  std::transform(log_z.begin(), log_z.end(), out.template mutable_data_ptr<T>(), [](double z) { return T(z); });
-  return out;
+  return log_partitions<T>(p, as_double, [&](double* log_z) { run_inside(p.chain, chart, log_z); });
 }
 
 Tensor log_partition(SLV_POTENTIALS, bool as_double) {
@@ -69,19 +43,6 @@ std::tuple<Tensor, Tensor> inside(SLV_POTENTIALS, bool as_double) {
     Chart<T> chart(data.mutable_data_ptr<T>(), p.chain);
     return std::make_tuple(inside_pass(p, chart, as_double), data);
   });
-}
-
-// Item weights of a backward pass in float64. What T flushes to zero is zero: its power of two, which the scaled
-// kernels divide by, would be zero too.
-template <class T>
-std::vector<double> weights_of(const Tensor& grad, const Shape& batch) {
-  check_sizes("grad", grad, batch);
-  Tensor x = torch::stable::contiguous(torch::stable::to(grad, std::optional<ScalarType>(ScalarType::Double)));
-  const double* p = x.const_data_ptr<double>();
-  std::vector<double> weight(p, p + product(batch));
-  for (double& w : weight)
-    if (std::abs(w) < double(std::numeric_limits<T>::min())) w = 0;
-  return weight;
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> vjp(const Tensor& grad, const Tensor& chart, SLV_POTENTIALS) {

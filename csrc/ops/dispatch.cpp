@@ -6,22 +6,31 @@
 namespace slv {
 namespace {
 
-const Kernels* choose() {
 #if defined(__x86_64__)
+// The getter of the widest instruction set that the processor has and the user allows.
+template <class Table>
+const Table* choose(const Table* (*base)(), const Table* (*avx2)(), const Table* (*avx512)()) {
   const char* wanted = std::getenv("STRUCTLV_CPU");
   auto allowed = [wanted](const char* name) { return !wanted || !*wanted || std::strcmp(wanted, name) == 0; };
   __builtin_cpu_init();
-  if (allowed("avx512") && __builtin_cpu_supports("x86-64-v4")) return kernels_avx512();
-  if ((allowed("avx2") || allowed("avx512")) && __builtin_cpu_supports("x86-64-v3")) return kernels_avx2();
-#endif
-  return kernels_base();
+  if (allowed("avx512") && __builtin_cpu_supports("x86-64-v4")) return avx512();
+  if ((allowed("avx2") || allowed("avx512")) && __builtin_cpu_supports("x86-64-v3")) return avx2();
+  return base();
 }
+#define SLV_CHOOSE(getter) choose(getter##_base, getter##_avx2, getter##_avx512)
+#else
+#define SLV_CHOOSE(getter) getter##_base()
+#endif
 
 }  // namespace
 
 const Kernels& kernels() {
-  static const Kernels* chosen = choose();
-  return *chosen;
+  static const Kernels& chosen = *SLV_CHOOSE(kernels);
+  return chosen;
+}
+const PcfgKernels& pcfg_kernels() {
+  static const PcfgKernels& chosen = *SLV_CHOOSE(pcfg_kernels);
+  return chosen;
 }
 
 }  // namespace slv
