@@ -33,7 +33,7 @@ struct LowRank {
   static int64_t row(const int64_t* map, int64_t item) { return map ? map[item] : 0; }
 };
 
-// Expected counts of the rank-one terms are added here, weighted.
+// Expected counts of the rank-one terms are added here, weighted; null: not wanted.
 struct LowRankSums {
   double* head;   // (nt, r), or null where there is none
   double* left;   // (r, s)

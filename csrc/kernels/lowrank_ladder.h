@@ -50,6 +50,11 @@ void on_upper_rung(const LowRank<In>& p, SharedGrammar<In>& g, int64_t item, F&&
   then(f.bad[0] ? nullptr : &f);
 }
 
+template <class In>
+LowRankSums sums_in(const LowRank<In>& p, double* at) {
+  return {at, at + p.nt * p.r, at + p.nt * p.r + p.r * p.s()};
+}
+
 // chart: this block's part, of count * size elements, or null
 template <class In>
 void lowrank_forward(const LowRank<In>& p, void* grammar, const int64_t* items, int count, In* chart, double* log_z) {
@@ -108,13 +113,15 @@ void lowrank_backward(const LowRank<In>& p, void* grammar, const int64_t* items,
   for (int c = 0; c < count; c++) {
     if (!f.bad[c]) continue;
     LowRankSink<In> to = out;
-    to.sums = {out.sums.head ? out.sums.head + c * out.head_stride : nullptr, out.sums.left + c * out.side_stride,
-               out.sums.right + c * out.side_stride};
+    std::vector<double> unwanted(out.sums.left ? 0 : p.nt * p.r + 2 * p.r * p.s());
+    if (out.sums.left)
+      to.sums = {out.sums.head ? out.sums.head + c * out.head_stride : nullptr, out.sums.left + c * out.side_stride,
+                 out.sums.right + c * out.side_stride};
     on_upper_rung(p, g, items[c], [&](auto* wide) {
       if (wide)
         run_outside(*wide, to, own + c);
       else
-        lowrank_marginals_log(p, items[c], own[c], out, to.sums);
+        lowrank_marginals_log(p, items[c], own[c], out, out.sums.left ? to.sums : sums_in(p, unwanted.data()));
     });
   }
 }

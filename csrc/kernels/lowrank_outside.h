@@ -107,7 +107,7 @@ struct Outside {
     }
     gather(1, f.active(1));
     words();
-    for (int64_t c = 0; c < f.count; c++)
+    for (int64_t c = 0; out.sums.left && c < f.count; c++)
       if (!f.bad[c]) counts(c);
   }
 

@@ -57,14 +57,15 @@ SixTensors vjp(const Tensor& grad, const Tensor& chart, SLV_POTENTIALS) {
   });
 }
 
-SixTensors marginals(SLV_POTENTIALS, bool want_spans) {
+SixTensors marginals(SLV_POTENTIALS, bool want_rules, bool want_spans) {
   return dispatch(unary, [&](auto t) {
     using T = decltype(t);
     SLV_BIND;
     const LowRank<T>& g = p.pcfg;
     Tensor roots = p.empty(p.with({g.nt})), words = p.empty(p.with({g.n, g.t}));
-    Tensor heads = p.empty(head ? p.with({g.nt, g.r}) : Shape{0});
-    Tensor lefts = p.empty(p.with({g.r, g.s()})), rights = p.empty(p.with({g.r, g.s()}));
+    Tensor heads = p.empty(head && want_rules ? p.with({g.nt, g.r}) : Shape{0});
+    const Shape side = want_rules ? p.with({g.r, g.s()}) : Shape{0};
+    Tensor lefts = p.empty(side), rights = p.empty(side);
     Tensor covers = p.empty(want_spans ? p.with({g.n, g.n, g.nt}) : Shape{0});
     const LowRankSink<T> out{roots.mutable_data_ptr<T>(),
                              words.mutable_data_ptr<T>(),
@@ -73,8 +74,8 @@ SixTensors marginals(SLV_POTENTIALS, bool want_spans) {
                              {},
                              0,
                              0};
-    lowrank_marginals(p, out, head ? heads.mutable_data_ptr<T>() : nullptr, lefts.mutable_data_ptr<T>(),
-                      rights.mutable_data_ptr<T>());
+    auto rows = [&](const Tensor& x) { return want_rules && x.numel() ? x.mutable_data_ptr<T>() : nullptr; };
+    lowrank_marginals(p, out, rows(heads), rows(lefts), rows(rights));
     return SixTensors(roots, heads, lefts, rights, words, covers);
   });
 }
@@ -134,7 +135,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(structlv, m) {
   m.def("lowrank_log_partition(" SLV_SCHEMA ", bool as_double) -> Tensor");
   m.def("lowrank_inside(" SLV_SCHEMA ", bool as_double) -> (Tensor, Tensor)");
   m.def("lowrank_vjp(Tensor grad, Tensor chart, " SLV_SCHEMA ") -> " SLV_SIX);
-  m.def("lowrank_marginals(" SLV_SCHEMA ", bool want_spans) -> " SLV_SIX);
+  m.def("lowrank_marginals(" SLV_SCHEMA ", bool want_rules, bool want_spans) -> " SLV_SIX);
   m.def("lowrank_sample(" SLV_SCHEMA ", SymInt num_samples, SymInt seed) -> Tensor");
   m.def("lowrank_has_nan(" SLV_SCHEMA ") -> bool");
 }

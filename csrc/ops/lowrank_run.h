@@ -175,19 +175,22 @@ void lowrank_adjoint(const BoundLowRank<T>& p, const Plan& plan, const T* chart,
   gradients.finish();
 }
 
-// Marginals of every item by itself: parts (batch, ...) of head, left and right, and what is in `out`.
+// Marginals of every item by itself: what is in `out`, and parts (batch, ...) of head, left and right; all three null
+// where they are not wanted.
 template <class T>
 void lowrank_marginals(const BoundLowRank<T>& p, LowRankSink<T> out, T* head, T* left, T* right) {
   const LowRank<T>& g = p.pcfg;
   const SumSizes<T> sizes(g);
-  const Plan plan = lowrank_plan(p, 1, std::max<int64_t>((int64_t(1) << 21) / std::max<int64_t>(sizes.all(), 1), 1));
+  const int64_t each = left ? sizes.all() : 0;
+  const Plan plan = lowrank_plan(p, 1, std::max<int64_t>((int64_t(1) << 21) / std::max<int64_t>(each, 1), 1));
   each_block(p, plan, 4 * lowrank_work(g), [&](const Plan::Block& b, const int64_t* items, void* grammar) {
     std::unique_ptr<T[]> chart(new T[b.rows * chart_size(g)]);
-    std::vector<double> log_z(g.batch), sums(b.rows * sizes.all());
+    std::vector<double> log_z(g.batch), sums(b.rows * each);
     lowrank_kernels_of<T>().forward(g, grammar, items, int(b.rows), chart.get(), log_z.data());
     LowRankSink<T> to = out;
-    to.sums = {sizes.head ? sums.data() : nullptr, sums.data() + b.rows * sizes.head,
-               sums.data() + b.rows * (sizes.head + sizes.side)};
+    if (left)
+      to.sums = {sizes.head ? sums.data() : nullptr, sums.data() + b.rows * sizes.head,
+                 sums.data() + b.rows * (sizes.head + sizes.side)};
     to.head_stride = sizes.head, to.side_stride = sizes.side;
     lowrank_kernels_of<T>().backward(g, grammar, items, int(b.rows), chart.get(), nullptr, to);
     auto deliver = [&](const double* from, int64_t size, T* rows) {
@@ -195,8 +198,8 @@ void lowrank_marginals(const BoundLowRank<T>& p, LowRankSink<T> out, T* head, T*
         std::transform(from + c * size, from + (c + 1) * size, rows + items[c] * size, [](double v) { return T(v); });
     };
     if (head) deliver(to.sums.head, sizes.head, head);
-    deliver(to.sums.left, sizes.side, left);
-    deliver(to.sums.right, sizes.side, right);
+    if (left) deliver(to.sums.left, sizes.side, left);
+    if (right) deliver(to.sums.right, sizes.side, right);
   });
 }
 
