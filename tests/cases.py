@@ -203,3 +203,94 @@ SMALL_PCFGS = [
     {"batch": (0,), "n": 3, "spans": "label"},
     {"n": 4, "scale": 30.0},
 ]
+
+
+class LowRank(NamedTuple):
+    """The positional arguments of a low-rank PCFG's queries."""
+
+    root: Tensor
+    head: Tensor | None
+    left: Tensor
+    right: Tensor
+    unary: Tensor
+    spans: Tensor | None
+    lengths: Tensor | None
+
+    def to(self, dtype: torch.dtype) -> LowRank:
+        return self.map(lambda x: x.to(dtype))
+
+    def map(self, f) -> LowRank:
+        """``f`` of every potential; lengths as they are."""
+        return LowRank(*[None if x is None else f(x) for x in self[:6]], self.lengths)
+
+    def leaves(self) -> tuple[LowRank, list[Tensor]]:
+        """A copy that requires grad, and its tensors."""
+        copy = self.map(lambda x: x.detach().clone().requires_grad_())
+        return copy, [x for x in copy[:6] if x is not None]
+
+    def full(self) -> LowRank:
+        """Every potential with the batch shape, as a view."""
+        batch = self.unary.shape[:-2]
+        cores = (1, 2, 2, 2, 2, 3)
+        return LowRank(
+            *[
+                None if x is None else x.expand(*batch, *x.shape[x.dim() - core :])
+                for x, core in zip(self[:6], cores, strict=True)
+            ],
+            self.lengths,
+        )
+
+    def item(self, index: tuple[int, ...]) -> LowRank:
+        """One item of the batch, cut to its length, without batch dimensions."""
+        n = self.unary.shape[-2] if self.lengths is None else int(self.lengths[index])
+        *rules, unary, spans, _ = self.full()
+        between = None if spans is None else spans[index][:n, :n]
+        return LowRank(*[None if x is None else x[index] for x in rules], unary[index][:n], between, None)
+
+    def dense(self) -> PCFG:
+        """The same grammar with its rules written out, differentiable."""
+        rules = self.left.double().unsqueeze(-1) + self.right.double().unsqueeze(-2)
+        if self.head is not None:
+            terms = self.head.double()[..., None, None] + rules.unsqueeze(-4)  # (*b, NT, r, S, S)
+            top = terms.detach().amax(-3, keepdim=True).clamp(min=-1e300)
+            total = (terms - top).exp().sum(-3)
+            log = torch.where(total > 0, total, 1.0).log() + top.squeeze(-3)
+            rules = torch.where(total > 0, log, -torch.inf)
+        rest = [None if x is None else x.double() for x in (self.root, self.unary, self.spans)]
+        return PCFG(rest[0], rules, rest[1], rest[2], self.lengths)
+
+
+HEADS = ("rank", "simple")
+
+
+def lowrank(
+    batch: tuple[int, ...] = (3,),
+    n: int = 4,
+    symbols: tuple[int, int] = (2, 2),
+    rank: int = 3,
+    heads: str = "rank",
+    grammar: str = "shared",
+    spans: str | None = None,
+    ragged: bool = True,
+    holes: float = 0.0,
+    scale: float = 1.0,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float64,
+) -> LowRank:
+    """As :func:`pcfg`, with rules of rank ``rank``, or of independent children ("simple")."""
+    frame = pcfg(batch, n, symbols, grammar, spans, ragged, holes, scale, seed, dtype)
+    g = torch.Generator().manual_seed(seed + 1)
+    (nonterminals, _), lead = symbols, batch if grammar == "item" else ()
+    rank = nonterminals if heads == "simple" else rank
+
+    def potential(*shape: int) -> Tensor:
+        x = torch.randn((*lead, *shape), generator=g, dtype=torch.float64) * scale
+        gone = torch.rand((*lead, *shape), generator=g, dtype=torch.float64) < holes
+        return x.masked_fill(gone, -torch.inf).to(dtype)
+
+    head = None if heads == "simple" else potential(nonterminals, rank)
+    sides = [potential(rank, sum(symbols)) for _ in range(2)]
+    return LowRank(frame.root, head, *sides, frame.unary, frame.spans, frame.lengths)
+
+
+SMALL_LOWRANKS = [{"heads": h, **case} for h in HEADS for case in SMALL_PCFGS]

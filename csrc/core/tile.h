@@ -154,10 +154,11 @@ SLV_INLINE void tile_rows(int64_t rows, int64_t k, const T* a, int64_t a_panel, 
   if (r < rows) run(std::integral_constant<int, 1>{}, r);
 }
 
-// epilogue(row, panel, vector) for the product of all rows with the k x k matrix over the semiring S.
+// epilogue(row, panel, vector) for the product of all rows with a matrix of k rows and some panels of columns over the
+// semiring S.
 template <class S, class T, class E>
-SLV_INLINE void multiply_rows(int64_t rows, int64_t k, const T* a, int64_t a_panel, Matrix<T> m, E epilogue) {
-  const int64_t panels = (k + kWidth<T> - 1) / kWidth<T>;
+SLV_INLINE void multiply_panels(int64_t rows, int64_t k, const T* a, int64_t a_panel, Matrix<T> m, int64_t panels,
+                                E epilogue) {
   int64_t p = 0;
   if (rows == 1) {  // few sums at a time otherwise: take more columns
     for (; p + 4 <= panels; p += 4)
@@ -166,6 +167,11 @@ SLV_INLINE void multiply_rows(int64_t rows, int64_t k, const T* a, int64_t a_pan
   }
   for (; p + kTilePanels <= panels; p += kTilePanels) tile_rows<S, kTilePanels>(rows, k, a, a_panel, p, m, epilogue);
   for (; p < panels; p++) tile_rows<S, 1>(rows, k, a, a_panel, p, m, epilogue);
+}
+// The same for a square matrix.
+template <class S, class T, class E>
+SLV_INLINE void multiply_rows(int64_t rows, int64_t k, const T* a, int64_t a_panel, Matrix<T> m, E epilogue) {
+  multiply_panels<S>(rows, k, a, a_panel, m, (k + kWidth<T> - 1) / kWidth<T>, epilogue);
 }
 
 // One row of steps in memory: where the sums of outer products find their factors.

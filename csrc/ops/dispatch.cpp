@@ -32,5 +32,9 @@ const PcfgKernels& pcfg_kernels() {
   static const PcfgKernels& chosen = *SLV_CHOOSE(pcfg_kernels);
   return chosen;
 }
+const LowRankTable& lowrank_kernels() {
+  static const LowRankTable& chosen = *SLV_CHOOSE(lowrank_kernels);
+  return chosen;
+}
 
 }  // namespace slv

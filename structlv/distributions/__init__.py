@@ -8,6 +8,13 @@ from structlv.distributions.constraints import ConstituencyTree, StateSequence
 from structlv.distributions.dense_trees import DenseTreePosterior
 from structlv.distributions.hmm import HMM
 from structlv.distributions.linear_chain import ChainParts, LinearChain
+from structlv.distributions.lowrank_pcfg import LowRankPCFG, SimplePCFG
+from structlv.distributions.lowrank_trees import (
+    LowRankParts,
+    LowRankRules,
+    LowRankTreePosterior,
+    SimpleParts,
+)
 from structlv.distributions.pcfg import PCFG
 from structlv.distributions.tagging import TaggingConstraints, tagging_constraints
 from structlv.distributions.trees import TreeParts, TreePosterior
@@ -21,6 +28,12 @@ __all__ = [
     "ConstituencyTree",
     "DenseTreePosterior",
     "LinearChain",
+    "LowRankPCFG",
+    "LowRankParts",
+    "LowRankRules",
+    "LowRankTreePosterior",
+    "SimplePCFG",
+    "SimpleParts",
     "StateSequence",
     "StructuredDistribution",
     "TaggingConstraints",

@@ -77,10 +77,10 @@ class DenseDerivations:
 
     def children(self, item: Tensor, symbol: Tensor, width: Tensor, u: Tensor) -> tuple[Tensor, ...]:
         g = self._grammar[item]
-        split = _choice(self._splits[g, width, :, symbol], u[:, 0])
+        split = choice(self._splits[g, width, :, symbol], u[:, 0])
         rest = width - split
-        left = _choice(self._right[g, rest, symbol] * self._below[g, split], u[:, 1])
-        right = _choice(self._rules[g, symbol, left] * self._below[g, rest], u[:, 2])
+        left = choice(self._right[g, rest, symbol] * self._below[g, split], u[:, 1])
+        right = choice(self._rules[g, symbol, left] * self._below[g, rest], u[:, 2])
         return split, left, right
 
 
@@ -96,8 +96,8 @@ def derive(derivations: Derivations, batch: Size, num_samples: int, seed: int) -
     sample = torch.arange(num_samples, device=tops.device).repeat_interleave(items)
     place = torch.zeros_like(item)
     u = _uniforms(seed, place, item, sample, _TOP)
-    width = _choice(tops.sum(-1)[item], u[:, 1])
-    symbol = _choice(tops[item, width], u[:, 0])
+    width = choice(tops.sum(-1)[item], u[:, 1])
+    symbol = choice(tops[item, width], u[:, 0])
     event = torch.full((len(item), rows_of(n), 3), -1, device=tops.device)
     draw = torch.arange(len(item), device=tops.device)
     nodes = torch.stack([draw, place, place, width - 1, symbol])[:, width > 0]  # draw, row, i, j, symbol
@@ -119,7 +119,7 @@ def _uniforms(seed: int, place: Tensor, item: Tensor, sample: Tensor, stream: in
     return philox.philox(counter, (seed & 0xFFFFFFFF, seed >> 32)).double() * 2.0**-32
 
 
-def _choice(weights: Tensor, u: Tensor) -> Tensor:
+def choice(weights: Tensor, u: Tensor) -> Tensor:
     """The first index (N) whose cumulative weight (N, q) exceeds u times the total; 0 without weight."""
     cumulative = weights.cumsum(-1)
     return (cumulative > u.unsqueeze(-1) * cumulative[:, -1:]).to(torch.uint8).argmax(-1)

@@ -195,7 +195,7 @@ class TreePosterior(StructuredDistribution):
 
         0 where i > j and in padding. Differentiable once. ``marginals().spans`` has the symbols too.
         """
-        _, _, unary, spans = self._weights(TreeParts(None, None, self.unary, self.unary))
+        unary, spans = self._constituents()
         return spans.sum(-1) + torch.diag_embed(unary.sum(-1))
 
     def max_marginals(self) -> TreeParts:
@@ -220,7 +220,7 @@ class TreePosterior(StructuredDistribution):
             labelled: whether symbols count; each span then has its best symbol, and each word its best
                 preterminal. Where not, every symbol is 0.
         """
-        _, _, unary, spans = self.detach()._weights(TreeParts(None, None, self.unary, self.unary))
+        unary, spans = self.detach()._constituents()
         return minimum_risk(unary, spans, self.lengths, self.num_nonterminals, labelled)
 
     def condition(  # type: ignore[override]
@@ -248,7 +248,7 @@ class TreePosterior(StructuredDistribution):
 
     def from_parts(self, parts: Any) -> Tensor:
         """The tree (*s, *b, 2n - 1, 3) whose words and spans ``parts`` counts; -1 where it counts none."""
-        unary, spans = parts[2], parts[3]
+        unary, spans = parts[-2], parts[-1]
         n, preterminals = self.unary.shape[-2:]
         require_events("parts.unary", unary, "(*b, n, T)", n, preterminals)
         require_events("parts.spans", spans, "(*b, n, n, NT)", n, n, self.num_nonterminals)
@@ -285,6 +285,11 @@ class TreePosterior(StructuredDistribution):
 
     def _part_scores(self) -> TreeParts:
         return TreeParts(self.root, self._rule_scores(), self.unary, self.spans)
+
+    def _constituents(self) -> tuple[Tensor, Tensor]:
+        """The probabilities of the preterminals of words and of nonterminals over spans."""
+        found = self._weights(TreeParts(None, None, self.unary, self.unary))
+        return found[2], found[3]
 
     def _weights(self, *scores: Any) -> Any:
         rules, spans = (any(score[i] is not None for score in scores) for i in (1, 3))

@@ -126,15 +126,49 @@ def check_pcfg(
 ) -> None:
     """Raise ``ValueError`` or ``TypeError`` unless these are the potentials of a PCFG with dense rules."""
     check_words(unary)
-    batch, n = tuple(unary.shape[:-2]), unary.shape[-2]
+    batch = tuple(unary.shape[:-2])
     nonterminals = check_root(root, unary)
     symbols = nonterminals + unary.shape[-1]
     require_like("rules", rules, unary)
     require_tail("rules", rules, (nonterminals, symbols, symbols), batch, "(*b, NT, S, S), S = NT + T")
+    _check_spans(spans, unary, nonterminals)
+    _check_lengths(lengths, unary)
+
+
+def _check_spans(spans: Tensor | None, unary: Tensor, nonterminals: int) -> None:
     if spans is not None:
+        batch, n = tuple(unary.shape[:-2]), unary.shape[-2]
         require_like("spans", spans, unary)
         labels = 1 if spans.dim() and spans.shape[-1] == 1 else nonterminals
         require_tail("spans", spans, (n, n, labels), batch, "(*b, n, n, NT) or (*b, n, n, 1)")
+
+
+def check_lowrank(
+    root: Tensor,
+    head: Tensor | None,
+    left: Tensor,
+    right: Tensor,
+    unary: Tensor,
+    spans: Tensor | None = None,
+    lengths: Tensor | None = None,
+) -> None:
+    """Raise ``ValueError`` or ``TypeError`` unless these are the potentials of a low-rank PCFG."""
+    check_words(unary)
+    batch = tuple(unary.shape[:-2])
+    nonterminals = check_root(root, unary)
+    symbols = nonterminals + unary.shape[-1]
+    require_like("left", left, unary)
+    rank = left.shape[-2] if left.dim() > 1 and head is not None else nonterminals
+    if rank == 0:
+        raise ValueError(f"left: expected a rank r >= 1, found (*b, r, S) = {tuple(left.shape)}")
+    if head is not None:
+        require_like("head", head, unary)
+        require_tail("head", head, (nonterminals, rank), batch, "(*b, NT, r)")
+    rule = "(*b, NT, S) where there is no head, S = NT + T" if head is None else "(*b, r, S), S = NT + T"
+    require_tail("left", left, (rank, symbols), batch, rule)
+    require_like("right", right, unary)
+    require_tail("right", right, (rank, symbols), batch, rule)
+    _check_spans(spans, unary, nonterminals)
     _check_lengths(lengths, unary)
 
 

@@ -14,6 +14,7 @@ Operators take ``(*scores, lengths)``, here ``potentials``; scores that are not 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -69,10 +70,22 @@ class Family:
     """log-partition, inside, score and their derivatives, of structures with ``count`` potentials.
 
     ``name`` is the operators' prefix, ``title`` what a sentence calls a structure, ``required`` the number of
-    potentials, from the first, that are never None; ``fakes`` a module with an answer for each operator.
+    potentials, from the first, that are not optional; ``fakes`` a module with an answer for each operator.
+    ``hvp`` gives (schema, kernel) where second order is not C++; ``scores`` is whether scores are linear.
     """
 
-    def __init__(self, name: str, title: str, *, count: int, required: int, fakes: Any, rules: Rules) -> None:
+    def __init__(
+        self,
+        name: str,
+        title: str,
+        *,
+        count: int,
+        required: int,
+        fakes: Any,
+        rules: Rules,
+        hvp: tuple[str, Callable[..., Any]] | None = None,
+        scores: bool = True,
+    ) -> None:
         self.name, self.count, self.required, self.rules = name, count, required, rules
         third_order = refuse(_THIRD_ORDER.format(title))
         self.log_partition = self._operator(
@@ -87,7 +100,11 @@ class Family:
             backward=third_order,
             jvp=third_order,
             vmap=rules.hvp,
+            schema=hvp and hvp[0],
+            kernel=hvp and hvp[1],
         )
+        if not scores:
+            return
         self.score = self._operator("score", fakes.score, rules.score)
         self.score_vjp = self._operator(
             "score_vjp", lambda grad, event, *x: fakes.gradients(*x), rules.score_vjp
@@ -116,7 +133,8 @@ class Family:
         """The tangents of the scores, with zeros for those that must be there."""
         pairs = zip(potentials[:-1], tangents, strict=False)
         return [
-            torch.zeros_like(x) if v is None and i < self.required else v for i, (x, v) in enumerate(pairs)
+            torch.zeros_like(x) if v is None and x is not None and i < self.required else v
+            for i, (x, v) in enumerate(pairs)
         ]
 
     def _inside_backward(self, ctx: Any, grad: Tensor | None, _: Any) -> tuple:

@@ -15,9 +15,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from structlv.distributions import HMM, BinaryTree, LinearChain, StructuredDistribution, TreePosterior
+from structlv.distributions import (
+    HMM,
+    BinaryTree,
+    LinearChain,
+    LowRankRules,
+    StructuredDistribution,
+    TreePosterior,
+)
 from tests.distributions.choice import Choice, choice_scores, choice_structures
-from tests.distributions.tree_cases import binary_scores, binary_structures, tree_scores, tree_structures
+from tests.distributions.tree_cases import (
+    binary_scores,
+    binary_structures,
+    lowrank_scores,
+    tree_scores,
+    tree_structures,
+)
 
 INF = float("inf")
 Parameters = dict[str, Tensor | None]
@@ -178,6 +191,34 @@ def sentences_of_nan(made: Parameters) -> None:
     made["spans"].diagonal(dim1=1, dim2=2)[:] = float("nan")  # type: ignore[union-attr]
 
 
+def low_rank(
+    name: str, edit: Callable[[Parameters], None] = lambda _: None, **shapes: tuple[int, ...]
+) -> Example:
+    """Of rules ``head``, ``left``, ``right``; or, without a head, of independent children."""
+
+    def parameters(seed: int) -> Parameters:
+        made = randoms(seed, **shapes)
+        edit(made)
+        return made
+
+    def build(
+        root: Tensor, left: Tensor, right: Tensor, unary: Tensor, head: Tensor | None = None, **options: Any
+    ) -> TreePosterior:
+        return TreePosterior(root, LowRankRules(head, left, right), unary, **options)
+
+    return Example(name, parameters, build, tree_structures, lowrank_scores)
+
+
+def forbid_ranks(made: Parameters) -> None:
+    """Some parts are impossible; item 1 has one tree only, item 2 none."""
+    made["head"][0, 1] = made["left"][2, 0] = made["right"][1, 3] = -INF  # type: ignore[index]
+    made["spans"][0, 0, 1, 0] = -INF  # type: ignore[index]
+    made["root"][1, 1] = made["spans"][1, 1, 2] = -INF  # type: ignore[index]
+    made["unary"][1, :, 1] = -INF  # type: ignore[index]
+    made["spans"][1, 0, 1, 0] = -INF  # type: ignore[index]
+    made["unary"][2, 2] = -INF  # type: ignore[index]
+
+
 def binary(
     name: str, *shape: int, edit: Callable[[Parameters], None] = lambda _: None, labelled: bool = False
 ) -> Example:
@@ -242,6 +283,45 @@ EXAMPLES = [
     trees("grammars in two batch dimensions", root=(2, 1, 2), rules=(2, 2, 3, 3), unary=(1, 2, 2, 1)),
     trees("sentences of one word", root=(2,), rules=(2, 4, 4), unary=(2, 1, 2), spans=(1, 1, 2)),
     trees("no words", root=(2,), rules=(2, 4, 4), unary=(2, 0, 2)),
+    low_rank("rank 2", root=(1,), head=(1, 2), left=(2, 3), right=(2, 3), unary=(4, 2)),
+    low_rank(
+        "shared ranks, several lengths",
+        with_lengths(3, 2, 0, 1),
+        root=(2,),
+        head=(2, 3),
+        left=(3, 4),
+        right=(3, 4),
+        unary=(4, 3, 2),
+    ),
+    low_rank(
+        "ranks of each item, spans",
+        root=(2, 2),
+        head=(2, 2, 3),
+        left=(2, 3, 3),
+        right=(1, 3, 3),
+        unary=(2, 3, 1),
+        spans=(3, 3, 2),
+    ),
+    low_rank(
+        "forbidden ranks",
+        forbid_ranks,
+        root=(3, 2),
+        head=(2, 3),
+        left=(3, 4),
+        right=(3, 4),
+        unary=(3, 3, 2),
+        spans=(3, 3, 3, 2),
+    ),
+    low_rank(
+        "independent children",
+        with_lengths(3, 2),
+        root=(2,),
+        left=(2, 2, 4),
+        right=(2, 4),
+        unary=(2, 3, 2),
+        spans=(3, 3, 1),
+    ),
+    low_rank("ranks without words", root=(2,), head=(2, 1), left=(1, 4), right=(1, 4), unary=(2, 1, 2)),
     binary("binary tree", 4, 4),
     binary("ragged binary trees", 4, 4, 4, edit=with_lengths(4, 2, 0, 1)),
     binary("forbidden spans", 3, 3, 3, edit=forbid_spans),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -73,6 +74,16 @@ def tree_scores(d: Any, events: Tensor) -> Tensor:
                 total = total + d.spans[i, j, symbol if d.spans.shape[-1] > 1 else 0].double()
         totals.append(total)
     return torch.stack(totals)
+
+
+def lowrank_scores(d: Any, events: Tensor) -> Tensor:
+    """Of a grammar of low rank: the rules are written out, term by term."""
+    terms = d.left.double().unsqueeze(-1) + d.right.double().unsqueeze(-2)
+    if d.head is not None:
+        total = (d.head.double()[..., None, None] + terms).exp().sum(-3)
+        terms = torch.where(total > 0, torch.where(total > 0, total, 1.0).log(), -torch.inf)
+    rest = {name: getattr(d, name) for name in ("root", "unary", "spans", "lengths", "event_shape")}
+    return tree_scores(SimpleNamespace(rules=terms, **rest), events)
 
 
 def binary_structures(d: BinaryTree) -> Tensor:

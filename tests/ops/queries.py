@@ -3,8 +3,8 @@
 import torch
 
 from structlv.ops import chain as ops
-from structlv.ops import pcfg
-from tests.cases import PCFG
+from structlv.ops import lowrank, pcfg
+from tests.cases import PCFG, LowRank
 
 QUERIES = {
     "log_partition": ops.log_partition,
@@ -27,6 +27,12 @@ PCFG_QUERIES = {
     "score": lambda root, rules, unary, *x: pcfg.score(
         right_branching(unary, root.shape[-1]), root, rules, unary, *x
     ),
+}
+LOWRANK_QUERIES = {
+    "log_partition": lowrank.log_partition,
+    "marginals": lambda *x: tuple(y for y in lowrank.marginals(*x) if y is not None),
+    "sample": lambda *x: lowrank.sample(*x, num_samples=2, seed=3),
+    "score": lambda *x: lowrank.score(right_branching(x[4], x[0].shape[-1]), *x),
 }
 
 
@@ -65,7 +71,7 @@ def dot(xs, ys):
 
 def gradient(case, leaves):
     """The gradient of the summed log-partition."""
-    family = pcfg if isinstance(case, PCFG) else ops
+    family = {PCFG: pcfg, LowRank: lowrank}.get(type(case), ops)
     return torch.autograd.grad(family.log_partition(*case).sum(), leaves)
 
 
@@ -74,7 +80,7 @@ def call(query, case, **options):
 
     def f(*leaves):
         rest = iter(leaves)
-        return query(*[None if x is None else next(rest) for x in case[:4]], case.lengths, **options)
+        return query(*[None if x is None else next(rest) for x in case[:-1]], case.lengths, **options)
 
     return f, case.leaves()[1]
 

@@ -1,0 +1,277 @@
+// Outside pass and expected counts of a low-rank PCFG, from the chart of the inside pass (see lowrank_inside.h).
+//
+// Every outside value is the derivative of log Z by the inside value, at the scale of that value: their product is a
+// probability. Where the inside value is 0 the outside value is not needed and is set to 0. All sums are gathered, so
+// their order is fixed. The counts are sums over spans of outer products, formed once for all spans of an item.
+#pragma once
+#include "kernels/lowrank_inside.h"
+
+namespace slv {
+namespace {
+
+// Rows [first, first + count) of a span's arrays.
+struct Stretch {
+  int64_t first, count;
+};
+// to(i, panel p, sum over the rows of x(i) * y(panel p)) for i < k; in pieces of a few hundred rows.
+template <int M, int NV, class T, class F>
+SLV_INLINE void outer_piece(const Stretch* from, const Stretch* end, int64_t i, int64_t p, const T* x, int64_t x_panel,
+                            const T* y, int64_t y_panel, F to) {
+  constexpr int W = kWidth<T>;
+  vec<T> sum[M][NV] = {};
+  const T *xi = x + i / W * x_panel + i % W, *yp = y + p * y_panel;
+  for (; from < end; from++)
+    for (int64_t r = from->first; r < from->first + from->count; r++) {
+      vec<T> v[NV];
+#pragma GCC unroll 4
+      for (int j = 0; j < NV; j++) v[j] = load(yp + j * y_panel + r * W);
+#pragma GCC unroll 16
+      for (int q = 0; q < M; q++) {
+        const vec<T> a = splat(xi[r * W + q]);
+#pragma GCC unroll 4
+        for (int j = 0; j < NV; j++) sum[q][j] += a * v[j];
+      }
+    }
+#pragma GCC unroll 16
+  for (int q = 0; q < M; q++)
+#pragma GCC unroll 4
+    for (int j = 0; j < NV; j++) to(i + q, p + j, sum[q][j]);
+}
+template <class T, class F>
+SLV_INLINE void outer_rows(const std::vector<Stretch>& rows, int64_t k, const T* x, int64_t x_panel, int64_t panels,
+                           const T* y, int64_t y_panel, F to) {
+  constexpr int W = kWidth<T>, M = kTileRows < W ? kTileRows : W;
+  constexpr int64_t kPiece = 256;
+  auto columns = [&]<int NV>(std::integral_constant<int, NV>, const Stretch* from, const Stretch* end, int64_t p)
+                     __attribute__((always_inline)) {
+                       int64_t i = 0;
+                       for (; i + M <= k; i += M) outer_piece<M, NV>(from, end, i, p, x, x_panel, y, y_panel, to);
+                       for (; i < k; i++) outer_piece<1, NV>(from, end, i, p, x, x_panel, y, y_panel, to);
+                     };
+  const Stretch *from = rows.data(), *last = from + rows.size(), *end = from;
+  for (; from < last; from = end) {
+    for (int64_t n = 0; end < last && n < kPiece; end++) n += end->count;
+    int64_t p = 0;
+    for (; p + kTilePanels <= panels; p += kTilePanels)
+      columns(std::integral_constant<int, kTilePanels>{}, from, end, p);
+    for (; p < panels; p++) columns(std::integral_constant<int, 1>{}, from, end, p);
+  }
+}
+
+template <class In, class T>
+struct Outside {
+  static constexpr int W = kWidth<T>;
+  Inside<In, T>& f;  // with a chart
+  const LowRank<In>& p;
+  const Grammar<T>& g;
+  const LowRankSink<In>& out;
+  const int64_t leaves, inner, spans, all;
+  const double* weight;   // of the items of the block
+  T *sides, *top, *rank;  // [2 pr][all] left and right rows; [pn][inner] rows of nonterminals; [pr] `before`
+  T* mass = nullptr;      // [pn][row] probabilities of the spans of a width
+  Pairs<T> pairs;
+
+  Outside(Inside<In, T>& f, const LowRankSink<In>& out, const double* weight)
+      : f(f),
+        p(f.p),
+        g(f.g),
+        out(out),
+        leaves(f.leaves),
+        inner(f.inner),
+        spans(f.spans),
+        all(f.spans),
+        weight(weight),
+        pairs(f.longest) {}
+  int64_t mass_size() const { return out.spans ? f.rows(2) * g.pn * W : 0; }
+  int64_t scratch() const {
+    return Scratch::bytes<T>(2 * g.pr * all * W) + Scratch::bytes<T>(g.pn * inner * W) +
+           Scratch::bytes<T>(g.pr * spans * W) + Scratch::bytes<T>(mass_size());
+  }
+  void bind(Scratch& s) {
+    sides = s.take<T>(2 * g.pr * all * W);
+    top = s.take<T>(g.pn * inner * W);
+    rank = s.take<T>(g.pr * spans * W);
+    mass = s.take<T>(mass_size());
+  }
+
+  void run() {
+    FlushDenormals flush;
+    for (int64_t w = f.longest; w >= 2; w--) {
+      const int64_t inside = f.active(w + 1), rows = f.start(w, inside);
+      gather(w, inside);
+      f.weigh_spans(w);
+      symbols(w, rows);
+      for (int64_t c = inside; c < f.active(w); c++) whole(w, c);
+      ranks(w);
+      if (out.spans) deliver_spans(w);
+    }
+    gather(1, f.active(1));
+    words();
+    for (int64_t c = 0; out.sums.left && c < f.count; c++)
+      if (!f.bad[c]) counts(c);
+  }
+
+  int64_t side_row(int64_t w, int64_t x) const { return w == 1 ? x : leaves + f.first[w] + x; }
+  // l and r of the spans of a width, from the wider spans they are children of
+  void gather(int64_t w, int64_t end) {
+    f.each(w, end, [&](int64_t x, int64_t c, int64_t i, int64_t j) {
+      T* to = sides + side_row(w, x) * W;
+      const int64_t own = f.before(c, i, j), mine = f.behind(c, i, j), n = f.len[c];
+      pairs.count = n - 1 - j;
+      for (int64_t t = 0; t < pairs.count; t++) {
+        pairs.a[t] = f.before(c, i, j + 1) + t;
+        pairs.b[t] = f.behind(c, j + 1, j + 1 + t);
+      }
+      if (pairs.count)
+        weigh(f.right_before + f.before(c, j + 1, j + 1), f.rank_before + f.before(c, i, j + 1), f.left_before[own]);
+      sum_pairs<false>(pairs, g.pr, rank, spans * W, f.right, spans * W,
+                       [&](int64_t q, vec<T> v, ivec<T>) __attribute__((always_inline)) {
+                         const vec<T> l = load(f.left + (q * spans + own) * W);
+                         store(to + q * all * W, l > T(0) ? v * f.left_shift[own] : vec<T>{});
+                       });
+      pairs.count = i;
+      for (int64_t t = 0; t < i; t++) {
+        pairs.a[t] = f.before(c, t, j);
+        pairs.b[t] = f.before(c, t, i - 1);
+      }
+      if (i) weigh(f.left_behind + f.behind(c, 0, i - 1), f.rank_behind + f.behind(c, 0, j), f.right_before[own]);
+      sum_pairs<false>(pairs, g.pr, rank, spans * W, f.left, spans * W,
+                       [&](int64_t q, vec<T> v, ivec<T>) __attribute__((always_inline)) {
+                         const vec<T> r = load(f.right + (q * spans + mine) * W);
+                         store(to + (g.pr + q) * all * W, r > T(0) ? v * f.right_shift[own] : vec<T>{});
+                       });
+    });
+  }
+  // 2^(sibling + own - parent): what a split weighs at the scales of the rows
+  void weigh(const double* sibling, const double* parent, double own) {
+    pair_weights<-1>(sibling, parent, own, pairs.count, pairs.weight.data());
+  }
+  SLV_INLINE void keep(int64_t w, int64_t rows, int64_t x, int64_t a, vec<T> v) {
+    const int64_t at = (a * inner + f.first[w] + x) * W;
+    const vec<T> s = load(f.sym + at), d = s > T(0) ? v : vec<T>{};
+    if (out.spans) store(mass + (a * rows + x) * W, s * d);
+    store(top + at, d * f.factor_at(x, a, rows));
+  }
+  // s of the spans that are children of wider ones
+  void symbols(int64_t w, int64_t rows) {
+    const int64_t k = 2 * g.pr * W, width_rows = f.rows(w);
+    if (rows == 0) return;
+    multiply_panels<PlusTimes>(rows, k, sides + side_row(w, 0) * W, all * W, Matrix<T>{g.sides_inner, W, k * W}, g.pn,
+                               [&](int64_t x, int64_t a, vec<T> v)
+                                   __attribute__((always_inline)) { keep(w, width_rows, x, a, v); });
+  }
+  // s of an item's whole span: the probabilities of its symbols over the inside values
+  void whole(int64_t w, int64_t c) {
+    const int64_t x = f.start(w, c), rows = f.rows(w);
+    const In* root = p.root + p.row(p.root_row, f.items[c]) * p.nt;
+    In* to = out.root + f.items[c] * p.nt;
+    for (int64_t q = 0; q < 2 * g.pr; q++) store(sides + (q * all + side_row(w, x)) * W, vec<T>{});  // no one's child
+    const T* s = f.sym + (f.first[w] + x) * W;
+    std::vector<double> score(p.nt);
+    double most = -kInf<double>, sum = 0;
+    for (int64_t a = 0; a < p.nt; a++) {
+      const double v = double(s[a / W * inner * W + a % W]);
+      score[a] = v > 0 ? double(root[a]) + scalar_log(v) : -kInf<double>;
+      most = std::max(most, score[a]);
+    }
+    for (double& v : score) sum += v = most > -kInf<double> ? scalar_exp(v - most) : 0.0;
+    for (int64_t a = 0; a < g.pn * W; a += W) {
+      vec<T> d{};
+      for (int64_t l = 0; l < W && a + l < p.nt; l++) {
+        const double prob = sum > 0 ? score[a + l] / sum : 0.0;
+        d[l] = prob > 0 ? T(prob / double(s[a / W * inner * W + l])) : T(0);
+        if (!f.bad[c]) to[a + l] = In(weight[c] * prob);
+      }
+      keep(w, rows, x, a / W, d);
+    }
+  }
+  // m, from s
+  void ranks(int64_t w) {
+    const int64_t rows = f.rows(w);
+    std::vector<int64_t> at(rows);
+    f.each(w, f.active(w), [&](int64_t x, int64_t c, int64_t i, int64_t j) { at[x] = f.before(c, i, j) * W; });
+    const T* from = top + f.first[w] * W;
+    if (g.has_head) {
+      const T* m = f.rank + f.first[w] * W;
+      multiply_panels<PlusTimes>(rows, g.nt, from, inner * W, Matrix<T>{g.head_down, W, g.nt * W}, g.pr,
+                                 [&](int64_t x, int64_t q, vec<T> v) __attribute__((always_inline)) {
+                                   const vec<T> y = load(m + (q * inner + x) * W);
+                                   store(rank + q * spans * W + at[x], y > T(0) ? v : vec<T>{});
+                                 });
+    } else {
+      for (int64_t q = 0; q < g.pr; q++)
+        for (int64_t x = 0; x < rows; x++) store(rank + q * spans * W + at[x], load(from + (q * inner + x) * W));
+    }
+  }
+  void deliver_spans(int64_t w) {
+    const int64_t rows = f.rows(w);
+    f.each(w, f.active(w), [&](int64_t x, int64_t c, int64_t i, int64_t j) {
+      if (f.bad[c]) return;
+      In* to = out.spans + ((f.items[c] * p.n + i) * p.n + j) * out.labels;
+      const T scale = T(weight[c]);
+      vec<T> sum{};
+      for (int64_t a = 0; a < g.pn; a++) {
+        const vec<T> v = load(mass + (a * rows + x) * W) * scale;
+        sum += v;
+        if (out.labels > 1) store_as<T>(to + a * W, v, int(p.nt - a * W));
+      }
+      if (out.labels == 1) *to = In(hsum<T>(sum));
+    });
+  }
+  void words() {
+    const int64_t k = 2 * g.pr * W;
+    std::vector<In*> to(leaves);
+    std::vector<T> scale(leaves);
+    f.each(1, f.active(1), [&](int64_t x, int64_t c, int64_t i, int64_t) {
+      to[x] = f.bad[c] ? nullptr : out.unary + (f.items[c] * p.n + i) * p.t;
+      scale[x] = T(weight[c]);
+    });
+    multiply_panels<PlusTimes>(leaves, k, sides, all * W, Matrix<T>{g.sides_leaf, W, k * W}, g.pt,
+                               [&](int64_t x, int64_t y, vec<T> v) __attribute__((always_inline)) {
+                                 if (!to[x]) return;
+                                 const vec<T> u = load(f.word + (y * leaves + x) * W);
+                                 store_as<T>(to[x] + y * W, (u > T(0) ? u * v : vec<T>{}) * scale[x], int(p.t - y * W));
+                               });
+  }
+  // Expected counts of one item, times its weight.
+  void counts(int64_t c) {
+    std::vector<Stretch> nodes, words{{f.lead[c], f.len[c]}};
+    for (int64_t w = 2; w <= f.len[c]; w++) nodes.push_back({f.first[w] + f.start(w, c), f.len[c] - w + 1});
+    if (f.len[c] == 0) return;
+    const vd scale = splat(weight[c]);
+    auto add = [&](double* to, vec<T> v, int64_t n) __attribute__((always_inline)) {
+      constexpr int D = kWidth<double>;
+      for (int64_t j = 0; j < W && j < n; j += D) {
+        vd x;
+        for (int l = 0; l < D; l++) x[l] = double(v[j + l]);
+        const int live = int(n - j);
+        store_n<double>(to + j, load_n<double>(to + j, live, 0) + x * scale, live);
+      }
+    };
+    auto counted = [](vec<T> weight, vec<T> x) { return weight > T(0) ? weight * x : vec<T>{}; };
+    if (g.has_head) {
+      double* head = out.sums.head + c * out.head_stride;
+      outer_rows(nodes, g.nt, top, inner * W, g.pr, f.rank, inner * W,
+                 [&](int64_t a, int64_t q, vec<T> v) __attribute__((always_inline)) {
+                   add(head + a * g.r + q * W, counted(g.head_at(a, q), v), g.r - q * W);
+                 });
+    }
+    const int64_t s = g.nt + g.t;
+    for (int64_t which = 0; which < 2; which++) {
+      double* to = (which ? out.sums.right : out.sums.left) + c * out.side_stride;
+      const T* x = sides + which * g.pr * all * W;
+      const int64_t row = which * g.pr * W;
+      outer_rows(nodes, g.r, x + leaves * W, all * W, g.pn, f.sym, inner * W,
+                 [&](int64_t q, int64_t a, vec<T> v) __attribute__((always_inline)) {
+                   add(to + q * s + a * W, counted(g.inner_at(row + q, a), v), g.nt - a * W);
+                 });
+      outer_rows(words, g.r, x, all * W, g.pt, f.word, leaves * W,
+                 [&](int64_t q, int64_t y, vec<T> v) __attribute__((always_inline)) {
+                   add(to + q * s + g.nt + y * W, counted(g.leaf_at(row + q, y), v), g.t - y * W);
+                 });
+    }
+  }
+};
+
+}  // namespace
+}  // namespace slv
