@@ -105,6 +105,7 @@ class BinaryTree(StructuredDistribution):
         scores = self._scores()
         total = self._summed(scores)
         _, _, leaves, spans = pcfg.marginals(*self._grammar(total), with_rules=False)
+        assert spans is not None  # they were asked for
         chart = spans.squeeze(-1) + torch.diag_embed(leaves.squeeze(-1))
         chart = torch.where(self._single(total)[..., None, None] & _first(chart), 1.0, chart)
         if self._labelled:
