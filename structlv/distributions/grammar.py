@@ -123,6 +123,15 @@ class Grammar(ParameterizedDistribution):
         return new
 
 
+def require_symbols(root: Tensor, emission: Tensor) -> None:
+    """``ValueError`` unless there are nonterminals, preterminals and words."""
+    if root.dim() < 1 or root.shape[-1] == 0:
+        raise ValueError(f"root_logits must have shape (*b, NT) with NT >= 1, found {tuple(root.shape)}")
+    if emission.dim() < 2 or 0 in emission.shape[-2:]:
+        found = tuple(emission.shape)
+        raise ValueError(f"emission_logits must have shape (*b, T, v) with T, v >= 1, found {found}")
+
+
 def _leaves(trees: Tensor, n: int, first: int) -> Tensor:
     """The preterminals (*, n) of trees (*, m, 3), counted from 0; -1 past the end."""
     i, j, symbol = trees.unbind(-1)
