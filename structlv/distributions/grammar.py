@@ -82,8 +82,9 @@ class Grammar(ParameterizedDistribution):
         """Sentences of at most ``max_length`` words, (*sample_shape, *b, max_length) int64, padded with -1.
 
         They are exact samples of p(x | at most max_length words), not truncated and not redrawn: lengths are
-        summed over first. Where the grammar has no such sentence all is -1. O(max_length^2 NT S) before the
-        first, then O(max_length + S) a node. Nothing is differentiable. (Not under ``torch.compile``.)
+        summed over first. Where the grammar has no such sentence all is -1. Dense rules take O(max_length NT
+        S (S + max_length)) time before the first sentence, then O(max_length + S) a node, all nodes of a
+        depth together. Nothing is differentiable. (Not under ``torch.compile``.)
 
         Args:
             sample_shape: of independent samples.

@@ -119,6 +119,7 @@ class TreePosterior(StructuredDistribution):
             check_values(self)
 
     root: Tensor
+    rules: Any
     unary: Tensor
     spans: Tensor | None
     lengths: Tensor | None
