@@ -152,7 +152,7 @@ class BinaryTree(StructuredDistribution):
             spans: constituents that a tree must have: (*b, m, 2) integer rows (i, j), or (*b, m, 3) rows
                 (i, j, label) in which a label of -1 is free; rows that begin with -1 are ignored.
             allowed: bool, the constituents that a tree may have, leaves included: (*b, n, n), or (*b, n, n,
-                labels) (exactly when it has two dimensions more than the batch shape and one for labels).
+                labels) (then with all batch dimensions, singletons where shared).
         """
         about = Sentences.of(self, "span_scores", self._num_words)
         scores = self.span_scores if self._labelled else self.span_scores.unsqueeze(-1)

@@ -219,8 +219,7 @@ class TreePosterior(StructuredDistribution):
                 (i, j, symbol) in which a symbol of -1 is free; rows that begin with -1 are ignored. What
                 would cross them is excluded.
             allowed: bool, the spans i < j that may be constituents: (*b, n, n), or (*b, n, n, NT) with their
-                symbols (exactly when it has two dimensions more than the batch shape and one for symbols).
-                The rest is ignored.
+                symbols (then with all batch dimensions, singletons where shared). The rest is ignored.
         """
         return conditioned(self, spans, allowed)
 
