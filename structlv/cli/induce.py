@@ -139,8 +139,8 @@ def prepare(text: Text, held_out: Text | None, settings: Settings) -> Corpus:
         )
     sentences = [text.sentences[i] for i in training]
     vocabulary = Vocabulary.build(sentences, min_count=settings.min_count)
-    encoded = ([vocabulary.encode(words) for words in part] for part in (sentences, held_out.sentences))
-    return Corpus(vocabulary, *encoded, held_out)
+    train, rest = ([vocabulary.encode(words) for words in part] for part in (sentences, held_out.sentences))
+    return Corpus(vocabulary, train, rest, held_out)
 
 
 def training_batches(corpus: Corpus, settings: Settings) -> Batches:

@@ -1,6 +1,7 @@
 """Models: modules that compute the parameters of a structured distribution."""
 
 from structlv.models.base import Elbo, Model
+from structlv.models.lowrank_pcfg import LowRankNeuralPCFG, SimpleNeuralPCFG
 from structlv.models.neural_hmm import NeuralHMM
 from structlv.models.neural_pcfg import CompoundPCFG, NeuralPCFG
 from structlv.models.ngram import WittenBell
@@ -8,8 +9,10 @@ from structlv.models.ngram import WittenBell
 __all__ = [
     "CompoundPCFG",
     "Elbo",
+    "LowRankNeuralPCFG",
     "Model",
     "NeuralHMM",
     "NeuralPCFG",
+    "SimpleNeuralPCFG",
     "WittenBell",
 ]
