@@ -1,18 +1,27 @@
-"""Readers for text, vocabularies, and length-bucketed batches whose order can be resumed exactly."""
+"""Readers for text, treebanks, grammars and alignments; vocabularies; batches that can be resumed exactly."""
 
 from structlv.data.batches import Batch, Batches
 from structlv.data.corpora import demo_corpus
 from structlv.data.readers import Sentence, read_conllu, read_sentences, read_text, tokenise
+from structlv.data.treebank import parse_tree, parse_trees, read_trees, without_functions, write_trees
+from structlv.data.trees import Span, Tree
 from structlv.data.vocabulary import Vocabulary
 
 __all__ = [
     "Batch",
     "Batches",
     "Sentence",
+    "Span",
+    "Tree",
     "Vocabulary",
     "demo_corpus",
+    "parse_tree",
+    "parse_trees",
     "read_conllu",
     "read_sentences",
     "read_text",
+    "read_trees",
     "tokenise",
+    "without_functions",
+    "write_trees",
 ]
