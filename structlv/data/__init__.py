@@ -1,6 +1,7 @@
 """Readers for text, treebanks, grammars and alignments; vocabularies; batches that can be resumed exactly."""
 
 from structlv.data.batches import Batch, Batches
+from structlv.data.binarise import binarise, collapse_unary, expand_unary, unbinarise
 from structlv.data.corpora import demo_corpus
 from structlv.data.readers import Sentence, read_conllu, read_sentences, read_text, tokenise
 from structlv.data.treebank import parse_tree, parse_trees, read_trees, without_functions, write_trees
@@ -14,7 +15,10 @@ __all__ = [
     "Span",
     "Tree",
     "Vocabulary",
+    "binarise",
+    "collapse_unary",
     "demo_corpus",
+    "expand_unary",
     "parse_tree",
     "parse_trees",
     "read_conllu",
@@ -22,6 +26,7 @@ __all__ = [
     "read_text",
     "read_trees",
     "tokenise",
+    "unbinarise",
     "without_functions",
     "write_trees",
 ]
