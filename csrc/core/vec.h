@@ -117,6 +117,8 @@ inline void finish_streams() {
   _mm_sfence();
 #endif
 }
+// A line of memory that will be read soon.
+SLV_INLINE void prefetch(const void* p) { __builtin_prefetch(p); }
 // Load as another type: the narrow inputs of a wider computation.
 template <class T, class In>
 SLV_INLINE vec<T> load_as(const In* p, int n, T fill) {
@@ -234,6 +236,12 @@ template <class T>
 SLV_INLINE vec<T> nearest(vec<T> x) {
   return (x + kMagic<T>)-kMagic<T>;
 }
+#if defined(__AVX512F__)
+template <>
+SLV_INLINE vec<float> nearest<float>(vec<float> x) {
+  return (vec<float>)_mm512_maskz_roundscale_ps(0xffff, (__m512)x, _MM_FROUND_TO_NEAREST_INT);
+}
+#endif
 // x - n ln 2 with ln 2 in two parts; the products are exact through FMA, through float64 where there is none.
 SLV_INLINE vec<double> reduce_ln2(vec<double> x, vec<double> n) {
   x = x - n * 6.93147180369123816490e-01;
@@ -267,15 +275,24 @@ SLV_INLINE vec<double> exp_polynomial(vec<double> r) {
   for (int i = 12; i >= 0; i--) p = p * r + c[i];
   return p;
 }
+// p * 2^d for integer-valued d under 126; 0 where d is under -125 (float64: -1021), also where p is NaN and d is -inf.
+template <class T>
+SLV_INLINE vec<T> times_power(vec<T> p, vec<T> d) {
+  vec<T> scale = (vec<T>)((ivec<T>)(d + (kMagic<T> + T(kBias<T>))) << kMantissa<T>);
+  return d < T(2 - kBias<T>) ? vec<T>{} : p * scale;
+}
+#if defined(__AVX512F__)  // one instruction each; here the result is 0 where it is under 2^-126
+template <>
+SLV_INLINE vec<float> times_power<float>(vec<float> p, vec<float> d) {
+  return (vec<float>)_mm512_maskz_scalef_ps(0xffff, (__m512)p, (__m512)d);
+}
+#endif
 // exp(x) * 2^-N for integer-valued N, without rounding x by subtracting a maximum first. The result must be under
-// 2^126; it is 0 under 2^-125 (float64: 2^-1021), exactly 0 at -inf, and NaN at NaN.
+// 2^126; where it would be denormal it is 0 (see times_power), exactly 0 at -inf, and NaN at NaN.
 template <class T>
 SLV_INLINE vec<T> exp_scaled(vec<T> x, vec<T> N) {
   vec<T> n = nearest<T>(x * T(1.44269504088896341));
-  vec<T> p = exp_polynomial(reduce_ln2(x, n));
-  vec<T> d = n - N;
-  vec<T> scale = (vec<T>)((ivec<T>)(d + (kMagic<T> + T(kBias<T>))) << kMantissa<T>);
-  return d < T(2 - kBias<T>) ? vec<T>{} : p * scale;
+  return times_power<T>(exp_polynomial(reduce_ln2(x, n)), n - N);
 }
 template <class T>
 SLV_INLINE vec<T> exp(vec<T> x) {

@@ -76,9 +76,22 @@ std::tuple<Tensor, Tensor> inside(SLV_POTENTIALS, bool as_double) {
 template <class T>
 std::vector<double> weights_of(const Tensor& grad, const Shape& batch) {
   check_sizes("grad", grad, batch);
-  Tensor x = torch::stable::contiguous(torch::stable::to(grad, std::optional<ScalarType>(ScalarType::Double)));
-  const double* p = x.const_data_ptr<double>();
-  std::vector<double> weight(p, p + product(batch));
+  std::vector<double> weight(product(batch));
+  auto copy = [&](const Tensor& x, auto t) {
+    using G = decltype(t);
+    const G* p = x.const_data_ptr<G>();
+    const auto strides = x.strides();
+    const bool one = std::all_of(strides.begin(), strides.end(), [](int64_t s) { return s == 0; });  // of a sum
+    const Tensor all = one ? x : as_contiguous(x);
+    if (one && !weight.empty())
+      std::fill(weight.begin(), weight.end(), double(*p));
+    else
+      std::copy_n(all.const_data_ptr<G>(), weight.size(), weight.begin());
+  };
+  if (grad.scalar_type() == ScalarType::Float)
+    copy(grad, float{});
+  else
+    copy(torch::stable::to(grad, std::optional<ScalarType>(ScalarType::Double)), double{});
   for (double& w : weight)
     if (std::abs(w) < double(std::numeric_limits<T>::min())) w = 0;
   return weight;
@@ -234,7 +247,7 @@ Tensor score(const Tensor& states, SLV_POTENTIALS) {
     Bound<T> p(unary, transition, initial, final, lengths);
     const Chain<T>& c = p.chain;
     const int64_t samples = samples_of(p, states);
-    Tensor z = torch::stable::contiguous(states);
+    Tensor z = as_contiguous(states);
     Tensor out = p.empty(samples_shape(states), ScalarType::Double);
     double* scores = out.mutable_data_ptr<double>();
     const int64_t* path = z.const_data_ptr<int64_t>();
@@ -261,7 +274,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> score_vjp(const Tensor& grad, const T
     const Chain<T>& c = p.chain;
     const int64_t samples = samples_of(p, states), kk = c.k * c.k, step = c.per_step ? kk : 0;
     check_sizes("grad", grad, samples_shape(states));
-    Tensor z = torch::stable::contiguous(states);
+    Tensor z = as_contiguous(states);
     Tensor g = torch::stable::contiguous(torch::stable::to(grad, std::optional<ScalarType>(ScalarType::Double)));
     Tensor du = p.empty(p.with({c.n, c.k})), da = p.empty(shape_of(transition));
     T *unary_out = du.mutable_data_ptr<T>(), *edge_out = da.mutable_data_ptr<T>();

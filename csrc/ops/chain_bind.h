@@ -23,7 +23,7 @@ inline Operand bind_operand(const char* name, const Tensor& x, const Shape& tail
   check_tail(name, shape, tail);
   Shape lead(shape.begin(), shape.end() - tail.size());
   check_broadcast(name, lead, batch);
-  return {torch::stable::contiguous(x), broadcast_rows(lead, batch), product(lead)};
+  return {as_contiguous(x), broadcast_rows(lead, batch), product(lead)};
 }
 inline Operand bind_operand(const char* name, const MaybeTensor& x, const Shape& tail, const Shape& batch,
                             ScalarType d) {
@@ -55,7 +55,7 @@ struct Bound {
     const int64_t n = shape[shape.size() - 2], k = shape.back();
     STD_TORCH_CHECK(k > 0, "unary: expected at least one state (k >= 1), found ", text(shape));
     batch = Shape(shape.begin(), shape.end() - 2);
-    unary = torch::stable::contiguous(u);
+    unary = as_contiguous(u);
     const ScalarType dtype = scalar_type<T>;
     const bool per_step = is_per_step(a, u);
     transition = bind_operand("transition", a, edge_tail(per_step, n, k), batch, dtype);
@@ -77,8 +77,8 @@ struct Bound {
   }
   Bound(const Bound&) = delete;
 
-  Tensor empty(const Shape& shape, ScalarType dtype = scalar_type<T>) const {
-    return torch::stable::new_empty(unary, shape, std::optional<ScalarType>(dtype));
+  static Tensor empty(const Shape& shape, ScalarType dtype = scalar_type<T>) {
+    return empty_tensor(shape, dtype);
   }
   Shape with(const Shape& tail, const Shape& head = {}) const {
     Shape s = head;
@@ -94,7 +94,7 @@ struct Bound {
     STD_TORCH_CHECK(lengths->scalar_type() == ScalarType::Long, "lengths: expected dtype int64");
     STD_TORCH_CHECK(shape_of(*lengths) == batch, "lengths: expected shape ", text(batch), ", found ",
                     text(shape_of(*lengths)));
-    Tensor x = torch::stable::contiguous(*lengths);
+    Tensor x = as_contiguous(*lengths);
     const int64_t* p = x.const_data_ptr<int64_t>();
     length.assign(p, p + product(batch));
     for (int64_t& l : length) l = std::clamp<int64_t>(l, 0, n);

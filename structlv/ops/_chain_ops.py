@@ -68,11 +68,16 @@ def _inside_setup(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> Non
     _keep(ctx, output[1], *inputs[:5])
 
 
-def _inside_backward(ctx: Any, grad: Tensor | None, _: Any) -> tuple:
+def _inside_eager(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> Tensor:
+    ctx.save_for_backward(output[1], *inputs[:5])
+    return output[0]
+
+
+def _inside_backward(ctx: Any, grad: Tensor | None, _: Any = None) -> tuple:
     if grad is None:
         return (None,) * 6
-    _, *potentials = ctx.saved_tensors
-    return *_present(VJP(grad, *ctx.saved_tensors), potentials[2], potentials[3]), None
+    saved = ctx.saved_tensors
+    return *_present(VJP(grad, *saved), saved[3], saved[4]), None
 
 
 def _directional(potentials: Any, tangents: tuple, grad: Tensor | None = None) -> tuple[Tensor, ...]:
@@ -232,6 +237,7 @@ INSIDE = Operator(
     backward=_inside_backward,
     jvp=_inside_jvp,
     vmap=vmap.inside,
+    eager=_inside_eager,
 )
 VJP = Operator(
     "chain_vjp",

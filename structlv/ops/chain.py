@@ -96,7 +96,7 @@ def log_partition(
         if mode == _RAW:
             return ops.LOG_PARTITION.raw(unary, transition, initial, final, lengths, as_double)
         if mode == _RECORDED:
-            return ops.INSIDE.record(unary, transition, initial, final, lengths, as_double)[0]
+            return ops.INSIDE.record(unary, transition, initial, final, lengths, as_double)
     except _RETRY:
         pass
     p = _Prepared(unary, transition, initial, final, lengths)
