@@ -44,15 +44,14 @@ struct MaxPlus {
     return vmax(a, b);
   }
 };
-// Ones that the compiler cannot see through.
-alignas(64) volatile float kOpaqueOneF = 1.f;
-alignas(64) volatile double kOpaqueOneD = 1.0;
+// Ones that the compiler cannot see through: of a product of two splats it would make a product of two numbers.
 template <class T>
 SLV_INLINE vec<T> opaque_ones() {
-  if constexpr (sizeof(T) == 4)
-    return splat<float>(kOpaqueOneF);
-  else
-    return splat<double>(kOpaqueOneD);
+  vec<T> one = splat(T(1));
+#if defined(__SSE2__)
+  asm("" : "+v"(one));
+#endif
+  return one;
 }
 
 // The matrix: element (i, panel p) is the vector at data + i * row + p * panel.

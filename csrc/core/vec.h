@@ -69,12 +69,6 @@ template <class T>
 SLV_INLINE vec<T> splat(T x) {
   return x - vec<T>{};
 }
-template <class T>
-SLV_INLINE ivec<T> iota() {
-  ivec<T> v{};
-  for (int l = 0; l < kWidth<T>; l++) v[l] = l;
-  return v;
-}
 // The first n lanes of memory; the others are `fill` and are not read.
 template <class T>
 SLV_INLINE vec<T> load_n(const T* p, int n, T fill) {
@@ -178,12 +172,6 @@ struct MaxOp {
     return vmax(a, b);
   }
 };
-struct MinOp {
-  template <class V>
-  SLV_INLINE V operator()(V a, V b) const {
-    return vmin(a, b);
-  }
-};
 struct SumOp {
   template <class V>
   SLV_INLINE V operator()(V a, V b) const {
@@ -212,6 +200,44 @@ SLV_INLINE bool any(ivec<T> m) {
   return x != 0;
 #endif
 }
+
+// A bit for each lane where a == b, or a > b.
+#if defined(__AVX512F__)
+SLV_INLINE unsigned equal_lanes(vec<float> a, vec<float> b) {
+  return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_EQ_OQ);
+}
+SLV_INLINE unsigned equal_lanes(vec<double> a, vec<double> b) {
+  return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_EQ_OQ);
+}
+SLV_INLINE unsigned greater_lanes(vec<float> a, vec<float> b) {
+  return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_GT_OQ);
+}
+SLV_INLINE unsigned greater_lanes(vec<double> a, vec<double> b) {
+  return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_GT_OQ);
+}
+#else
+template <class M>
+SLV_INLINE unsigned lane_bits(M m) {
+  constexpr int n = int(sizeof(m) / sizeof(m[0]));
+#if defined(__AVX2__)
+  return n == 8 ? _mm256_movemask_ps((__m256)m) : _mm256_movemask_pd((__m256d)m);
+#elif defined(__SSE2__)
+  return n == 4 ? _mm_movemask_ps((__m128)m) : _mm_movemask_pd((__m128d)m);
+#else
+  unsigned bits = 0;
+  for (int l = 0; l < n; l++) bits |= unsigned(m[l] != 0) << l;
+  return bits;
+#endif
+}
+template <class V>
+SLV_INLINE unsigned equal_lanes(V a, V b) {
+  return lane_bits(a == b);
+}
+template <class V>
+SLV_INLINE unsigned greater_lanes(V a, V b) {
+  return lane_bits(a > b);
+}
+#endif
 
 // Powers of two as scales: exact, and neither a log nor a division. x must be positive and normal.
 template <class T>

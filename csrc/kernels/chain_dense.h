@@ -18,12 +18,15 @@ struct Dense : ScaledRows<In, T> {
   using Base::W, Base::k, Base::steps, Base::panels, Base::step, Base::window, Base::exponent;
   static constexpr int R = kTreeRows<T>;
   const In* matrices;
+  const double most_mild;  // range of a step's scores
   bool save = false;
   T *base = nullptr, *powers = nullptr;  // powers: N_t
   bool wide = false, thin = false, stream = false;
 
   Dense(const Chain<In>& c, const int64_t* item)
-      : Base(c, item, 1), matrices(c.transition + (c.matrix ? c.matrix[*item] : 0) * c.steps() * c.k * c.k) {}
+      : Base(c, item, 1),
+        matrices(c.transition + (c.matrix ? c.matrix[*item] : 0) * c.steps() * c.k * c.k),
+        most_mild(Range<T>::mild / 2 - scalar_log(double(c.k))) {}
   int64_t chart_size() const { return steps * (2 * step + 1); }
   int64_t ring_size() const { return (2 + window) * step; }
   void bind_chart(T* p, T* n) { save = true, base = p, powers = n; }
@@ -43,10 +46,21 @@ struct Dense : ScaledRows<In, T> {
 
   // The maximum of A_t; false where its range asks for another rung.
   bool survey(int64_t t, T& top) const {
+    constexpr int kChains = 4;  // of maxima, side by side
     const In* a = matrices + t * k * k;
-    vec<T> high = splat(-kInf<T>), low = splat(kInf<T>);
+    vec<T> highs[kChains], lows[kChains];
+    for (int q = 0; q < kChains; q++) highs[q] = splat(-kInf<T>), lows[q] = splat(kInf<T>);
     int64_t i = 0;
     const int64_t kk = k * k;
+    for (; i + kChains * W <= kk; i += kChains * W)
+#pragma GCC unroll 4
+      for (int q = 0; q < kChains; q++) {
+        vec<T> x = load_as<T>(a + i + q * W, W, T(0));
+        highs[q] = vmax(highs[q], x);
+        lows[q] = vmin(lows[q], x);
+      }
+    vec<T> high = vmax(vmax(highs[0], highs[1]), vmax(highs[2], highs[3]));
+    vec<T> low = vmin(vmin(lows[0], lows[1]), vmin(lows[2], lows[3]));
     for (; i + W <= kk; i += W) {
       vec<T> x = load_as<T>(a + i, W, T(0));
       high = vmax(high, x);
@@ -69,7 +83,7 @@ struct Dense : ScaledRows<In, T> {
     }
     const double rho = double(top) - least;
     const bool bounded = top < Range<T>::huge && top > -Range<T>::huge;
-    return bounded && (wide ? rho <= Range<T>::wide : 2 * rho + 2 * scalar_log(double(k)) <= Range<T>::mild);
+    return bounded && (wide ? rho <= Range<T>::wide : rho <= most_mild);
   }
 
   // finish(panel, alpha' exp(A_t) 2^-N); P as in with_panels

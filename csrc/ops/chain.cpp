@@ -115,14 +115,16 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> vjp(const Tensor& grad, const Tensor&
   });
 }
 
-std::tuple<Tensor, Tensor> marginals(SLV_POTENTIALS, bool edges) {
+// edges: whether they are per step in any case; without a value there are none, (*b, 0, 0)
+std::tuple<Tensor, Tensor> marginals(SLV_POTENTIALS, std::optional<bool> edges) {
   return dispatch(unary, [&](auto t) {
     using T = decltype(t);
     Bound<T> p(unary, transition, initial, final, lengths);
     const Chain<T>& c = p.chain;
-    const bool per_step = edges || c.per_step;
-    Tensor mu = p.empty(p.with({c.n, c.k})), ma = p.empty(p.with(edge_tail(per_step, c.n, c.k)));
-    run_marginals(c, per_step, mu.mutable_data_ptr<T>(), ma.mutable_data_ptr<T>());
+    const bool per_step = edges.value_or(false) || c.per_step;
+    Tensor mu = p.empty(p.with({c.n, c.k}));
+    Tensor ma = p.empty(p.with(edges ? edge_tail(per_step, c.n, c.k) : Shape{0, 0}));
+    run_marginals(c, per_step, mu.mutable_data_ptr<T>(), edges ? ma.mutable_data_ptr<T>() : nullptr);
     return std::make_tuple(mu, ma);
   });
 }
@@ -339,7 +341,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(structlv, m) {
   m.def("chain_log_partition(" SLV_SCHEMA ", bool as_double) -> Tensor");
   m.def("chain_inside(" SLV_SCHEMA ", bool as_double) -> (Tensor, Tensor)");
   m.def("chain_vjp(Tensor grad, Tensor chart, " SLV_SCHEMA ") -> (Tensor, Tensor, Tensor, Tensor)");
-  m.def("chain_marginals(" SLV_SCHEMA ", bool edges) -> (Tensor, Tensor)");
+  m.def("chain_marginals(" SLV_SCHEMA ", bool? edges) -> (Tensor, Tensor)");
   m.def("chain_hvp(Tensor? grad, Tensor v_unary, Tensor v_transition, Tensor? v_initial, Tensor? v_final, " SLV_SCHEMA
         ") -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
   m.def("chain_argmax(" SLV_SCHEMA ") -> Tensor");

@@ -77,9 +77,7 @@ struct Bound {
   }
   Bound(const Bound&) = delete;
 
-  static Tensor empty(const Shape& shape, ScalarType dtype = scalar_type<T>) {
-    return empty_tensor(shape, dtype);
-  }
+  static Tensor empty(const Shape& shape, ScalarType dtype = scalar_type<T>) { return empty_tensor(shape, dtype); }
   Shape with(const Shape& tail, const Shape& head = {}) const {
     Shape s = head;
     s.insert(s.end(), batch.begin(), batch.end());

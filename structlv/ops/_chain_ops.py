@@ -140,6 +140,7 @@ def _marginals_setup(ctx: Any, inputs: tuple, output: Any) -> None:
 
 def _marginals_backward(ctx: Any, v_unary: Tensor | None, v_transition: Tensor | None) -> tuple:
     potentials = ctx.saved_tensors
+    v_transition = None if ctx.edges is None else v_transition
     if v_unary is None and v_transition is None:
         return (None,) * 6
     _, *gradients = _directional(potentials, (v_unary, v_transition, None, None))
@@ -150,11 +151,13 @@ def _marginals_jvp(ctx: Any, *tangents: Any) -> tuple[Tensor, Tensor]:
     """One direction per item, so the transition becomes (as a view) one per item, and per step for edges."""
     unary, transition, *rest = ctx.saved_tensors
     v_transition = _zeros(tangents[1], transition)
-    shape = fakes.edges_like(unary, transition, ctx.edges).shape
+    shape = fakes.edges_like(unary, transition, bool(ctx.edges)).shape
     if len(shape) > max(transition.dim(), unary.dim()):
         transition = transition.unsqueeze(-3)
     potentials = (unary, transition.expand(shape), *rest)
     _, d_unary, d_transition, *_ = _directional(potentials, (tangents[0], v_transition, *tangents[2:4]))
+    if ctx.edges is None:
+        d_transition = torch.zeros_like(fakes.edges_like(unary, transition, None))
     return d_unary, d_transition
 
 

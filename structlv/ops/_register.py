@@ -67,9 +67,9 @@ class Operator:
 
     ``fake(*args)`` gives empty outputs; ``setup(ctx, inputs, output)``, ``backward(ctx, *grads)`` and
     ``jvp(ctx, *tangents)`` are those of ``torch.autograd.Function``; ``vmap(apply, info, in_dims, *args)``
-    too, but for what it applies to the folded arguments. ``eager(ctx, inputs, output)`` is a shorter ``setup``
-    for eager mode, which has no forward mode to prepare for; it returns what is to be seen of the output.
-    ``schema`` and ``kernel`` define an operator that is not C++.
+    too, but for what it applies to the folded arguments. ``eager(ctx, inputs, output)`` is a shorter
+    ``setup`` for eager mode, which has no forward mode to prepare for; it returns what is to be seen of the
+    output. ``schema`` and ``kernel`` define an operator that is not C++.
     """
 
     def __init__(
