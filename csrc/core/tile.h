@@ -44,15 +44,14 @@ struct MaxPlus {
     return vmax(a, b);
   }
 };
-// Ones that the compiler cannot see through.
-alignas(64) volatile float kOpaqueOneF = 1.f;
-alignas(64) volatile double kOpaqueOneD = 1.0;
+// Ones that the compiler cannot see through: of a product of two splats it would make a product of two numbers.
 template <class T>
 SLV_INLINE vec<T> opaque_ones() {
-  if constexpr (sizeof(T) == 4)
-    return splat<float>(kOpaqueOneF);
-  else
-    return splat<double>(kOpaqueOneD);
+  vec<T> one = splat(T(1));
+#if defined(__SSE2__)
+  asm("" : "+v"(one));
+#endif
+  return one;
 }
 
 // The matrix: element (i, panel p) is the vector at data + i * row + p * panel.
@@ -70,12 +69,18 @@ SLV_INLINE int64_t first_half(int64_t k) {
   return k < 64 ? 0 : (k + W - 1) / W / 2 * W;
 }
 
+// Forbids the compiler to hold these numbers in registers.
+template <class T>
+SLV_INLINE void keep_in_memory(T* p) {
+  asm volatile("" : : "r"(p) : "memory");
+}
+
 // epilogue(i, j, sum over k of a(i, k) * b(k, j)) for M rows and NV panels.
 template <class S, int M, int NV, class T, class E>
 SLV_INLINE void tile(int64_t k, const T* a, int64_t a_panel, const T* b, Matrix<T> m, E epilogue) {
   constexpr int W = kWidth<T>;
   typedef vec<T> Sums[M][NV];
-  Sums c, first;
+  Sums c;
   vec<T> one{};
   if constexpr (std::is_same_v<S, MaxPlus>) one = opaque_ones<T>();
   auto clear = [](Sums& x) __attribute__((always_inline)) {
@@ -106,6 +111,7 @@ SLV_INLINE void tile(int64_t k, const T* a, int64_t a_panel, const T* b, Matrix<
   const int64_t half = M == 1 || std::is_same_v<S, PlusTimes> ? first_half<T>(k) : 0;
   clear(c);
   if constexpr (M == 1) {
+    Sums first;
     clear(first);
     for (int64_t p = 0; p < half; p += W) {
       const T *x = a + p / W * a_panel, *y = a + (p + half) / W * a_panel;
@@ -119,22 +125,30 @@ SLV_INLINE void tile(int64_t k, const T* a, int64_t a_panel, const T* b, Matrix<
       for (int l = n; l < W; l++) add(first, x + l, u + l * m.row);
     }
     segment(c, 2 * half, k);
+#pragma GCC unroll 8
+    for (int j = 0; j < NV; j++) epilogue(0, j, half ? S::join(first[0][j], c[0][j]) : c[0][j]);
   } else {
-    clear(first);
+    alignas(kVectorBytes) T first[M * NV * W];  // in memory: the registers are all taken
     if (half) {
       segment(c, 0, half);
 #pragma GCC unroll 16
       for (int i = 0; i < M; i++)
 #pragma GCC unroll 8
-        for (int j = 0; j < NV; j++) first[i][j] = c[i][j];
+        for (int j = 0; j < NV; j++) store(first + (i * NV + j) * W, c[i][j]);
+      keep_in_memory(first);
       clear(c);
     }
     segment(c, half, k);
-  }
+    if (half)
 #pragma GCC unroll 16
-  for (int i = 0; i < M; i++)
+      for (int i = 0; i < M; i++)
 #pragma GCC unroll 8
-    for (int j = 0; j < NV; j++) epilogue(i, j, half ? S::join(first[i][j], c[i][j]) : c[i][j]);
+        for (int j = 0; j < NV; j++) c[i][j] = S::join(load(first + (i * NV + j) * W), c[i][j]);
+#pragma GCC unroll 16
+    for (int i = 0; i < M; i++)
+#pragma GCC unroll 8
+      for (int j = 0; j < NV; j++) epilogue(i, j, c[i][j]);
+  }
 }
 
 template <class S, int NV, class T, class E>
@@ -280,6 +294,21 @@ SLV_INLINE vec<T> reduce_rows(const vec<T>* rows, Op op) {
     r[i] = rows[j];
   }
   return tree<T, R, kWidth<T> / 2>(r, op);
+}
+// kWidth rows, whose reductions fill a vector.
+template <class T, size_t... L>
+SLV_INLINE vec<T> every_of(vec<T> a, vec<T> b, std::index_sequence<L...>) {
+  constexpr int every = kWidth<T> / kTreeRows<T>;
+  return __builtin_shufflevector(a, b, (int(L) * every)...);
+}
+template <class T, class Op>
+SLV_INLINE vec<T> reduce_square(const vec<T>* rows, Op op) {
+  static_assert(kWidth<T> <= 2 * kTreeRows<T>);
+  vec<T> first = reduce_rows<T>(rows, op);
+  if constexpr (kWidth<T> == kTreeRows<T>)
+    return first;
+  else
+    return every_of<T>(first, reduce_rows<T>(rows + kTreeRows<T>, op), kLaneSequence<T>);
 }
 // The same for N rows, N being kTreeRows or 1.
 template <class T, int N, class Op>

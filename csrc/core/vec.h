@@ -69,12 +69,6 @@ template <class T>
 SLV_INLINE vec<T> splat(T x) {
   return x - vec<T>{};
 }
-template <class T>
-SLV_INLINE ivec<T> iota() {
-  ivec<T> v{};
-  for (int l = 0; l < kWidth<T>; l++) v[l] = l;
-  return v;
-}
 // The first n lanes of memory; the others are `fill` and are not read.
 template <class T>
 SLV_INLINE vec<T> load_n(const T* p, int n, T fill) {
@@ -117,6 +111,8 @@ inline void finish_streams() {
   _mm_sfence();
 #endif
 }
+// A line of memory that will be read soon.
+SLV_INLINE void prefetch(const void* p) { __builtin_prefetch(p); }
 // Load as another type: the narrow inputs of a wider computation.
 template <class T, class In>
 SLV_INLINE vec<T> load_as(const In* p, int n, T fill) {
@@ -176,12 +172,6 @@ struct MaxOp {
     return vmax(a, b);
   }
 };
-struct MinOp {
-  template <class V>
-  SLV_INLINE V operator()(V a, V b) const {
-    return vmin(a, b);
-  }
-};
 struct SumOp {
   template <class V>
   SLV_INLINE V operator()(V a, V b) const {
@@ -211,6 +201,44 @@ SLV_INLINE bool any(ivec<T> m) {
 #endif
 }
 
+// A bit for each lane where a == b, or a > b.
+#if defined(__AVX512F__)
+SLV_INLINE unsigned equal_lanes(vec<float> a, vec<float> b) {
+  return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_EQ_OQ);
+}
+SLV_INLINE unsigned equal_lanes(vec<double> a, vec<double> b) {
+  return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_EQ_OQ);
+}
+SLV_INLINE unsigned greater_lanes(vec<float> a, vec<float> b) {
+  return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_GT_OQ);
+}
+SLV_INLINE unsigned greater_lanes(vec<double> a, vec<double> b) {
+  return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_GT_OQ);
+}
+#else
+template <class M>
+SLV_INLINE unsigned lane_bits(M m) {
+  constexpr int n = int(sizeof(m) / sizeof(m[0]));
+#if defined(__AVX2__)
+  return n == 8 ? _mm256_movemask_ps((__m256)m) : _mm256_movemask_pd((__m256d)m);
+#elif defined(__SSE2__)
+  return n == 4 ? _mm_movemask_ps((__m128)m) : _mm_movemask_pd((__m128d)m);
+#else
+  unsigned bits = 0;
+  for (int l = 0; l < n; l++) bits |= unsigned(m[l] != 0) << l;
+  return bits;
+#endif
+}
+template <class V>
+SLV_INLINE unsigned equal_lanes(V a, V b) {
+  return lane_bits(a == b);
+}
+template <class V>
+SLV_INLINE unsigned greater_lanes(V a, V b) {
+  return lane_bits(a > b);
+}
+#endif
+
 // Powers of two as scales: exact, and neither a log nor a division. x must be positive and normal.
 template <class T>
 constexpr int kMantissa = sizeof(T) == 4 ? 23 : 52;
@@ -234,6 +262,12 @@ template <class T>
 SLV_INLINE vec<T> nearest(vec<T> x) {
   return (x + kMagic<T>)-kMagic<T>;
 }
+#if defined(__AVX512F__)
+template <>
+SLV_INLINE vec<float> nearest<float>(vec<float> x) {
+  return (vec<float>)_mm512_maskz_roundscale_ps(0xffff, (__m512)x, _MM_FROUND_TO_NEAREST_INT);
+}
+#endif
 // x - n ln 2 with ln 2 in two parts; the products are exact through FMA, through float64 where there is none.
 SLV_INLINE vec<double> reduce_ln2(vec<double> x, vec<double> n) {
   x = x - n * 6.93147180369123816490e-01;
@@ -267,15 +301,24 @@ SLV_INLINE vec<double> exp_polynomial(vec<double> r) {
   for (int i = 12; i >= 0; i--) p = p * r + c[i];
   return p;
 }
+// p * 2^d for integer-valued d under 126; 0 where d is under -125 (float64: -1021), also where p is NaN and d is -inf.
+template <class T>
+SLV_INLINE vec<T> times_power(vec<T> p, vec<T> d) {
+  vec<T> scale = (vec<T>)((ivec<T>)(d + (kMagic<T> + T(kBias<T>))) << kMantissa<T>);
+  return d < T(2 - kBias<T>) ? vec<T>{} : p * scale;
+}
+#if defined(__AVX512F__)  // one instruction each; here the result is 0 where it is under 2^-126
+template <>
+SLV_INLINE vec<float> times_power<float>(vec<float> p, vec<float> d) {
+  return (vec<float>)_mm512_maskz_scalef_ps(0xffff, (__m512)p, (__m512)d);
+}
+#endif
 // exp(x) * 2^-N for integer-valued N, without rounding x by subtracting a maximum first. The result must be under
-// 2^126; it is 0 under 2^-125 (float64: 2^-1021), exactly 0 at -inf, and NaN at NaN.
+// 2^126; where it would be denormal it is 0 (see times_power), exactly 0 at -inf, and NaN at NaN.
 template <class T>
 SLV_INLINE vec<T> exp_scaled(vec<T> x, vec<T> N) {
   vec<T> n = nearest<T>(x * T(1.44269504088896341));
-  vec<T> p = exp_polynomial(reduce_ln2(x, n));
-  vec<T> d = n - N;
-  vec<T> scale = (vec<T>)((ivec<T>)(d + (kMagic<T> + T(kBias<T>))) << kMantissa<T>);
-  return d < T(2 - kBias<T>) ? vec<T>{} : p * scale;
+  return times_power<T>(exp_polynomial(reduce_ln2(x, n)), n - N);
 }
 template <class T>
 SLV_INLINE vec<T> exp(vec<T> x) {

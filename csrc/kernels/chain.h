@@ -28,7 +28,7 @@ struct Chain {
 template <class T>
 struct EdgeSink {
   T* direct;    // per step and per item: every element is written, padding included
-  double* sum;  // else: added to; `sum_step` is 0 where all steps share one matrix
+  double* sum;  // else: added to, unless null; `sum_step` is 0 where all steps share one matrix
   int64_t sum_step;
 };
 
@@ -59,7 +59,7 @@ struct ChainLogKernels {
   void (*filter)(const Chain<T>&, int64_t item, T* out);
 };
 
-// Where the edge weights of a block of items go.
+// Where the edge weights of a block of items go; nowhere if all are null.
 template <class T>
 struct BlockEdges {
   double* shared = nullptr;  // (k, k), added to: all items

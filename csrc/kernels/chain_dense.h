@@ -18,12 +18,15 @@ struct Dense : ScaledRows<In, T> {
   using Base::W, Base::k, Base::steps, Base::panels, Base::step, Base::window, Base::exponent;
   static constexpr int R = kTreeRows<T>;
   const In* matrices;
+  const double most_mild;  // range of a step's scores
   bool save = false;
   T *base = nullptr, *powers = nullptr;  // powers: N_t
   bool wide = false, thin = false, stream = false;
 
   Dense(const Chain<In>& c, const int64_t* item)
-      : Base(c, item, 1), matrices(c.transition + (c.matrix ? c.matrix[*item] : 0) * c.steps() * c.k * c.k) {}
+      : Base(c, item, 1),
+        matrices(c.transition + (c.matrix ? c.matrix[*item] : 0) * c.steps() * c.k * c.k),
+        most_mild(Range<T>::mild / 2 - scalar_log(double(c.k))) {}
   int64_t chart_size() const { return steps * (2 * step + 1); }
   int64_t ring_size() const { return (2 + window) * step; }
   void bind_chart(T* p, T* n) { save = true, base = p, powers = n; }
@@ -43,10 +46,21 @@ struct Dense : ScaledRows<In, T> {
 
   // The maximum of A_t; false where its range asks for another rung.
   bool survey(int64_t t, T& top) const {
+    constexpr int kChains = 4;  // of maxima, side by side
     const In* a = matrices + t * k * k;
-    vec<T> high = splat(-kInf<T>), low = splat(kInf<T>);
+    vec<T> highs[kChains], lows[kChains];
+    for (int q = 0; q < kChains; q++) highs[q] = splat(-kInf<T>), lows[q] = splat(kInf<T>);
     int64_t i = 0;
     const int64_t kk = k * k;
+    for (; i + kChains * W <= kk; i += kChains * W)
+#pragma GCC unroll 4
+      for (int q = 0; q < kChains; q++) {
+        vec<T> x = load_as<T>(a + i + q * W, W, T(0));
+        highs[q] = vmax(highs[q], x);
+        lows[q] = vmin(lows[q], x);
+      }
+    vec<T> high = vmax(vmax(highs[0], highs[1]), vmax(highs[2], highs[3]));
+    vec<T> low = vmin(vmin(lows[0], lows[1]), vmin(lows[2], lows[3]));
     for (; i + W <= kk; i += W) {
       vec<T> x = load_as<T>(a + i, W, T(0));
       high = vmax(high, x);
@@ -69,12 +83,12 @@ struct Dense : ScaledRows<In, T> {
     }
     const double rho = double(top) - least;
     const bool bounded = top < Range<T>::huge && top > -Range<T>::huge;
-    return bounded && (wide ? rho <= Range<T>::wide : 2 * rho + 2 * scalar_log(double(k)) <= Range<T>::mild);
+    return bounded && (wide ? rho <= Range<T>::wide : rho <= most_mild);
   }
 
-  // alpha' E_t into out; P as in with_panels
-  template <int P>
-  SLV_INLINE void advance(int64_t t, const T* a, vec<T> N, T* out) const {
+  // finish(panel, alpha' exp(A_t) 2^-N); P as in with_panels
+  template <int P, class F>
+  SLV_INLINE void advance(int64_t t, const T* a, vec<T> N, F finish) const {
     constexpr int most = P ? P : 4;
     for (int64_t first = 0; first < panels; first += most) {
       vec<T> sum[most] = {};
@@ -85,40 +99,47 @@ struct Dense : ScaledRows<In, T> {
         for (int p = 0; p < most; p++)
           if (P || p < count) sum[p] += x * exp_scaled<T>(score<(P > 0)>(t, i, first + p), N);
       }
-      for (int p = 0; p < count; p++) store(out + (first + p) * W, sum[p]);
+#pragma GCC unroll 4
+      for (int p = 0; p < most; p++)
+        if (P || p < count) finish(first + p, sum[p]);
     }
   }
 
+  // alpha of step t from that of step t-1, whose power of two is applied at the end: then a step need not wait for it.
+  template <bool Wide>
+  bool forward_step(int64_t t, const T* prev, const T* et, T* out) {
+    T top;
+    if (!survey(t - 1, top)) return false;
+    vec<T> most = load(prev);
+    for (int64_t p = 1; p < panels; p++) most = vmax(most, load(prev + p * W));
+    const ivec<T> power = exponent_of<T>(vmax(reduce_lanes<T, W / 2>(most, MaxOp()), splat(kSmallest<T>)));
+    const vec<T> N = nearest<T>(splat(T(top * T(1.44269504088896341)))), s = power_of_two<T>(-power);
+    const vec<T> all = N + __builtin_convertvector(power, vec<T>);
+    exponent[0] += double(all[0]);
+    if (save) powers[t - 1] = all[0];
+    with_panels([&](auto panels_) {
+      advance<decltype(panels_)::value>(t - 1, prev, N, [&](int64_t p, vec<T> sum) __attribute__((always_inline)) {
+        vec<T> x = load(et + p * W), v = sum * (x * s);
+        if constexpr (Wide) thin = thin || any<T>((v < Range<T>::tiny) & (sum > T(0)) & (x > T(0)));
+        store(out + p * W, v);
+      });
+    });
+    return true;
+  }
   template <bool Wide>
   bool forward() {
     for (int64_t t = 0; t < steps; t++) {
       if (t % window == 0)
         this->template exponentiate<Wide>(t, std::min(t + window, steps), e(t), save ? 2 * step : step);
-      T* out = alpha(t);
-      const T* et = e(t);
-      if (t == 0) {
-        for (int64_t p = 0; p < panels; p++) store(out + p * W, load(et + p * W));
-      } else {
-        const T* prev = alpha(t - 1);
-        vec<T> most = load(prev);
-        for (int64_t p = 1; p < panels; p++) most = vmax(most, load(prev + p * W));
-        T top;
-        if (!survey(t - 1, top)) return false;
-        const ivec<T> power = exponent_of<T>(vmax(splat(hmax<T>(most)), splat(kSmallest<T>)));
-        const vec<T> N = nearest<T>(splat(T(top * T(1.44269504088896341)))) + __builtin_convertvector(power, vec<T>);
-        exponent[0] += double(N[0]);
-        if (save) powers[t - 1] = N[0];
-        with_panels([&](auto panels_) { advance<decltype(panels_)::value>(t - 1, prev, N, out); });
-        for (int64_t p = 0; p < panels; p++) {
-          vec<T> sum = load(out + p * W), x = load(et + p * W), v = sum * x;
-          if constexpr (Wide) thin = thin || any<T>((v < Range<T>::tiny) & (sum > T(0)) & (x > T(0)));
-          store(out + p * W, v);
-        }
+      if (t > 0) {
+        if (!forward_step<Wide>(t, alpha(t - 1), e(t), alpha(t))) return false;
+        continue;
       }
-      if constexpr (Wide)
-        if (t == 0)
-          for (int64_t p = 0; p < panels; p++)
-            thin = thin || any<T>((load(out + p * W) < Range<T>::tiny) & (load(out + p * W) > T(0)));
+      for (int64_t p = 0; p < panels; p++) {
+        vec<T> x = load(e(0) + p * W);
+        if constexpr (Wide) thin = thin || any<T>((x < Range<T>::tiny) & (x > T(0)));
+        store(alpha(0) + p * W, x);
+      }
     }
     if (steps > 0) this->finish(0, alpha(steps - 1), 0);
     return !this->bad[0] && !thin;
@@ -136,27 +157,29 @@ struct Dense : ScaledRows<In, T> {
     thin = false;
   }
 
-  // The weights of the edges of step t, h to write(i, panel, h), and their row sums, R states at a time; P as in
-  // with_panels, and passed on to write.
+  // The weights of the edges of step t, h to write(i, panel, h), and their row sums, a vector of states at a time; P as
+  // in with_panels, and passed on to write.
   template <int P, class Write>
   SLV_INLINE void retreat_panels(int64_t t, const T* g, T* beta, Write write) const {
     const vec<T> N = splat(powers[t]);
     const int64_t np = P ? P : panels;
     vec<T> gp[P ? P : 1];
     for (int p = 0; p < P; p++) gp[p] = load(g + p * W);
-    for (int64_t first = 0; first < k; first += R) {
-      vec<T> sum[R] = {};
-#pragma GCC unroll 8
-      for (int i = 0; i < R; i++) {
-        if (first + i >= k) break;
+    const In* before = matrices + (t - (t > 0)) * k * k;  // the step to come
+    for (int64_t first = 0; first < k; first += W) {
+      vec<T> sum[W] = {};
+#pragma GCC unroll 16
+      for (int i = 0; i < W; i++) {
+        if (!P && first + i >= k) break;
 #pragma GCC unroll 4
         for (int64_t p = 0; p < np; p++) {
+          prefetch(before + (first + i) * k + p * W);
           vec<T> h = exp_scaled<T>(score<(P > 0)>(t, first + i, p), N) * (P ? gp[P ? p : 0] : load(g + p * W));
           sum[i] += h;
           write(std::integral_constant<int, P>{}, first + i, p, h);
         }
       }
-      store_rows(beta + first, reduce_rows<T>(sum, SumOp()));
+      store(beta + first, reduce_square<T>(sum, SumOp()));
     }
   }
   template <class Write>
@@ -164,9 +187,9 @@ struct Dense : ScaledRows<In, T> {
     with_panels([&](auto p) { retreat_panels<decltype(p)::value>(t, g, beta, write); });
   }
   template <bool Wide, bool Stream>
-  void write_edges(int64_t t, const T* g, T* beta, const T* al, T common, In* out) const {
+  void write_edges(int64_t t, const T* g, T* beta, const T* al, In* out) const {
     retreat(t, g, beta, [&](auto panels_, int64_t i, int64_t p, vec<T> h) __attribute__((always_inline)) {
-      vec<T> x = Wide && al[i] == T(0) ? vec<T>{} : h * (al[i] * common);
+      vec<T> x = Wide && al[i] == T(0) ? vec<T>{} : h * al[i];
       if constexpr (Stream)
         store_stream(out + i * k + p * W, x);
       else
@@ -174,29 +197,31 @@ struct Dense : ScaledRows<In, T> {
     });
   }
   template <bool Wide>
-  void add_edges(int64_t t, const T* g, T* beta, const T* al, T common, double* out) const {
+  void add_edges(int64_t t, const T* g, T* beta, const T* al, double* out) const {
     retreat(t, g, beta, [&](auto, int64_t i, int64_t p, vec<T> h) __attribute__((always_inline)) {
-      vec<T> x = Wide && al[i] == T(0) ? vec<T>{} : h * (al[i] * common);
+      vec<T> x = Wide && al[i] == T(0) ? vec<T>{} : h * al[i];
       for (int l = 0; l < W && p * W + l < k; l++) out[i * k + p * W + l] += double(x[l]);
     });
   }
 
   // unary (n, k) of this item; edges to the sink. weight = common * ratio, common a power of two.
   template <bool Wide>
-  bool backward(double weight, In* unary, const EdgeSink<In>& sink, T* g, T* beta) {
+  bool backward(double weight, In* unary, const EdgeSink<In>& sink, T* work) {
+    T *g = work, *beta = g + step, *weighted = beta + step;
     const T common = weight != 0 && std::abs(weight) < 1e30 ? T(power_of_two_below(std::abs(weight))) : T(1);
     const T ratio = T(weight / double(common));
     const int64_t kk = k * k;
     for (int64_t t = steps - 1; t >= 0; t--) {
       const T* al = alpha(t);
+      for (int64_t p = 0; p < panels; p++) store(weighted + p * W, load(al + p * W) * common);
       if (t == steps - 1) {
         for (int64_t p = 0; p < panels; p++) store(beta + p * W, splat(ratio * this->inverse[0]));
       } else if (sink.direct) {
         if constexpr (std::is_same_v<In, float> && std::is_same_v<T, float>)
-          if (stream) write_edges<Wide, true>(t, g, beta, al, common, sink.direct + t * kk);
-        if (!stream) write_edges<Wide, false>(t, g, beta, al, common, sink.direct + t * kk);
+          if (stream) write_edges<Wide, true>(t, g, beta, weighted, sink.direct + t * kk);
+        if (!stream) write_edges<Wide, false>(t, g, beta, weighted, sink.direct + t * kk);
       } else if (sink.sum) {
-        add_edges<Wide>(t, g, beta, al, common, sink.sum + t * sink.sum_step);
+        add_edges<Wide>(t, g, beta, weighted, sink.sum + t * sink.sum_step);
       } else {
         retreat(t, g, beta, [](auto, int64_t, int64_t, vec<T>) {});
       }
@@ -213,18 +238,21 @@ struct Dense : ScaledRows<In, T> {
         store(g + p * W, x);
         store_as<T>(unary + t * k + p * W, mu * common, int(k - p * W));
       }
+      if (sizeof(T) == 8 || t % 32 != 0) continue;
       const T factor = ratio / hsum<T>(total);  // see Adjoint::renew
-      if (sizeof(T) == 4 && t % 32 == 0 && std::abs(factor - 1) < T(0.01))
+      if (std::abs(factor - 1) < T(0.01))
         for (int64_t p = 0; p < panels; p++) store(g + p * W, load(g + p * W) * factor);
     }
     return !thin;
   }
-  bool run_backward(double weight, In* unary, const EdgeSink<In>& sink, T* g, T* beta) {
+  static constexpr int kWork = 3;  // rows of scratch
+  int64_t work_size() const { return kWork * step; }
+  bool run_backward(double weight, In* unary, const EdgeSink<In>& sink, T* work) {
     FlushDenormals flush;
-    if (!wide) return backward<false>(weight, unary, sink, g, beta);
+    if (!wide) return backward<false>(weight, unary, sink, work);
     // what is added to a sum cannot be taken back: see first whether the range will do
-    if (sink.sum && !backward<true>(weight, unary, EdgeSink<In>{}, g, beta)) return false;
-    return backward<true>(weight, unary, sink, g, beta);
+    if (sink.sum && !backward<true>(weight, unary, EdgeSink<In>{}, work)) return false;
+    return backward<true>(weight, unary, sink, work);
   }
 };
 
@@ -268,14 +296,13 @@ double dense_forward(const Chain<In>& c, int64_t b, In* chart, In* scales, In* m
 template <class T, class In>
 bool dense_item(const Chain<In>& c, int64_t b, double weight, In* unary, const EdgeSink<In>& edges, bool stream) {
   Dense<In, T> d(c, &b);
-  const int64_t row = d.panels * kWidth<T>;
-  Scratch scratch(Scratch::bytes<T>(d.chart_size()) + 2 * Scratch::bytes<T>(row) + d.scratch());
+  Scratch scratch(Scratch::bytes<T>(d.chart_size()) + Scratch::bytes<T>(d.work_size()) + d.scratch());
   T* chart = scratch.take<T>(d.chart_size());
   d.bind_chart(chart, chart + d.steps * 2 * d.step);
   d.bind(scratch);
-  T *g = scratch.take<T>(row), *beta = scratch.take<T>(row);
+  T* work = scratch.take<T>(d.work_size());
   d.stream = stream;
-  return d.run_forward() && d.run_backward(weight, unary, edges, g, beta);
+  return d.run_forward() && d.run_backward(weight, unary, edges, work);
 }
 
 template <class In>
@@ -288,14 +315,12 @@ void dense_backward(const Chain<In>& c, int64_t b, double weight, In* chart, In*
   bool done = false;
   if (chart && meta[1] == 0) {
     Dense<In, In> d(c, &b);
-    const int64_t row = d.panels * kWidth<In>;
-    Scratch scratch(2 * Scratch::bytes<In>(row));
+    Scratch scratch(Scratch::bytes<In>(d.work_size()));
     d.bind_chart(chart, scales);
     d.inverse[0] = meta[0];
     d.wide = meta[kMetaWide] != 0;
     d.stream = stream;
-    In *g = scratch.take<In>(row), *beta = scratch.take<In>(row);
-    done = d.run_backward(weight, mine, edges, g, beta);
+    done = d.run_backward(weight, mine, edges, scratch.take<In>(d.work_size()));
   } else if (!chart) {
     done = dense_item<In>(c, b, weight, mine, edges, stream);
   }

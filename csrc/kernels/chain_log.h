@@ -80,6 +80,7 @@ template <class T>
 SLV_INLINE void emit(const EdgeSink<T>& sink, int64_t t, int64_t k, int64_t i, int64_t j, vd v) {
   const int n = int(k - j);
   if (sink.direct) return store_as<double>(sink.direct + (t * k + i) * k + j, v, n);
+  if (!sink.sum) return;
   double* p = sink.sum + t * sink.sum_step + i * k + j;
   store_n<double>(p, load_n<double>(p, n, 0) + v, n);
 }

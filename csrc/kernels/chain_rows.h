@@ -83,100 +83,137 @@ struct ScaledRows : Rows<In> {
   int64_t scratch() const { return this->row_scratch(1); }
   void bind(Scratch& s) { joined = this->bind_rows(s, 1); }
 
-  // exp of up to kTreeRows rows, src[i] to dst[i], each relative to its own power of two N[i]; P panels, 0 for any
-  // number. `beyond` and `lost` get a bit for each row whose maximum is out of range, or of which a finite score became
-  // 0.
+  // Rows to exponentiate together, from the scores at src[i] to dst[i]; past `live` they only fill the tree.
+  struct Batch {
+    static constexpr int R = kTreeRows<T>;
+    const In* src[R];
+    T* dst[R];
+    int row[R], live;
+    alignas(64) T N[R];  // the power of two of each
+  };
+  // P panels that k fills, 0 for any number. The result has a bit for each row whose maximum is out of range, or of
+  // which a finite score became 0.
   template <bool Wide, int P>
-  SLV_INLINE unsigned exp_rows(const In* const* src, T* const* dst, int live, T* N) const {
-    constexpr int R = kTreeRows<T>;
+  SLV_INLINE unsigned exp_rows(Batch& b, int live) const {
+    constexpr int R = Batch::R;
     const int64_t np = P ? P : panels;
-    auto at = [&](int i, int64_t p)
-                  __attribute__((always_inline)) { return load_as<T>(src[i] + p * W, int(k - p * W), -kInf<T>); };
-    vec<T> top[R] = {};
+    auto at = [&](int i, int64_t p) __attribute__((always_inline)) {
+      return load_as<T>(b.src[i] + p * W, P ? W : int(k - p * W), -kInf<T>);
+    };
+    vec<T> top[R];
 #pragma GCC unroll 8
     for (int i = 0; i < R; i++) {
-      if (i == live) break;
       top[i] = at(i, 0);
       for (int64_t p = 1; p < np; p++) top[i] = vmax(top[i], at(i, p));
     }
-    vec<T> maximum = reduce_rows<T>(top, MaxOp());
+    const vec<T> maximum = reduce_rows<T>(top, MaxOp());
     const ivec<T> fits = (maximum > -Range<T>::huge) & (maximum < Range<T>::huge);
-    store_rows(N, fits ? nearest<T>(maximum * T(1.44269504088896341)) : vec<T>{});
+    store_rows(b.N, fits ? nearest<T>(maximum * T(1.44269504088896341)) : vec<T>{});
     unsigned bad_rows = 0;
-    const ivec<T> beyond = ~(fits | (maximum == -kInf<T>));
-    if (any<T>(beyond)) {
+    if (any<T>(~fits)) {
       alignas(64) T large[R];
-      store_rows(large, beyond ? splat(T(1)) : vec<T>{});
+      store_rows(large, fits | (maximum == -kInf<T>) ? vec<T>{} : splat(T(1)));
       for (int i = 0; i < live; i++) bad_rows |= unsigned(large[i] != 0) << i;
     }
-    for (int i = 0; i < live; i++) {
-      const vec<T> n = splat(N[i]);
+#pragma GCC unroll 8
+    for (int i = 0; i < R; i++) {
+      if (i == live) break;
+      const vec<T> n = splat(b.N[i]);
       ivec<T> lost{};
+#pragma GCC unroll 4
       for (int64_t p = 0; p < np; p++) {
-        vec<T> x = at(i, p), y = exp_scaled<T>(x, n);
+        vec<T> x = P == 1 ? top[i] : at(i, p), y = exp_scaled<T>(x, n);
         if constexpr (Wide) lost |= (y == T(0)) & (x > -kInf<T>);
-        store(dst[i] + p * panel, y);
+        store(b.dst[i] + p * panel, y);
       }
       if (Wide && any<T>(lost)) bad_rows |= 1u << i;
     }
     return bad_rows;
   }
-  // The same for one row with initial or final scores.
+  // The same for one row with initial or final scores; false where it is out of range.
   template <bool Wide>
-  unsigned exp_joined(int r, int64_t t, T* dst, T* N) const {
+  bool exp_joined(int r, int64_t t, T* dst) {
     this->joined_row(r, t, joined);
     const double top = *std::max_element(joined, joined + k), limit = double(Range<T>::huge);
     const bool fits = top > -limit && top < limit;
-    N[0] = fits ? nearest<T>(splat(T(top * 1.44269504088896341)))[0] : T(0);
+    const T N = fits ? nearest<T>(splat(T(top * 1.44269504088896341)))[0] : T(0);
     bool lost = !fits && top != -kInf<double>;
     for (int64_t j = 0; j < panels * W; j += kWidth<double>) {
       vec<double> x = load_n<double>(joined + std::min(j, k - 1), int(std::max<int64_t>(k - j, 0)), -kInf<double>);
-      vec<double> y = exp_scaled<double>(x, splat(double(N[0])));
+      vec<double> y = exp_scaled<double>(x, splat(double(N)));
       if constexpr (Wide) lost |= any<double>((y < double(kSmallest<T>)) & (x > -kInf<double>));
       store_as<double>(dst + j / W * panel + j % W, y, kWidth<double>);
     }
-    return lost;
+    exponent[r] += double(N);
+    return !lost;
+  }
+  // A row among the steps whose e is formed.
+  struct Cursor {
+    int64_t t;
+    T* e;  // of step t
+    int64_t stride;
+    int r = 0;
+    SLV_INLINE void advance(int by, int rows) {
+      if ((r += by) == rows) r = 0, t++, e += stride;
+    }
+  };
+  // Fills a batch from `at` on, up to step `to` or to a row with initial or final scores.
+  void gather(Batch& b, Cursor& at, int64_t to) const {
+    for (b.live = 0; b.live < b.R && at.t < to && !this->is_joined(at.r, at.t); b.live++, at.advance(1, rows)) {
+      b.src[b.live] = this->row(at.r, at.t);
+      b.dst[b.live] = at.e + at.r * W;
+      b.row[b.live] = at.r;
+    }
+    for (int i = b.live; i < b.R; i++) b.src[i] = b.src[0];
+  }
+  void add_exponents(int r, const T* N) {  // of kTreeRows rows
+    typedef T some __attribute__((vector_size(kTreeRows<T> * sizeof(T))));
+    typedef double wide __attribute__((vector_size(kTreeRows<T> * sizeof(double)), aligned(8), may_alias));
+    some x;
+    std::memcpy(&x, N, sizeof x);
+    *reinterpret_cast<wide*>(exponent + r) += __builtin_convertvector(x, wide);
+  }
+  // The same where all rows are scores as they stand.
+  SLV_INLINE void gather_plain(Batch& b, Cursor& at) const {
+    b.live = b.R;
+#pragma GCC unroll 8
+    for (int i = 0; i < b.R; i++) {
+      b.src[i] = this->first_row[at.r + i] + at.t * k;
+      b.dst[i] = at.e + (at.r + i) * W;
+      b.row[i] = at.r + i;
+    }
+    at.advance(b.R, rows);
+  }
+  template <bool Wide, int P>
+  void exp_steps(int64_t to, Cursor at) {
+    const bool plain = at.t > 0 && to < shortest && rows % Batch::R == 0;
+    while (at.t < to) {
+      if (!plain && this->is_joined(at.r, at.t)) {
+        if (!exp_joined<Wide>(at.r, at.t, at.e + at.r * W)) bad[at.r] = true;
+        at.advance(1, rows);
+        continue;
+      }
+      Batch b;
+      unsigned out_of_range;
+      if (plain) {
+        gather_plain(b, at);
+        out_of_range = exp_rows<Wide, P>(b, Batch::R);
+        add_exponents(b.row[0], b.N);
+      } else {
+        gather(b, at, to);
+        out_of_range = exp_rows<Wide, P>(b, b.live);
+        for (int i = 0; i < b.live; i++) exponent[b.row[i]] += double(b.N[i]);
+      }
+      for (int i = 0; out_of_range >> i; i++)
+        if (out_of_range >> i & 1) bad[b.row[i]] = true;
+    }
   }
   // e of steps [from, to) into step_e, one every `stride`; their powers of two go into exponent[].
   template <bool Wide>
   void exponentiate(int64_t from, int64_t to, T* step_e, int64_t stride) {
-    constexpr int R = kTreeRows<T>;
-    const bool plain = from > 0 && to < shortest;  // no row ends, none has initial or final scores
-    int r = 0;
-    for (int64_t t = from; t < to;) {
-      const In* src[R] = {};
-      T* dst[R];
-      int row[R], live = 0;
-      alignas(64) T N[R];
-      unsigned out_of_range = 0;
-      while (live < R && t < to) {
-        row[live] = r;
-        dst[live] = step_e + r * W;
-        if (!plain && this->is_joined(r, t)) {
-          if (live > 0) break;
-          out_of_range = exp_joined<Wide>(r, t, dst[0], N);
-          src[0] = nullptr;
-        } else {
-          src[live] = plain ? this->first_row[r] + t * k : this->row(r, t);
-        }
-        live++;
-        if (++r == rows) {
-          r = 0, t++;
-          step_e += stride;
-        }
-        if (!src[0] || (r == 0 && rows >= R)) break;
-      }
-      if (src[0])
-        out_of_range = panels == 1   ? exp_rows<Wide, 1>(src, dst, live, N)
-                       : panels == 2 ? exp_rows<Wide, 2>(src, dst, live, N)
-                                     : exp_rows<Wide, 0>(src, dst, live, N);
-      if (live == R && row[R - 1] - row[0] == R - 1)
-        for (int i = 0; i < R; i++) exponent[row[0] + i] += double(N[i]);
-      else
-        for (int i = 0; i < live; i++) exponent[row[i]] += double(N[i]);
-      for (int i = 0; out_of_range; i++, out_of_range >>= 1)
-        if (out_of_range & 1) bad[row[i]] = true;
-    }
+    with_panel_count(k % W == 0 ? panels : 0, [&](auto panels_) {
+      exp_steps<Wide, decltype(panels_)::value>(to, Cursor{from, step_e, stride});
+    });
   }
 
   // log Z and 1/Z of a row whose last alpha this is; `more`: powers of two besides exponent[]

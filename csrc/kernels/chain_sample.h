@@ -51,7 +51,7 @@ struct Sampler {
       last[q] = f.inverse[r] > 0 && first + q < count ? f.len[r] : 0;
       steps = std::max(steps, last[q]);
     }
-    alignas(64) T u[R], target[R], chosen[R], lane[R];
+    alignas(64) T u[R], target[R], chosen[R];
     for (int64_t t = steps - 1; t >= 0; t--) {
       const int64_t at = t * 2 * f.step;  // alpha(t) of a chart
       auto weights = [&](int q, int64_t p) __attribute__((always_inline)) {
@@ -80,20 +80,13 @@ struct Sampler {
       }
       store_rows(target, goal - below);
       store_rows(chosen, panel);
-      vec<T> index[R];
 #pragma GCC unroll 8
       for (int q = 0; q < N; q++) {
-        vec<T> w = weights(q, np == 1 ? 0 : int64_t(chosen[q]));
-        ivec<T> hit = (prefix_sums<T>(w) > splat(target[q])) & (w > T(0));
-        index[q] = hit ? lane_ : splat(T(W));
-      }
-      reduce_into<T, N>(lane, index, MinOp());
-      for (int q = 0; q < N; q++) {
         if (t >= last[q]) continue;
-        const int64_t p = int64_t(chosen[q]);
-        int64_t l = int64_t(lane[q]);
-        if (l == W) l = last_positive(weights(q, p));
-        const int64_t state = p * W + l;
+        const int64_t p = np == 1 ? 0 : int64_t(chosen[q]);
+        const vec<T> w = weights(q, p);
+        const unsigned hit = greater_lanes(prefix_sums<T>(w), splat(target[q])) & greater_lanes(w, vec<T>{});
+        const int64_t state = p * W + (hit ? __builtin_ctz(hit) : last_positive(w));
         out[q][t] = state;
         into[q] = f.m.backward().data + state * W;
         into_panel[q] = into_stride;
@@ -111,8 +104,6 @@ struct Sampler {
     while (l >= 0 && !(w[l] > 0)) l--;
     return l;
   }
-
-  const vec<T> lane_ = __builtin_convertvector(iota<T>(), vec<T>);
 };
 
 template <class In, class T>

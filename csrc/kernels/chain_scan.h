@@ -147,7 +147,7 @@ struct Scan : ScaledRows<In, T> {
       store_rows(s + q, power_of_two<T>(-power));
       alignas(64) T p[R];
       store_rows(p, __builtin_convertvector(power, vec<T>));
-      for (int i = 0; i < R; i++) exponent[q + i] += double(p[i]);
+      this->add_exponents(q, p);
     }
     for (; q < rows; q++) {
       ivec<T> power = exponent_of<T>(vmax(reduce_lanes<T, W / 2>(row_max(q), MaxOp()), splat(kSmallest<T>)));

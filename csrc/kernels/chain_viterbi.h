@@ -30,7 +30,7 @@ struct ScoreMatrix {
 
 template <class T>
 struct Viterbi : Rows<T> {
-  static constexpr int W = kWidth<T>, R = kTreeRows<T>;
+  static constexpr int W = kWidth<T>;
   using Rows<T>::rows, Rows<T>::k, Rows<T>::steps, Rows<T>::shortest, Rows<T>::len;
   const ScoreMatrix<T>& m;
   const int64_t panels, panel, step;
@@ -76,56 +76,64 @@ struct Viterbi : Rows<T> {
     const T y = hmax<T>(x);
     return y > -kInf<T> && y < kInf<T> ? y : T(0);
   }
-  // N rows at a time, kTreeRows or 1; P panels, 0 for any number
-  template <int P, int N>
+  // A row's way back: scores of states before, and transitions into the state after.
+  struct Trace {
+    const T *from, *into;
+    int64_t into_panel;
+    int64_t* out;
+    int64_t last;  // steps that it has
+  };
+  SLV_INLINE vec<T> scores(const Trace& r, int64_t at, int64_t p) const {
+    return load(r.from + at + p * panel) + load(r.into + p * r.into_panel);
+  }
+  // The lowest state of score `top`, which one has; P panels, 0 for any number.
+  template <int P>
+  SLV_INLINE int64_t first_with(T top, const Trace& r, int64_t at) const {
+    if constexpr (P > 0 && P * W <= 64) {
+      uint64_t bits = 0;
+#pragma GCC unroll 4
+      for (int p = 0; p < P; p++) bits |= uint64_t(equal_lanes(scores(r, at, p), splat(top))) << (p * W);
+      return __builtin_ctzll(bits);
+    }
+    for (int64_t p = 0;; p++)
+      if (unsigned bits = equal_lanes(scores(r, at, p), splat(top))) return p * W + __builtin_ctz(bits);
+  }
+  // N rows at a time, as G trees of reductions: several hide the latency of one. P panels, 0 for any number.
+  template <int P, int N, int G>
   void traceback(int64_t* states, const T* nothing) {
     const int64_t np = P ? P : panels;
-    for (int first = 0; first < rows; first += N) {
-      const int live = std::min(N, rows - first);
-      const T *into[N], *from[N];  // transitions into the state after, from states before
-      int64_t *out[N], last[N], into_panel[N];
-      for (int q = 0; q < N; q++) {
+    constexpr int M = N * G;
+    for (int first = 0; first < rows; first += M) {
+      const int live = std::min(M, rows - first);
+      Trace trace[M];
+      for (int q = 0; q < M; q++) {
         const int r = std::min(first + q, rows - 1);
-        into[q] = nothing;
-        into_panel[q] = 0;
-        last[q] = len[r];
-        from[q] = best + r * W;
-        out[q] = states + this->items[r] * this->c.n;
+        trace[q] = {best + r * W, nothing, 0, states + this->items[r] * this->c.n, len[r]};
       }
       for (int64_t t = steps - 1; t >= 0; t--) {
-        vec<T> value[N], index[N];
+        alignas(64) T top[M];
+#pragma GCC unroll 2
+        for (int g = 0; g < G; g++) {
+          vec<T> value[N];
 #pragma GCC unroll 8
-        for (int q = 0; q < N; q++) {
-          const T* row = from[q] + t * step;
-          vec<T> x = load(row) + load(into[q]), at{};
-          for (int64_t p = 1; p < np; p++) {
-            vec<T> y = load(row + p * panel) + load(into[q] + p * into_panel[q]);
-            ivec<T> better = y > x;
-            x = better ? y : x;
-            at = better ? splat(T(p * W)) : at;
+          for (int q = 0; q < N; q++) {
+            value[q] = scores(trace[g * N + q], t * step, 0);
+            for (int64_t p = 1; p < np; p++) value[q] = vmax(value[q], scores(trace[g * N + q], t * step, p));
           }
-          value[q] = x;
-          index[q] = at + lane_;
+          reduce_into<T, N>(top + g * N, value, MaxOp());
         }
-        alignas(64) T top[N], arg[N];
-        reduce_into<T, N>(top, value, MaxOp());
-        for (int q = 0; q < N; q++) index[q] = value[q] == splat(top[q]) ? index[q] : splat(T(kNoIndex));
-        reduce_into<T, N>(arg, index, MinOp());
         for (int q = 0; q < live; q++) {
-          if (t < last[q] && !(top[q] > -kInf<T>)) last[q] = 0;  // nothing is possible
-          if (t >= last[q]) continue;
-          const int64_t state = int64_t(arg[q]);
-          out[q][t] = state;
-          into[q] = m.into(state);
-          into_panel[q] = k * W;
+          Trace& r = trace[q];
+          if (t < r.last && !(top[q] > -kInf<T>)) r.last = 0;  // nothing is possible
+          if (t >= r.last) continue;
+          const int64_t state = first_with<P>(top[q], r, t * step);
+          r.out[t] = state;
+          r.into = m.into(state);
+          r.into_panel = k * W;
         }
       }
     }
   }
-  static constexpr double kNoIndex = 1 << 24;  // the highest that float32 counts to
-
- private:
-  const vec<T> lane_ = __builtin_convertvector(iota<T>(), vec<T>);
 };
 
 template <class T>
@@ -152,9 +160,11 @@ void viterbi_block(const Chain<T>& c, void* matrix, const int64_t* items, int ro
   auto trace = [&](auto panels) {
     constexpr int P = decltype(panels)::value;
     if (rows == 1)
-      v.template traceback<P, 1>(states, nothing);
+      v.template traceback<P, 1, 1>(states, nothing);
+    else if (rows <= kTreeRows<T>)
+      v.template traceback<P, kTreeRows<T>, 1>(states, nothing);
     else
-      v.template traceback<P, kTreeRows<T>>(states, nothing);
+      v.template traceback<P, kTreeRows<T>, 2>(states, nothing);
   };
   with_panel_count(v.panels, trace);
 }

@@ -32,7 +32,7 @@ inline Operand bind_operand(const char* name, const Tensor& x, const Shape& tail
   check_tail(name, shape, tail);
   Shape lead(shape.begin(), shape.end() - tail.size());
   check_broadcast(name, lead, batch);
-  return {torch::stable::contiguous(x), broadcast_rows(lead, batch), product(lead)};
+  return {as_contiguous(x), broadcast_rows(lead, batch), product(lead)};
 }
 inline Operand bind_operand(const char* name, const MaybeTensor& x, const Shape& tail, const Shape& batch,
                             ScalarType d) {
@@ -58,15 +58,13 @@ struct BoundBatch {
     n = shape[shape.size() - 2], k = shape.back();
     batch = Shape(shape.begin(), shape.end() - 2);
     items = product(batch);
-    unary = torch::stable::contiguous(u);
+    unary = as_contiguous(u);
     bind_lengths(lengths);
   }
   BoundBatch(const BoundBatch&) = delete;
 
   const int64_t* length_map() const { return length.empty() ? nullptr : length.data(); }
-  Tensor empty(const Shape& shape, ScalarType dtype = scalar_type<T>) const {
-    return torch::stable::new_empty(unary, shape, std::optional<ScalarType>(dtype));
-  }
+  static Tensor empty(const Shape& shape, ScalarType dtype = scalar_type<T>) { return empty_tensor(shape, dtype); }
   Shape with(const Shape& tail, const Shape& head = {}) const {
     Shape s = head;
     s.insert(s.end(), batch.begin(), batch.end());
@@ -80,7 +78,7 @@ struct BoundBatch {
     STD_TORCH_CHECK(lengths->scalar_type() == ScalarType::Long, "lengths: expected dtype int64");
     STD_TORCH_CHECK(shape_of(*lengths) == batch, "lengths: expected shape ", text(batch), ", found ",
                     text(shape_of(*lengths)));
-    Tensor x = torch::stable::contiguous(*lengths);
+    Tensor x = as_contiguous(*lengths);
     const int64_t* p = x.const_data_ptr<int64_t>();
     length.assign(p, p + items);
     for (int64_t& l : length) l = std::clamp<int64_t>(l, 0, n);
@@ -93,9 +91,22 @@ struct BoundBatch {
 template <class T>
 std::vector<double> weights_of(const Tensor& grad, const Shape& batch) {
   check_sizes("grad", grad, batch);
-  Tensor x = torch::stable::contiguous(torch::stable::to(grad, std::optional<ScalarType>(ScalarType::Double)));
-  const double* p = x.const_data_ptr<double>();
-  std::vector<double> weight(p, p + product(batch));
+  std::vector<double> weight(product(batch));
+  auto copy = [&](const Tensor& x, auto t) {
+    using G = decltype(t);
+    const G* p = x.const_data_ptr<G>();
+    const auto strides = x.strides();
+    const bool one = std::all_of(strides.begin(), strides.end(), [](int64_t s) { return s == 0; });  // of a sum
+    const Tensor all = one ? x : as_contiguous(x);
+    if (one && !weight.empty())
+      std::fill(weight.begin(), weight.end(), double(*p));
+    else
+      std::copy_n(all.const_data_ptr<G>(), weight.size(), weight.begin());
+  };
+  if (grad.scalar_type() == ScalarType::Float)
+    copy(grad, float{});
+  else
+    copy(torch::stable::to(grad, std::optional<ScalarType>(ScalarType::Double)), double{});
   for (double& w : weight)
     if (std::abs(w) < double(std::numeric_limits<T>::min())) w = 0;
   return weight;

@@ -63,14 +63,16 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> vjp(const Tensor& grad, const Tensor&
   });
 }
 
-std::tuple<Tensor, Tensor> marginals(SLV_POTENTIALS, bool edges) {
+// edges: whether they are per step in any case; without a value there are none, (*b, 0, 0)
+std::tuple<Tensor, Tensor> marginals(SLV_POTENTIALS, std::optional<bool> edges) {
   return dispatch(unary, [&](auto t) {
     using T = decltype(t);
     Bound<T> p(unary, transition, initial, final, lengths);
     const Chain<T>& c = p.chain;
-    const bool per_step = edges || c.per_step;
-    Tensor mu = p.empty(p.with({c.n, c.k})), ma = p.empty(p.with(edge_tail(per_step, c.n, c.k)));
-    run_marginals(c, per_step, mu.mutable_data_ptr<T>(), ma.mutable_data_ptr<T>());
+    const bool per_step = edges.value_or(false) || c.per_step;
+    Tensor mu = p.empty(p.with({c.n, c.k}));
+    Tensor ma = p.empty(p.with(edges ? edge_tail(per_step, c.n, c.k) : Shape{0, 0}));
+    run_marginals(c, per_step, mu.mutable_data_ptr<T>(), edges ? ma.mutable_data_ptr<T>() : nullptr);
     return std::make_tuple(mu, ma);
   });
 }
@@ -195,7 +197,7 @@ Tensor score(const Tensor& states, SLV_POTENTIALS) {
     Bound<T> p(unary, transition, initial, final, lengths);
     const Chain<T>& c = p.chain;
     const int64_t samples = samples_of(p, states);
-    Tensor z = torch::stable::contiguous(states);
+    Tensor z = as_contiguous(states);
     Tensor out = p.empty(samples_shape(states), ScalarType::Double);
     double* scores = out.mutable_data_ptr<double>();
     const int64_t* path = z.const_data_ptr<int64_t>();
@@ -222,7 +224,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> score_vjp(const Tensor& grad, const T
     const Chain<T>& c = p.chain;
     const int64_t samples = samples_of(p, states), kk = c.k * c.k, step = c.per_step ? kk : 0;
     check_sizes("grad", grad, samples_shape(states));
-    Tensor z = torch::stable::contiguous(states);
+    Tensor z = as_contiguous(states);
     Tensor g = torch::stable::contiguous(torch::stable::to(grad, std::optional<ScalarType>(ScalarType::Double)));
     Tensor du = p.empty(p.with({c.n, c.k})), da = p.empty(shape_of(transition));
     T *unary_out = du.mutable_data_ptr<T>(), *edge_out = da.mutable_data_ptr<T>();
@@ -287,7 +289,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(structlv, m) {
   m.def("chain_log_partition(" SLV_SCHEMA ", bool as_double) -> Tensor");
   m.def("chain_inside(" SLV_SCHEMA ", bool as_double) -> (Tensor, Tensor)");
   m.def("chain_vjp(Tensor grad, Tensor chart, " SLV_SCHEMA ") -> (Tensor, Tensor, Tensor, Tensor)");
-  m.def("chain_marginals(" SLV_SCHEMA ", bool edges) -> (Tensor, Tensor)");
+  m.def("chain_marginals(" SLV_SCHEMA ", bool? edges) -> (Tensor, Tensor)");
   m.def("chain_hvp(Tensor? grad, Tensor v_unary, Tensor v_transition, Tensor? v_initial, Tensor? v_final, " SLV_SCHEMA
         ") -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
   m.def("chain_argmax(" SLV_SCHEMA ") -> Tensor");

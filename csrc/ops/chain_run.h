@@ -151,9 +151,15 @@ void run_adjoint(const Chain<T>& c, int64_t matrices_count, const Chart<T>& char
   add_groups(plan, matrices_count, size, sums, transition);
 }
 
-// Marginals of every item by itself: edges summed over its steps (k, k), or step by step (n-1, k, k).
+// Marginals of every item by itself: edges summed over its steps (k, k), or step by step (n-1, k, k); no edges if null.
 template <class T>
 void run_marginals(const Chain<T>& c, bool per_step, T* unary, T* edges) {
+  if (c.per_step && !edges) {
+    parallel_units(c.batch, 3 * dense_work(c), [&](int64_t b) {
+      dense_kernels<T>().backward(c, b, 1, nullptr, nullptr, nullptr, unary, EdgeSink<T>{nullptr, nullptr, 0}, false);
+    });
+    return;
+  }
   if (c.per_step) {
     std::vector<int64_t> identity(c.batch);
     for (int64_t b = 0; b < c.batch; b++) identity[b] = b;

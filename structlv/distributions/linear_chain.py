@@ -141,7 +141,7 @@ class LinearChain(StructuredDistribution):
         It minimises the expected Hamming distance to z (minimum Bayes risk), and may be a sequence of
         probability 0. -1 in padding, and everywhere where no sequence is possible.
         """
-        unary = self.marginals().unary.detach()
+        unary = chain.state_marginals(*self._args).detach()
         return unary.argmax(-1).masked_fill((unary == 0).all(-1), -1)
 
     def filter(self) -> Tensor:

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 
-def edges_like(unary: Tensor, transition: Tensor, edges: bool = False) -> Tensor:
+def edges_like(unary: Tensor, transition: Tensor, edges: bool | None = False) -> Tensor:
     *batch, n, k = unary.shape
+    if edges is None:
+        return unary.new_empty([*batch, 0, 0])
     steps = [max(n - 1, 0)] if edges or transition.dim() == unary.dim() + 1 else []
     return unary.new_empty([*batch, *steps, k, k])
 

@@ -32,6 +32,7 @@ def _marginals_setup(ctx: Any, inputs: tuple, output: Any) -> None:
 
 def _marginals_backward(ctx: Any, v_unary: Tensor | None, v_transition: Tensor | None) -> tuple:
     potentials = ctx.saved_tensors
+    v_transition = None if ctx.edges is None else v_transition
     if v_unary is None and v_transition is None:
         return (None,) * 6
     _, *gradients = _family.directional(potentials, (v_unary, v_transition, None, None))
@@ -42,11 +43,14 @@ def _marginals_jvp(ctx: Any, *tangents: Any) -> tuple[Tensor, ...]:
     """One direction per item, so the transition becomes (as a view) one per item, and per step for edges."""
     unary, transition, *rest = ctx.saved_tensors
     v_transition = torch.zeros_like(transition) if tangents[1] is None else tangents[1]
-    shape = fakes.edges_like(unary, transition, ctx.edges).shape
+    shape = fakes.edges_like(unary, transition, bool(ctx.edges)).shape
     if len(shape) > max(transition.dim(), unary.dim()):
         transition = transition.unsqueeze(-3)
     potentials = (unary, transition.expand(shape), *rest)
-    return _family.directional(potentials, (tangents[0], v_transition, *tangents[2:4]))[1:3]
+    found = _family.directional(potentials, (tangents[0], v_transition, *tangents[2:4]))[1:3]
+    if ctx.edges is None:
+        return found[0], torch.zeros_like(fakes.edges_like(unary, potentials[1], None))
+    return found
 
 
 def _filter_vjp(grad: Tensor, *potentials: Any) -> tuple[Tensor, ...]:

@@ -101,6 +101,26 @@ def marginals(
     return p.narrow(ops.MARGINALS(*p.args, edges))
 
 
+def state_marginals(
+    unary: Tensor,
+    transition: Tensor,
+    initial: Tensor | None = None,
+    final: Tensor | None = None,
+    lengths: Tensor | None = None,
+) -> Tensor:
+    """The first of :func:`marginals` alone, ``(*b, n, k)``: the weights of edges are not formed."""
+    try:
+        mode = _mode(unary, transition, initial, final, lengths)
+        if mode == RAW:
+            return ops.MARGINALS.raw(unary, transition, initial, final, lengths, None)[0]
+        if mode == RECORDED:
+            return ops.MARGINALS.record(unary, transition, initial, final, lengths, None)[0]
+    except RETRY:
+        pass
+    p = _route.prepare(unary, transition, initial, final, lengths)
+    return p.narrow(ops.MARGINALS(*p.args, None) if p.native else reference.chain.marginals(*p.args))[0]
+
+
 def argmax(
     unary: Tensor,
     transition: Tensor,

@@ -10,6 +10,7 @@ QUERIES = {
     "log_partition": ops.log_partition,
     "marginals": ops.marginals,
     "edges": lambda *x: ops.marginals(*x, edges=True),
+    "state_marginals": ops.state_marginals,
     "argmax": ops.argmax,
     "max_marginals": ops.max_marginals,
     "topk": lambda *x: ops.topk(*x, k=2),

@@ -10,6 +10,7 @@ U, T, L = torch.zeros(2, 4, 3), torch.zeros(3, 3), torch.tensor([4, 2])
 QUERIES = {
     "log_partition": ops.log_partition,
     "marginals": ops.marginals,
+    "state_marginals": ops.state_marginals,
     "argmax": ops.argmax,
     "max_marginals": ops.max_marginals,
     "topk": lambda *x: ops.topk(*x, k=2),

@@ -38,6 +38,8 @@ def test_marginals(options, sharing, backend):
     for edges in (False, True):
         f, leaves = call(ops.marginals, case, edges=edges)
         assert gradcheck(f, leaves)
+    f, leaves = call(ops.state_marginals, case)
+    assert gradcheck(f, leaves)
 
 
 @sharing

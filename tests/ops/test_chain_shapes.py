@@ -39,6 +39,7 @@ def test_values(case):
         )
         for found, expected in pairs:
             assert_probabilities(found, expected)
+    assert_probabilities(ops.state_marginals(*case), reference.chain.marginals(*case)[0])
     for found, expected in zip(ops.max_marginals(*case), reference.chain.max_marginals(*case), strict=True):
         assert_nats(found, expected)
 
