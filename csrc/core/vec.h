@@ -69,6 +69,12 @@ template <class T>
 SLV_INLINE vec<T> splat(T x) {
   return x - vec<T>{};
 }
+template <class T>
+SLV_INLINE ivec<T> iota() {
+  ivec<T> v{};
+  for (int l = 0; l < kWidth<T>; l++) v[l] = l;
+  return v;
+}
 // The first n lanes of memory; the others are `fill` and are not read.
 template <class T>
 SLV_INLINE vec<T> load_n(const T* p, int n, T fill) {
