@@ -244,7 +244,7 @@ def report(model: GrammarModel, corpus: Corpus, settings: Settings, out: Path, c
     show_trees.perplexity(console, found.perplexity, isinstance(model, CompoundPCFG))
     if f1:
         show_trees.f1(console, f1)
-    pictures = show_trees.trees(console, model, corpus, settings.method, out)
+    pictures = show_trees.trees(console, model, corpus, out)
     model.save(out / "model")
     save_json(
         out / "result.json",

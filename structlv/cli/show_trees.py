@@ -52,13 +52,13 @@ def f1(console: Console, scores: dict[str, dict[str, float]]) -> None:
     print_table(console, rows)
 
 
-def trees(console: Console, model: GrammarModel, text: Corpus, method: str, out: Path) -> list[Path]:
-    """Prints some held-out trees and saves their pictures, beside the gold ones where there are any."""
+def trees(console: Console, model: GrammarModel, text: Corpus, out: Path) -> list[Path]:
+    """Prints some held-out sentences' best trees; saves pictures of them and of the gold ones, if any."""
     chosen = [i for i, words in enumerate(text.held_out) if len(words) in READABLE][:SHOWN] or [0]
     pictures = []
     for place, i in enumerate(chosen):
         words = text.held_out_text.sentences[i]
-        found = as_tree(model.parse(text.held_out[i][None], method=method)[0], words)
+        found = as_tree(model.parse(text.held_out[i][None])[0], words)
         console.print(f"\n{tree_text(found)}", highlight=False, markup=False)
         gold = text.held_out_text.trees and text.held_out_text.trees[i]
         for name, tree in (("tree", found), ("gold", gold)):
