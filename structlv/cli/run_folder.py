@@ -18,8 +18,8 @@ def open_run(out: Path, settings: dict[str, Any]) -> bool:
     if not (out / LAST).exists():
         save_json(out / RUN, settings)
         return False
-    stored = _stored_settings(out / RUN)
-    different = [f"{k}: {stored.get(k)} -> {v}" for k, v in settings.items() if stored.get(k) != v]
+    stored, found = _stored_settings(out / RUN), json.loads(json.dumps(settings))
+    different = [f"{k}: {stored.get(k)} -> {v}" for k, v in found.items() if stored.get(k) != v]
     if different:
         changed = ", ".join(different)
         raise ValueError(
