@@ -15,13 +15,24 @@ from rich.console import Console
 from torch import Tensor
 
 from structlv._extras import require
-from structlv.cli import show
+from structlv.cli import induce, show
 from structlv.cli.run_folder import close_run, open_run, save_json
 from structlv.data import Batches, Sentence, Vocabulary, demo_corpus, read_sentences
 from structlv.data.corpora import DEMO_SOURCE
 from structlv.models import NeuralHMM, WittenBell
 from structlv.models.folder import refuse_other_files
 
+GRAMMAR = induce.Settings(
+    nonterminals=15,
+    preterminals=30,
+    dim=64,
+    epochs=4,
+    batch_size=32,
+    lr=5e-3,
+    min_count=3,
+    max_length=14,
+    max_sentences=3000,
+)
 HELD_OUT_EVERY = 20  # every 20th sentence is held out, so both parts come from all over the text
 
 
@@ -81,7 +92,21 @@ def run(
     model = build(settings, corpus)
     speed = train(model, corpus, settings, out)
     report(model, corpus, settings, out, console, speed)
+    grammar(sentences, settings, out / "grammar", console)
     close_run(out)
+
+
+def grammar(sentences: Sequence[Sentence], settings: Settings, out: Path, console: Console) -> None:
+    """A small PCFG learned from the short sentences of the same text; nothing where there are too few."""
+    text = induce.plain(s.words for s in sentences)
+    chosen = GRAMMAR.replaced(seed=settings.seed, threads=settings.threads)
+    if settings.max_sentences is not None:
+        chosen = chosen.replaced(max_sentences=settings.max_sentences // 20, epochs=1)
+    short = sum(2 <= len(words) <= chosen.max_length for words in text.sentences)
+    if short < HELD_OUT_EVERY:
+        return
+    console.print("\n[bold]A grammar of its short sentences[/bold]")
+    induce.learn(text, chosen, f"{short:,} sentences of 2 to {chosen.max_length} words", out, console)
 
 
 def prepare(sentences: Sequence[Sentence], settings: Settings) -> Corpus:

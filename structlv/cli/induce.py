@@ -6,7 +6,7 @@ import logging
 import math
 import platform
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -79,13 +79,20 @@ class Corpus(NamedTuple):
 
 
 def run(settings: Settings, file: Path, out: Path, console: Console, held_out: Path | None = None) -> None:
-    """Train, report, and save everything into `out`; go on from a checkpoint there."""
+    """`learn` from a file, and evaluate on another if there is one."""
     for module in ("pytorch_lightning", "safetensors"):
         require(module, "train")
+    learn(read(file), settings, str(file), out, console, None if held_out is None else read(held_out))
+
+
+def learn(
+    text: Text, settings: Settings, source: str, out: Path, console: Console, held_out: Text | None = None
+) -> None:
+    """Train, report, and save everything into `out`; go on from a checkpoint there."""
     torch.set_num_threads(settings.threads)
     refuse_other_files(out / "model")  # now, not after the training
-    corpus = prepare(read(file), None if held_out is None else read(held_out), settings)
-    show_trees.corpus(console, str(file), corpus, settings.min_count)
+    corpus = prepare(text, held_out, settings)
+    show_trees.corpus(console, source, corpus, settings.min_count)
     batches = training_batches(corpus, settings)
     resuming = open_run(out, {**asdict(settings), "text": batches.fingerprint()})
     words = f"Training a {settings.model} PCFG ..."
@@ -107,31 +114,32 @@ def read(file: Path) -> Text:
         trees = [t.without_tags(PUNCTUATION) for t in read_trees(file)]
         kept = [t for t in trees if t is not None]
         return _long_enough(file, Text([tuple(w.lower() for w in t.words) for t in kept], kept))
-    words = (
-        tuple(w for w in s.words if any(map(str.isalnum, w))) for s in read_sentences(file, format="text")
-    )
-    return _long_enough(file, Text(list(words), None))
+    return _long_enough(file, plain(s.words for s in read_sentences(file, format="text")))
+
+
+def plain(sentences: Iterable[Sequence[str]]) -> Text:
+    """Sentences without their punctuation."""
+    return Text([tuple(w for w in words if any(map(str.isalnum, w))) for words in sentences], None)
 
 
 def _long_enough(file: Path, text: Text) -> Text:
-    """A grammar whose rules have two children has no tree for one word."""
-    chosen = [i for i, words in enumerate(text.sentences) if len(words) > 1]
-    if not chosen:
+    if max(map(len, text.sentences), default=0) < 2:
         raise ValueError(f"{file}: no sentence of at least two words in it")
-    return text.part(chosen)
+    return text
 
 
 def prepare(text: Text, held_out: Text | None, settings: Settings) -> Corpus:
-    """Hold out every 20th sentence unless a held-out text is given; the vocabulary is the training part's."""
-    chosen = list(range(len(text.sentences)))[: settings.max_sentences]
+    """Hold out every 20th sentence unless a held-out text is given; the vocabulary is the training part's.
+
+    Only sentences of 2 to `max_length` words: a grammar whose rules have two children has no tree for one.
+    """
+    chosen = _of_length(text, settings)[: settings.max_sentences]
     training = chosen
     if held_out is None:
-        training = [i for i in chosen if i % HELD_OUT_EVERY != HELD_OUT_EVERY - 1]
+        training = [i for k, i in enumerate(chosen) if k % HELD_OUT_EVERY != HELD_OUT_EVERY - 1]
         held_out = text.part(chosen[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY])
-    training = [i for i in training if len(text.sentences[i]) <= settings.max_length]
-    held_out = held_out.part(
-        [i for i, words in enumerate(held_out.sentences) if len(words) <= settings.max_length]
-    )
+    else:
+        held_out = held_out.part(_of_length(held_out, settings))
     if not held_out.sentences or not training:
         raise ValueError(
             f"{len(training)} sentences of 2 to {settings.max_length} words to train on and "
@@ -141,6 +149,10 @@ def prepare(text: Text, held_out: Text | None, settings: Settings) -> Corpus:
     vocabulary = Vocabulary.build(sentences, min_count=settings.min_count)
     train, rest = ([vocabulary.encode(words) for words in part] for part in (sentences, held_out.sentences))
     return Corpus(vocabulary, train, rest, held_out)
+
+
+def _of_length(text: Text, settings: Settings) -> list[int]:
+    return [i for i, words in enumerate(text.sentences) if 2 <= len(words) <= settings.max_length]
 
 
 def training_batches(corpus: Corpus, settings: Settings) -> Batches:
