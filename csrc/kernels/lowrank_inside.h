@@ -48,6 +48,7 @@ struct Inside : Block<In, T> {
 
   void run() {
     FlushDenormals flush;
+    blank();
     std::fill(Base::meta, Base::meta + kLowRankMeta * count * int64_t(sizeof(T)) / int64_t(sizeof(double)), 0.0);
     words();
     for (int64_t w = 2; w <= longest; w++) {
@@ -61,6 +62,17 @@ struct Inside : Block<In, T> {
     for (int64_t c = 0; c < count; c++) finish(c);
   }
 
+  // What no pass writes: children that whole sentences would be, powers of two of words at the top of a rule.
+  void blank() {
+    std::fill(Base::left_before, Base::left_before + 6 * spans, 0.0);
+    std::fill(Base::left_shift, Base::left_shift + 2 * spans, T(0));
+    for (int64_t c = 0; c < count && len[c] > 1; c++) {
+      T* l = left + Base::before(c, 0, len[c] - 1) * Base::stride();
+      T* r = right + Base::behind(c, 0, len[c] - 1) * Base::stride();
+      std::fill(l, l + Base::stride(), T(0));
+      std::fill(r, r + Base::stride(), T(0));
+    }
+  }
   // nothing is tried
   void give_up() {
     std::fill(Base::meta, Base::meta + kLowRankMeta * count * int64_t(sizeof(T)) / int64_t(sizeof(double)), 0.0);
@@ -84,26 +96,26 @@ struct Inside : Block<In, T> {
     if (rows == 0) return;
     std::vector<int64_t> at(2 * rows);
     Base::each(w, end, [&](int64_t x, int64_t c, int64_t i, int64_t j) {
-      at[x] = Base::before(c, i, j) * W;
-      at[rows + x] = Base::behind(c, i, j) * W;
+      at[x] = Base::before(c, i, j) * Base::stride();
+      at[rows + x] = Base::behind(c, i, j) * Base::stride();
     });
     const int64_t all = g.nt + g.t;
     multiply_panels<PlusTimes>(rows, k, from, panel, Matrix<T>{matrix, W, all * W}, 2 * g.pr,
                                [&](int64_t x, int64_t q, vec<T> v) __attribute__((always_inline)) {
                                  if (q < g.pr)
-                                   store(left + q * spans * W + at[x], v);
+                                   store(left + q * W + at[x], v);
                                  else
-                                   store(right + (q - g.pr) * spans * W + at[rows + x], v);
+                                   store(right + (q - g.pr) * W + at[rows + x], v);
                                });
     Base::each(w, end, [&](int64_t x, int64_t c, int64_t i, int64_t j) {
       const int64_t a = Base::before(c, i, j), b = Base::behind(c, i, j);
       Base::left_before[a] = Base::left_behind[b] =
-          exponent[x] + normalise(left + a * W, spans * W, c, terms, &Base::left_shift[a]);
+          exponent[x] + normalise(left + a * Base::stride(), W, c, terms, &Base::left_shift[a]);
       Base::right_before[a] = Base::right_behind[b] =
-          exponent[x] + normalise(right + b * W, spans * W, c, terms, &Base::right_shift[a]);
+          exponent[x] + normalise(right + b * Base::stride(), W, c, terms, &Base::right_shift[a]);
     });
   }
-  // Rescales a row over ranks by a power of two, and checks it: the power, -inf for a row of zeros.
+  // Rescales a row over ranks by a power of two, and checks it.
   double normalise(T* row, int64_t panel, int64_t c, int64_t terms, T* shift = nullptr) {
     vec<T> top{};
     for (int64_t q = 0; q < g.pr; q++) top = vmax(top, load(row + q * panel));
@@ -118,7 +130,7 @@ struct Inside : Block<In, T> {
     }
     check(c, low, positive, terms);
     if (shift) *shift = scale[0];
-    return most > T(0) ? double(power[0]) : -kInf<double>;
+    return most > T(0) ? double(power[0]) : kNoPower;
   }
   SLV_INLINE static void watch(vec<T> x, int64_t panel, int64_t k, vec<T>& low, vec<T>& positive) {
     const vec<T> lane = __builtin_convertvector(iota<T>(), vec<T>);
@@ -139,9 +151,9 @@ struct Inside : Block<In, T> {
     Base::each(w, Base::active(w), [&](int64_t x, int64_t c, int64_t i, int64_t j) {
       const int64_t a = Base::before(c, i, i), b = Base::behind(c, i + 1, j);
       const double *l = Base::left_before + a, *r = Base::right_behind + b;
-      double top = -kInf<double>;
+      double top = 4 * kNoPower;
       for (int64_t t = 0; t + 1 < w; t++) top = std::max(top, l[t] + r[t]);
-      const bool some = top > -kInf<double>;
+      const bool some = top > kNoPower / 2;
       pair_weights<1>(l, r, some ? -top : 0.0, w - 1, pairs.weight.data());
       ivec<T> missed{};
       auto keep = [&](int64_t q, vec<T> sum, ivec<T> any_pair) __attribute__((always_inline)) {
@@ -149,9 +161,9 @@ struct Inside : Block<In, T> {
         store(to + q * inner * W + x * W, sum);
       };
       if (seen[c].forbidden)
-        sum_pairs<true>(pairs, g.pr, left + a * W, spans * W, right + b * W, spans * W, keep);
+        sum_pairs<true>(pairs, g.pr, left + a * Base::stride(), right + b * Base::stride(), keep);
       else
-        sum_pairs<false>(pairs, g.pr, left + a * W, spans * W, right + b * W, spans * W, keep);
+        sum_pairs<false>(pairs, g.pr, left + a * Base::stride(), right + b * Base::stride(), keep);
       if (any<T>(missed)) bad[c] = true;
       const double m = (some ? top : 0.0) + normalise(to + x * W, inner * W, c, w);
       Base::rank_before[Base::before(c, i, j)] = Base::rank_behind[Base::behind(c, i, j)] = m;

@@ -13,7 +13,7 @@ namespace {
 struct Stretch {
   int64_t first, count;
 };
-// to(i, panel p, sum over the rows of x(i) * y(panel p)) for i < k; in pieces of a few hundred rows.
+// to(i, panel p, sum over the rows of x(i) * y(panel p)) for i < k; in pieces of about a thousand rows.
 template <int M, int NV, class T, class F>
 SLV_INLINE void outer_piece(const Stretch* from, const Stretch* end, int64_t i, int64_t p, const T* x, int64_t x_panel,
                             const T* y, int64_t y_panel, F to) {
@@ -41,7 +41,7 @@ template <class T, class F>
 SLV_INLINE void outer_rows(const std::vector<Stretch>& rows, int64_t k, const T* x, int64_t x_panel, int64_t panels,
                            const T* y, int64_t y_panel, F to) {
   constexpr int W = kWidth<T>, M = kTileRows < W ? kTileRows : W;
-  constexpr int64_t kPiece = 256;
+  constexpr int64_t kPiece = 1024;
   auto columns = [&]<int NV>(std::integral_constant<int, NV>, const Stretch* from, const Stretch* end, int64_t p)
                      __attribute__((always_inline)) {
                        int64_t i = 0;
@@ -67,7 +67,7 @@ struct Outside {
   const LowRankSink<In>& out;
   const int64_t leaves, inner, spans, all;
   const double* weight;   // of the items of the block
-  T *sides, *top, *rank;  // [2 pr][all] left and right rows; [pn][inner] rows of nonterminals; [pr] `before`
+  T *sides, *top, *rank;  // [2 pr][all] left and right rows; [pn][inner] rows of nonterminals; rows `before`
   T* mass = nullptr;      // [pn][row] probabilities of the spans of a width
   Pairs<T> pairs;
 
@@ -118,28 +118,28 @@ struct Outside {
       T* to = sides + side_row(w, x) * W;
       const int64_t own = f.before(c, i, j), mine = f.behind(c, i, j), n = f.len[c];
       pairs.count = n - 1 - j;
-      for (int64_t t = 0; t < pairs.count; t++) {
-        pairs.a[t] = f.before(c, i, j + 1) + t;
-        pairs.b[t] = f.behind(c, j + 1, j + 1 + t);
+      for (int64_t t = 0, a = own + 1, b = f.behind(c, j + 1, j + 1); t < pairs.count; t++) {
+        pairs.a[t] = a++;
+        pairs.b[t] = b;
+        b += j + t + 2;
       }
       if (pairs.count)
         weigh(f.right_before + f.before(c, j + 1, j + 1), f.rank_before + f.before(c, i, j + 1), f.left_before[own]);
-      sum_pairs<false>(pairs, g.pr, rank, spans * W, f.right, spans * W,
-                       [&](int64_t q, vec<T> v, ivec<T>) __attribute__((always_inline)) {
-                         const vec<T> l = load(f.left + (q * spans + own) * W);
-                         store(to + q * all * W, l > T(0) ? v * f.left_shift[own] : vec<T>{});
-                       });
+      sum_pairs<false>(pairs, g.pr, rank, f.right, [&](int64_t q, vec<T> v, ivec<T>) __attribute__((always_inline)) {
+        const vec<T> l = load(f.left + own * f.stride() + q * W);
+        store(to + q * all * W, l > T(0) ? v * f.left_shift[own] : vec<T>{});
+      });
       pairs.count = i;
-      for (int64_t t = 0; t < i; t++) {
-        pairs.a[t] = f.before(c, t, j);
-        pairs.b[t] = f.before(c, t, i - 1);
+      for (int64_t t = 0, a = f.before(c, 0, j), b = f.before(c, 0, i - 1); t < i; t++) {
+        pairs.a[t] = a;
+        pairs.b[t] = b;
+        a += n - 1 - t, b += n - 1 - t;
       }
       if (i) weigh(f.left_behind + f.behind(c, 0, i - 1), f.rank_behind + f.behind(c, 0, j), f.right_before[own]);
-      sum_pairs<false>(pairs, g.pr, rank, spans * W, f.left, spans * W,
-                       [&](int64_t q, vec<T> v, ivec<T>) __attribute__((always_inline)) {
-                         const vec<T> r = load(f.right + (q * spans + mine) * W);
-                         store(to + (g.pr + q) * all * W, r > T(0) ? v * f.right_shift[own] : vec<T>{});
-                       });
+      sum_pairs<false>(pairs, g.pr, rank, f.left, [&](int64_t q, vec<T> v, ivec<T>) __attribute__((always_inline)) {
+        const vec<T> r = load(f.right + mine * f.stride() + q * W);
+        store(to + (g.pr + q) * all * W, r > T(0) ? v * f.right_shift[own] : vec<T>{});
+      });
     });
   }
   // 2^(sibling + own - parent): what a split weighs at the scales of the rows
@@ -189,18 +189,18 @@ struct Outside {
   void ranks(int64_t w) {
     const int64_t rows = f.rows(w);
     std::vector<int64_t> at(rows);
-    f.each(w, f.active(w), [&](int64_t x, int64_t c, int64_t i, int64_t j) { at[x] = f.before(c, i, j) * W; });
+    f.each(w, f.active(w), [&](int64_t x, int64_t c, int64_t i, int64_t j) { at[x] = f.before(c, i, j) * f.stride(); });
     const T* from = top + f.first[w] * W;
     if (g.has_head) {
       const T* m = f.rank + f.first[w] * W;
       multiply_panels<PlusTimes>(rows, g.nt, from, inner * W, Matrix<T>{g.head_down, W, g.nt * W}, g.pr,
                                  [&](int64_t x, int64_t q, vec<T> v) __attribute__((always_inline)) {
                                    const vec<T> y = load(m + (q * inner + x) * W);
-                                   store(rank + q * spans * W + at[x], y > T(0) ? v : vec<T>{});
+                                   store(rank + at[x] + q * W, y > T(0) ? v : vec<T>{});
                                  });
     } else {
       for (int64_t q = 0; q < g.pr; q++)
-        for (int64_t x = 0; x < rows; x++) store(rank + q * spans * W + at[x], load(from + (q * inner + x) * W));
+        for (int64_t x = 0; x < rows; x++) store(rank + at[x] + q * W, load(from + (q * inner + x) * W));
     }
   }
   void deliver_spans(int64_t w) {

@@ -41,14 +41,16 @@ struct ScaledChoices {
   }
   int64_t splits(int64_t i, int64_t j, int64_t q, double* out) {
     const int64_t a = f.before(c, i, i), b = f.behind(c, i + 1, j), n = j - i;
-    const T *l = f.left + (q / W * f.spans + a) * W + q % W, *r = f.right + (q / W * f.spans + b) * W + q % W;
+    const int64_t step = f.stride();
+    const T *l = f.left + a * step + q, *r = f.right + b * step + q;
     double top = -kInf<double>;
     for (int64_t k = 0; k < n; k++) {
-      out[k] = l[k * W] > T(0) && r[k * W] > T(0) ? f.left_before[a + k] + f.right_behind[b + k] : -kInf<double>;
+      out[k] = l[k * step] > T(0) && r[k * step] > T(0) ? f.left_before[a + k] + f.right_behind[b + k] : -kInf<double>;
       top = std::max(top, out[k]);
     }
     for (int64_t k = 0; k < n; k++)
-      out[k] = out[k] > -kInf<double> ? scalar_exp(kLn2 * (out[k] - top)) * double(l[k * W]) * double(r[k * W]) : 0.0;
+      out[k] =
+          out[k] > -kInf<double> ? scalar_exp(kLn2 * (out[k] - top)) * double(l[k * step]) * double(r[k * step]) : 0.0;
     return n;
   }
   int64_t symbols(bool right, int64_t i, int64_t j, int64_t q, double* out) const {

@@ -116,7 +116,7 @@ bool has_nan(SLV_POTENTIALS) {
       return true;
     std::atomic<bool> found{false};
     parallel_units(g.batch, double(g.batch * g.n) * double(g.t + (g.spans ? g.n * g.labels : 0)), [&](int64_t b) {
-      const int64_t len = g.len(b);
+      const int64_t len = g.len(b) > 1 ? g.len(b) : 0;
       bool bad = scan(g.unary + b * g.n * g.t, len * g.t);
       for (int64_t i = 0; g.spans && i < len - 1 && !bad; i++)  // the spans i < j of the sentence
         bad = scan(g.spans + p.spans.row(b) * p.spans_size() + (i * g.n + i + 1) * g.labels, (len - 1 - i) * g.labels);
