@@ -134,16 +134,35 @@ def test_as_double_is_wider_than_float32(native):
     assert torch.equal(z.float(), ops.log_partition(*case))
 
 
+@pytest.mark.parametrize("scale", [1e2, 1e4, 1e30])
+@pytest.mark.parametrize("spans", SPANS)
+@dtypes
+def test_any_range(dtype, spans, scale, native):
+    """Zero is -inf and nothing else: potentials far apart, in all of which one tree takes nearly all."""
+    case = pcfg(batch=(6,), n=6, symbols=(3, 4), spans=spans, scale=scale, holes=0.05, dtype=dtype)
+    wide = case.to(torch.float64)
+    z, expected = ops.log_partition(*case), reference.pcfg.log_partition(*wide)
+    assert_nats(z, expected, dtype)
+    for found, exact in zip(ops.marginals(*case), reference.pcfg.marginals(*wide), strict=True):
+        assert_probabilities(found, exact, dtype)
+    assert_nats(ops.score(ops.argmax(*case), *wide), ops.score(reference.pcfg.argmax(*wide), *wide), dtype)
+    drawn = ops.sample(*case, num_samples=2, seed=0)
+    assert ops.score(drawn, *wide)[:, expected.isfinite()].isfinite().all()
+
+
 def test_ties_go_to_the_first_alternative(backend):
     """By symbol at the top, then by split, left symbol, right symbol."""
     zeros = torch.zeros(2), torch.zeros(2, 5, 5), torch.zeros(1, 4, 3)
     assert torch.equal(ops.argmax(*zeros), right_branching(zeros[2], 2)[0])
     assert torch.equal(ops.topk(*zeros, k=3)[0], right_branching(zeros[2], 2)[0])
-    rules = torch.full((2, 5, 5), -1.0)
-    rules[1] = 0.0
-    rules[1, 2:, 2:] = -1.0  # a pair of preterminals costs what they would save elsewhere
-    best = ops.argmax(zeros[0], rules, zeros[2])
-    assert torch.equal(best, reference.pcfg.argmax(zeros[0], rules, zeros[2]))
+
+
+@pytest.mark.parametrize("spans", SPANS)
+def test_kernel_and_reference_agree_among_equals(spans, native):
+    """Whole numbers, so that many trees have the same score: k best in the same order."""
+    case = pcfg(batch=(8,), n=5, symbols=(2, 3), spans=spans, holes=0.1).map(torch.round)
+    assert torch.equal(ops.argmax(*case), reference.pcfg.argmax(*case))
+    assert torch.equal(ops.topk(*case, k=6), reference.pcfg.topk(*case, k=6))
 
 
 def test_no_tree_possible(backend):
