@@ -4,7 +4,6 @@
 // rows that are summed over splits are each in one piece, [row][rank], and lie by first word, then last (`before`), or
 // by last word, then first (`behind`), so that one side of each sum is one stretch of memory.
 #pragma once
-#include <vector>
 
 #include "kernels/lowrank_grammar.h"
 
@@ -19,7 +18,7 @@ struct Block {
   const int64_t *items, count;
   int64_t len[kLowRankItems], lead[kLowRankItems + 1] = {}, triangle[kLowRankItems + 1] = {};  // sums before an item
   int64_t longest = 0, leaves = 0, inner = 0, spans = 0;  // rows: words, spans of two words or more, both
-  std::vector<int64_t> first;                             // inner row at which a width starts
+  Vector<int64_t> first;                                  // inner row at which a width starts
   // the chart
   T *rank, *sym, *word;  // inner rows: over ranks (null without a head), over nonterminals; of words
   T *left, *right;       // rows `before` and `behind`, over ranks
@@ -78,8 +77,8 @@ struct Block {
 // The pairs of rows that are summed for one span, and their weights.
 template <class T>
 struct Pairs {
-  std::vector<int64_t> a, b;
-  std::vector<T> weight;
+  Vector<int64_t> a, b;
+  Vector<T> weight;
   int64_t count = 0;
   explicit Pairs(int64_t n) : a(n), b(n), weight(n + kWidth<double>) {}
 };

@@ -94,7 +94,7 @@ struct Inside : Block<In, T> {
   void sides(int64_t w, int64_t rows, int64_t end, const T* from, int64_t k, int64_t panel, const T* matrix,
              int64_t terms) {
     if (rows == 0) return;
-    std::vector<int64_t> at(2 * rows);
+    Vector<int64_t> at(2 * rows);
     Base::each(w, end, [&](int64_t x, int64_t c, int64_t i, int64_t j) {
       at[x] = Base::before(c, i, j) * Base::stride();
       at[rows + x] = Base::behind(c, i, j) * Base::stride();
@@ -215,7 +215,7 @@ struct Inside : Block<In, T> {
     if (len[c] > 1) {
       const In* root = p.root + p.row(p.root_row, items[c]) * p.nt;
       const int64_t x = Base::start(len[c], c);
-      std::vector<double> score(p.nt);
+      Doubles score(p.nt);
       for (int64_t a = 0; a < p.nt; a++) {
         const T v = sym[(a / W * inner + Base::first[len[c]] + x) * W + a % W];
         score[a] = v > T(0) || v != v ? double(root[a]) + scalar_log(double(v)) : -kInf<double>;

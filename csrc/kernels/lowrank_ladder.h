@@ -113,7 +113,7 @@ void lowrank_backward(const LowRank<In>& p, void* grammar, const int64_t* items,
   for (int c = 0; c < count; c++) {
     if (!f.bad[c]) continue;
     LowRankSink<In> to = out;
-    std::vector<double> unwanted(out.sums.left ? 0 : p.nt * p.r + 2 * p.r * p.s());
+    Doubles unwanted(out.sums.left ? 0 : p.nt * p.r + 2 * p.r * p.s());
     if (out.sums.left)
       to.sums = {out.sums.head ? out.sums.head + c * out.head_stride : nullptr, out.sums.left + c * out.side_stride,
                  out.sums.right + c * out.side_stride};

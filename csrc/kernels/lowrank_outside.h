@@ -38,7 +38,7 @@ SLV_INLINE void outer_piece(const Stretch* from, const Stretch* end, int64_t i, 
     for (int j = 0; j < NV; j++) to(i + q, p + j, sum[q][j]);
 }
 template <class T, class F>
-SLV_INLINE void outer_rows(const std::vector<Stretch>& rows, int64_t k, const T* x, int64_t x_panel, int64_t panels,
+SLV_INLINE void outer_rows(const Vector<Stretch>& rows, int64_t k, const T* x, int64_t x_panel, int64_t panels,
                            const T* y, int64_t y_panel, F to) {
   constexpr int W = kWidth<T>, M = kTileRows < W ? kTileRows : W;
   constexpr int64_t kPiece = 1024;
@@ -167,7 +167,7 @@ struct Outside {
     In* to = out.root + f.items[c] * p.nt;
     for (int64_t q = 0; q < 2 * g.pr; q++) store(sides + (q * all + side_row(w, x)) * W, vec<T>{});  // no one's child
     const T* s = f.sym + (f.first[w] + x) * W;
-    std::vector<double> score(p.nt);
+    Doubles score(p.nt);
     double most = -kInf<double>, sum = 0;
     for (int64_t a = 0; a < p.nt; a++) {
       const double v = double(s[a / W * inner * W + a % W]);
@@ -188,7 +188,7 @@ struct Outside {
   // m, from s
   void ranks(int64_t w) {
     const int64_t rows = f.rows(w);
-    std::vector<int64_t> at(rows);
+    Vector<int64_t> at(rows);
     f.each(w, f.active(w), [&](int64_t x, int64_t c, int64_t i, int64_t j) { at[x] = f.before(c, i, j) * f.stride(); });
     const T* from = top + f.first[w] * W;
     if (g.has_head) {
@@ -220,8 +220,8 @@ struct Outside {
   }
   void words() {
     const int64_t k = 2 * g.pr * W;
-    std::vector<In*> to(leaves);
-    std::vector<T> scale(leaves);
+    Vector<In*> to(leaves);
+    Vector<T> scale(leaves);
     f.each(1, f.active(1), [&](int64_t x, int64_t c, int64_t i, int64_t) {
       to[x] = f.bad[c] ? nullptr : out.unary + (f.items[c] * p.n + i) * p.t;
       scale[x] = T(weight[c]);
@@ -235,7 +235,7 @@ struct Outside {
   }
   // Expected counts of one item, times its weight.
   void counts(int64_t c) {
-    std::vector<Stretch> nodes, words{{f.lead[c], f.len[c]}};
+    Vector<Stretch> nodes, words{{f.lead[c], f.len[c]}};
     for (int64_t w = 2; w <= f.len[c]; w++) nodes.push_back({f.first[w] + f.start(w, c), f.len[c] - w + 1});
     if (f.len[c] == 0) return;
     const vd scale = splat(weight[c]);

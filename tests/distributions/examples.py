@@ -17,6 +17,7 @@ from torch import Tensor
 
 from structlv.distributions import (
     HMM,
+    PCFG,
     BinaryTree,
     LinearChain,
     LowRankRules,
@@ -170,6 +171,13 @@ def trees(
     return Example(name, parameters, TreePosterior, tree_structures, tree_scores)
 
 
+def parses(root: Tensor, rules: Tensor, emission: Tensor) -> TreePosterior:
+    """Of a PCFG, from ragged sentences with a missing word."""
+    x = torch.tensor([[0, 3, 1], [2, 2, -1]])
+    mask = torch.tensor([[True, False, True], [True, True, True]])
+    return PCFG(root, rules, emission).posterior(x, torch.tensor([3, 2]), mask)
+
+
 def forbid_trees(made: Parameters) -> None:
     """Some parts are impossible; item 1 has one tree only, item 2 none."""
     made["rules"][0, 1, 2] = -INF  # type: ignore[index]
@@ -185,7 +193,7 @@ def sentences_of_nan(made: Parameters) -> None:
     """Whatever is stored past the end of a sentence, or where no span is, changes nothing."""
     made["lengths"] = torch.tensor([2, 3, 1])
     made["unary"][0, 2:] = float("nan")  # type: ignore[index]
-    made["unary"][2] = float("nan")  # type: ignore[index]
+    made["unary"][2, 1:] = float("nan")  # type: ignore[index]
     made["spans"][0, :, 2] = INF  # type: ignore[index]
     made["spans"][2] = float("nan")  # type: ignore[index]
     made["spans"].diagonal(dim1=1, dim2=2)[:] = float("nan")  # type: ignore[union-attr]
@@ -332,6 +340,13 @@ EXAMPLES = [
         spans=(3, 3, 3, 2),
     ),
     low_rank("ranks without words", root=(2,), head=(2, 1), left=(1, 4), right=(1, 4), unary=(2, 1, 2)),
+    Example(
+        "PCFG posterior",
+        lambda seed: randoms(seed, root=(2,), rules=(2, 4, 4), emission=(2, 2, 4)),
+        parses,
+        tree_structures,
+        tree_scores,
+    ),
     binary("binary tree", 4, 4),
     binary("ragged binary trees", 4, 4, 4, edit=with_lengths(4, 2, 0, 1)),
     binary("forbidden spans", 3, 3, 3, edit=forbid_spans),
