@@ -38,14 +38,14 @@ struct Block {
     for (int64_t w = 2; w <= longest; w++) first[w + 1] = first[w] + rows(w);
   }
   int64_t chart_size() const {
-    const int64_t vectors = inner * (g.pn + (g.has_head ? g.pr : 0)) + leaves * g.pt + 2 * spans * g.pr;
+    const int64_t vectors = inner * (g.ps + (g.has_head ? g.pr : 0)) + leaves * g.pt + 2 * spans * g.pr;
     return kLowRankMeta * count + vectors * W + 6 * spans * int64_t(sizeof(double) / sizeof(T)) + 2 * spans;
   }
   void bind(T* chart) {
     auto take = [&chart](int64_t n) { return std::exchange(chart, chart + n); };
     meta = reinterpret_cast<double*>(take(kLowRankMeta * count));
     rank = g.has_head ? take(g.pr * inner * W) : nullptr;
-    sym = take(g.pn * inner * W);
+    sym = take(g.ps * inner * W);
     word = take(g.pt * leaves * W);
     left = take(g.pr * spans * W);
     right = take(g.pr * spans * W);

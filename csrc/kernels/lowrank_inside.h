@@ -39,7 +39,7 @@ struct Inside : Block<In, T> {
   }
   bool labelled() const { return p.spans && p.labels > 1; }
   int64_t widest() const { return std::max(leaves, Base::rows(2)); }  // most rows of a width
-  int64_t factor_size() const { return p.spans ? Base::rows(2) * (labelled() ? g.pn * W : 1) : 0; }
+  int64_t factor_size() const { return p.spans ? Base::rows(2) * (labelled() ? g.ps * W : 1) : 0; }
   int64_t scratch() const { return Scratch::bytes<T>(factor_size()) + Scratch::bytes<double>(widest()); }
   void bind_scratch(Scratch& s) {
     factor = s.take<T>(factor_size());
@@ -57,7 +57,7 @@ struct Inside : Block<In, T> {
       symbols(w);
       const int64_t inside = Base::active(w + 1);
       const int64_t rows = Base::start(w, inside);
-      sides(w, rows, inside, sym + Base::first[w] * W, g.nt, inner * W, g.sides_up, g.nt);
+      sides(w, rows, inside, sym + Base::first[w] * W, g.states, inner * W, g.sides_up, g.states);
     }
     for (int64_t c = 0; c < count; c++) finish(c);
   }
@@ -88,7 +88,7 @@ struct Inside : Block<In, T> {
       const In* row = p.unary + (items[c] * p.n + i) * p.t;
       exponent[x] = exp_row<T>(row, p.t, word + x * W, leaves * W, seen[c]);
     });
-    sides(1, leaves, Base::active(1), word, g.t, leaves * W, g.sides_up + g.nt * W, g.t);
+    sides(1, leaves, Base::active(1), word, g.t, leaves * W, g.sides_up + g.states * W, g.t);
   }
   // left and right rows of the first `rows` spans of a width, from their rows of symbols
   void sides(int64_t w, int64_t rows, int64_t end, const T* from, int64_t k, int64_t panel, const T* matrix,
@@ -99,7 +99,7 @@ struct Inside : Block<In, T> {
       at[x] = Base::before(c, i, j) * Base::stride();
       at[rows + x] = Base::behind(c, i, j) * Base::stride();
     });
-    const int64_t all = g.nt + g.t;
+    const int64_t all = g.states + g.t;
     multiply_panels<PlusTimes>(rows, k, from, panel, Matrix<T>{matrix, W, all * W}, 2 * g.pr,
                                [&](int64_t x, int64_t q, vec<T> v) __attribute__((always_inline)) {
                                  if (q < g.pr)
@@ -197,30 +197,46 @@ struct Inside : Block<In, T> {
     auto keep = [&](int64_t x, int64_t a, vec<T> v)
                     __attribute__((always_inline)) { store(to + (a * inner + x) * W, v * factor_at(x, a, rows)); };
     if (g.has_head) {
-      multiply_panels<PlusTimes>(rows, g.r, rank + at, inner * W, Matrix<T>{g.head_up, W, g.r * W}, g.pn, keep);
-    } else if (p.spans || g.exponent != 0 || g.seen.lowest < 1) {
-      for (int64_t a = 0; a < g.pn; a++)
+      multiply_panels<PlusTimes>(rows, g.r, rank + at, inner * W, Matrix<T>{g.head_up, W, g.r * W}, g.ps, keep);
+    } else if (p.spans || !g.folded) {
+      for (int64_t a = 0; a < g.ps; a++)
         for (int64_t x = 0; x < rows; x++) keep(x, a, load(to + (a * inner + x) * W));
     }
     Base::each(w, Base::active(w), [&](int64_t x, int64_t c, int64_t, int64_t) {
       vec<T> low = splat(LowRankRange<T>::most), positive = low;
-      for (int64_t a = 0; a < g.pn; a++) watch(load(to + (a * inner + x) * W), a, g.nt, low, positive);
+      for (int64_t a = 0; a < g.ps; a++) watch(load(to + (a * inner + x) * W), a, g.states, low, positive);
       check(c, low, positive, 2 * g.r);
       if (len[c] == w) whole[c] = exponent[x];
     });
+  }
+  // Scores of the states of a whole sentence: root, or where the head is folded its sums over nonterminals.
+  Doubles top_scores(int64_t c) {
+    const In* root = p.root + p.row(p.root_row, items[c]) * p.nt;
+    Doubles score(root, root + p.nt);
+    if (!g.folded) return score;
+    const double most = *std::max_element(score.begin(), score.end());
+    Doubles sum(g.r);
+    for (int64_t a = 0; a < p.nt && most > -kInf<double>; a++) {
+      const double w = scalar_exp(score[a] - most);
+      bad[c] |= w < 1e-200 && score[a] > -kInf<double>;
+      for (int64_t q = 0; q < g.r; q++) sum[q] += w * double(g.head_down[(q / W * p.nt + a) * W + q % W]);
+    }
+    const double floor = seen[c].forbidden ? 0.0 : double(lowrank_floor<T>(p.nt));
+    for (double& x : sum) bad[c] |= most > -kInf<double> && x < floor;
+    for (double& x : sum) x = x > 0 ? most + scalar_log(x) : -kInf<double>;
+    return sum;
   }
   // log Z, in float64 log space; the whole span is the last of the item's rows
   void finish(int64_t c) {
     log_z[c] = -kInf<double>;
     if (len[c] > 1) {
-      const In* root = p.root + p.row(p.root_row, items[c]) * p.nt;
       const int64_t x = Base::start(len[c], c);
-      Doubles score(p.nt);
-      for (int64_t a = 0; a < p.nt; a++) {
+      Doubles score = top_scores(c);
+      for (int64_t a = 0; a < g.states; a++) {
         const T v = sym[(a / W * inner + Base::first[len[c]] + x) * W + a % W];
-        score[a] = v > T(0) || v != v ? double(root[a]) + scalar_log(double(v)) : -kInf<double>;
+        score[a] = v > T(0) || v != v ? score[a] + scalar_log(double(v)) : -kInf<double>;
       }
-      log_z[c] = total<Log>(score.data(), p.nt);
+      log_z[c] = total<Log>(score.data(), g.states);
       if (log_z[c] > -kInf<double> || log_z[c] != log_z[c]) log_z[c] += kLn2 * whole[c];
     }
     const Seen<T>& x = seen[c];

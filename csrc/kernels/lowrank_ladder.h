@@ -69,7 +69,7 @@ void lowrank_forward(const LowRank<In>& p, void* grammar, const int64_t* items, 
     else
       f.give_up();
     if (chart) {  // nothing of it stays unwritten
-      const int64_t size = lowrank_chart_size<In>(p.n, p.nt, p.t, p.r, p.head != nullptr);
+      const int64_t size = lowrank_chart_size(p);
       std::fill(chart + (g.own.usable ? f.chart_size() : kLowRankMeta * count), chart + count * size, In(0));
     }
   }

@@ -20,12 +20,12 @@ const LowRankKernels<T>& lowrank_kernels_of() {
 // Operations of one inside pass over the whole batch.
 template <class T>
 double lowrank_work(const LowRank<T>& g) {
-  const double n = double(g.n), r = double(g.r), nt = double(g.nt);
-  return double(g.batch) * n * (n * r * ((g.head ? 3 : 2) * nt + n / 2) + 4 * r * double(g.t)) + 8 * r * double(g.s());
+  const double n = double(g.n), r = double(g.r), nt = double(g.nt), span = g.folded ? 2 * r : (g.head ? 3 : 2) * nt;
+  return double(g.batch) * n * (n * r * (span + n / 2) + 4 * r * double(g.t)) + 8 * r * double(g.s());
 }
 template <class T>
 int64_t chart_size(const LowRank<T>& g) {
-  return lowrank_chart_size<T>(g.n, g.nt, g.t, g.r, g.head != nullptr);
+  return lowrank_chart_size(g);
 }
 // float64 sums of one grammar: of head, left and right
 template <class T>
@@ -42,7 +42,7 @@ template <class T>
 Plan lowrank_plan(const BoundLowRank<T>& p, int64_t most_groups, int64_t most_rows = kLowRankItems) {
   const LowRank<T>& g = p.pcfg;
   const double cache = double(768 << 10) / sizeof(T);
-  const bool large = 3.0 * double(g.nt) * double(g.r) > cache;
+  const bool large = 3.0 * double(g.folded ? g.r : g.nt) * double(g.r) > cache;
   const double most = large ? double(kLowRankItems) : cache / (1.5 * double(g.n * g.n * g.r) + 1);
   const int64_t fit = int64_t(std::clamp<double>(most, 1, double(kLowRankItems)));
   const int64_t threads = p.items >= 32 ? kLowRankItems : p.items >= 8 ? 4 : 2;
