@@ -16,6 +16,7 @@ template <class T>
 struct LowRank {
   int64_t batch, n, nt, t, r;
   int64_t labels;            // of spans: nt, or 1 where all nonterminals share a span's score
+  bool folded;               // spans are kept as ranks alone: left and right are multiplied with the head beforehand
   const T* root;             // (roots, nt)
   const T* head;             // (heads, nt, r) or null
   const T* left;             // (lefts, r, s)
@@ -70,15 +71,21 @@ struct LowRankKernels {
   void (*sample)(const LowRank<T>&, void* grammar, const int64_t* items, int count, uint64_t seed, int64_t samples,
                  int64_t* events, int64_t stride);
 };
-// Elements of T that the chart of one item takes, on every machine. Without a head the rank's values are not kept.
+// Elements of T that the chart of one item takes, on every machine. `states`: the row of a span, nt, or r where the
+// head is folded; `ranks`: whether the ranks at the top of a span are kept beside it.
 constexpr int64_t kLowRankMeta = 32;
 template <class T>
-int64_t lowrank_chart_size(int64_t n, int64_t nt, int64_t t, int64_t r, bool has_head) {
+int64_t lowrank_chart_size(int64_t n, int64_t states, int64_t t, int64_t r, bool ranks) {
   constexpr int64_t w = 64 / int64_t(sizeof(T));
   auto padded = [](int64_t k) { return (k + w - 1) / w * w; };
   const int64_t inner = n * (n - 1) / 2, all = inner + n;
-  const int64_t vectors = inner * (padded(nt) + (has_head ? padded(r) : 0)) + n * padded(t) + 2 * all * padded(r);
+  const int64_t vectors = inner * (padded(states) + (ranks ? padded(r) : 0)) + n * padded(t) + 2 * all * padded(r);
   return kLowRankMeta + vectors + padded(6 * all * int64_t(sizeof(double) / sizeof(T)) + 2 * all);
+}
+
+template <class T>
+int64_t lowrank_chart_size(const LowRank<T>& p) {
+  return lowrank_chart_size<T>(p.n, p.folded ? p.r : p.nt, p.t, p.r, p.head && !p.folded);
 }
 
 struct LowRankTable {

@@ -1,10 +1,9 @@
 // Where things lie in the chart of a block of items that share a grammar.
 //
 // Rows of spans lie by width, then item, then first word, [panel][row][lane]: one product a width for all items. The
-// rows that are summed over splits lie by first word, then last (`before`), or by last word, then first (`behind`), so
-// that one side of each sum is contiguous.
+// rows that are summed over splits are each in one piece, [row][rank], and lie by first word, then last (`before`), or
+// by last word, then first (`behind`), so that one side of each sum is one stretch of memory.
 #pragma once
-#include <vector>
 
 #include "kernels/lowrank_grammar.h"
 
@@ -19,7 +18,7 @@ struct Block {
   const int64_t *items, count;
   int64_t len[kLowRankItems], lead[kLowRankItems + 1] = {}, triangle[kLowRankItems + 1] = {};  // sums before an item
   int64_t longest = 0, leaves = 0, inner = 0, spans = 0;  // rows: words, spans of two words or more, both
-  std::vector<int64_t> first;                             // inner row at which a width starts
+  Vector<int64_t> first;                                  // inner row at which a width starts
   // the chart
   T *rank, *sym, *word;  // inner rows: over ranks (null without a head), over nonterminals; of words
   T *left, *right;       // rows `before` and `behind`, over ranks
@@ -39,14 +38,14 @@ struct Block {
     for (int64_t w = 2; w <= longest; w++) first[w + 1] = first[w] + rows(w);
   }
   int64_t chart_size() const {
-    const int64_t vectors = inner * (g.pn + (g.has_head ? g.pr : 0)) + leaves * g.pt + 2 * spans * g.pr;
+    const int64_t vectors = inner * (g.ps + (g.has_head ? g.pr : 0)) + leaves * g.pt + 2 * spans * g.pr;
     return kLowRankMeta * count + vectors * W + 6 * spans * int64_t(sizeof(double) / sizeof(T)) + 2 * spans;
   }
   void bind(T* chart) {
     auto take = [&chart](int64_t n) { return std::exchange(chart, chart + n); };
     meta = reinterpret_cast<double*>(take(kLowRankMeta * count));
     rank = g.has_head ? take(g.pr * inner * W) : nullptr;
-    sym = take(g.pn * inner * W);
+    sym = take(g.ps * inner * W);
     word = take(g.pt * leaves * W);
     left = take(g.pr * spans * W);
     right = take(g.pr * spans * W);
@@ -64,6 +63,7 @@ struct Block {
   }
   int64_t rows(int64_t w) const { return start(w, active(w)); }
   int64_t start(int64_t w, int64_t c) const { return lead[c] - c * (w - 1); }
+  int64_t stride() const { return g.pr * W; }  // of rows over ranks in one piece
   int64_t before(int64_t c, int64_t i, int64_t j) const { return triangle[c] + i * len[c] - i * (i - 1) / 2 + j - i; }
   int64_t behind(int64_t c, int64_t i, int64_t j) const { return triangle[c] + j * (j + 1) / 2 + i; }
   // visit(row, item, i, j) for the spans of a width, of the items before `end`
@@ -77,11 +77,13 @@ struct Block {
 // The pairs of rows that are summed for one span, and their weights.
 template <class T>
 struct Pairs {
-  std::vector<int64_t> a, b;
-  std::vector<T> weight;
+  Vector<int64_t> a, b;
+  Vector<T> weight;
   int64_t count = 0;
   explicit Pairs(int64_t n) : a(n), b(n), weight(n + kWidth<double>) {}
 };
+// What stands for the power of two of a row of zeros: finite, since a chart is compared bit by bit.
+constexpr double kNoPower = -1e300;
 // 2^(a + Sign b + shift), 0 where that is too small
 template <int Sign, class T>
 void pair_weights(const double* a, const double* b, double shift, int64_t n, T* out) {
@@ -96,29 +98,32 @@ void pair_weights(const double* a, const double* b, double shift, int64_t n, T* 
 }
 // to(panel, sum over pairs of a(row) * b(row) * weight, whether some pair was not 0)
 template <bool Wide, class T, class F>
-SLV_INLINE void sum_pairs(const Pairs<T>& pairs, int64_t panels, const T* a, int64_t a_panel, const T* b,
-                          int64_t b_panel, F to) {
+SLV_INLINE void sum_pairs(const Pairs<T>& pairs, int64_t panels, const T* a, const T* b, F to) {
   constexpr int W = kWidth<T>;
+  const int64_t stride = panels * W;
   auto run = [&]<int N>(std::integral_constant<int, N>, int64_t p) __attribute__((always_inline)) {
     vec<T> sum[N] = {};
     ivec<T> some[N] = {};
-    const T *x = a + p * a_panel, *y = b + p * b_panel;
+    const T *x = a + p * W, *y = b + p * W;
     for (int64_t t = 0; t < pairs.count; t++) {
-      const T *xt = x + pairs.a[t] * W, *yt = y + pairs.b[t] * W;
+      const T *xt = x + pairs.a[t] * stride, *yt = y + pairs.b[t] * stride;
       const vec<T> w = splat(pairs.weight[t]);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int v = 0; v < N; v++) {
-        const vec<T> u = load(xt + v * a_panel), z = load(yt + v * b_panel);
+        const vec<T> u = load(xt + v * W), z = load(yt + v * W);
         sum[v] += (u * z) * w;
         if constexpr (Wide) some[v] |= (u > T(0)) & (z > T(0));
       }
     }
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int v = 0; v < N; v++) to(p + v, sum[v], some[v]);
   };
   int64_t p = 0;
-  for (; p + 4 <= panels; p += 4) run(std::integral_constant<int, 4>{}, p);
-  for (; p < panels; p++) run(std::integral_constant<int, 1>{}, p);
+  for (; p + 8 <= panels; p += 8) run(std::integral_constant<int, 8>{}, p);
+  if (p + 4 <= panels) run(std::integral_constant<int, 4>{}, p), p += 4;
+  if (p + 3 <= panels) run(std::integral_constant<int, 3>{}, p), p += 3;
+  if (p + 2 <= panels) run(std::integral_constant<int, 2>{}, p), p += 2;
+  if (p < panels) run(std::integral_constant<int, 1>{}, p);
 }
 
 }  // namespace

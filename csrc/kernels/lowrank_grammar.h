@@ -112,62 +112,107 @@ template <class T>
 struct Grammar {
   static constexpr int W = kWidth<T>;
   static int64_t panels(int64_t k) { return (k + W - 1) / W; }
-  const int64_t nt, t, r, pn, pt, pr;  // pn, pt, pr: panels of nt, t, r
-  const bool has_head;
-  double exponent = 0;                     // of the head
-  bool usable = false, forbidden = false;  // forbidden: some entry is structurally 0
+  const bool has_head, folded;
+  const int64_t nt, t, r, states;  // states: of a span of two words or more, nt, or r where the head is folded
+  const int64_t pn, pt, pr, ps;    // panels of these
+  double exponent = 0;             // of the head
+  bool usable = false;             // in this precision
   Seen<T> seen;
   Buffer<T> data;
   T *head_up, *head_down;       // [pn][r][lane], [pr][nt][lane]
-  T* gain;                      // [pr][lane]: the head's diagonal where there is none
-  T* sides_up;                  // [2 pr][nt + t][lane]: left, then right
-  T *sides_inner, *sides_leaf;  // [pn | pt][2 pr W][lane]
+  T* gain;                      // [ps][lane]: the head's diagonal where there is none
+  T* sides_up;                  // [2 pr][states + t][lane]: left, then right
+  T *sides_inner, *sides_leaf;  // [ps | pt][2 pr W][lane]
+  T *plain_up, *plain_inner;    // where folded, of nonterminals: [2 pr][nt][lane], [pn][2 pr W][lane]
 
   template <class In>
   Grammar(const LowRank<In>& p, int64_t item)
-      : nt(p.nt), t(p.t), r(p.r), pn(panels(nt)), pt(panels(t)), pr(panels(r)), has_head(p.head != nullptr) {
-    const int64_t s = nt + t, heads = has_head ? (pn * r + pr * nt) * W : 0, deep = 2 * pr * W;
-    T* next = data.reserve(heads + (pr + 2 * pr * s + (pn + pt) * deep) * W);
-    auto take = [&next](int64_t n) { return std::exchange(next, next + n); };
-    head_up = take(has_head ? pn * r * W : 0);
-    head_down = take(has_head ? pr * nt * W : 0);
-    gain = take(pr * W);
-    sides_up = take(2 * pr * s * W);
-    sides_inner = take(pn * deep * W);
-    sides_leaf = take(pt * deep * W);
-    std::fill(sides_inner, sides_inner + (pn + pt) * deep * W, T(0));
+      : has_head(p.head && !p.folded),
+        folded(p.folded),
+        nt(p.nt),
+        t(p.t),
+        r(p.r),
+        states(folded ? r : nt),
+        pn(panels(nt)),
+        pt(panels(t)),
+        pr(panels(r)),
+        ps(panels(states)) {
+    allocate(p.head != nullptr);
     Buffer<T> scales(pr * W);
     std::fill(scales.data(), scales.data() + pr * W, T(0));
-    side(p.left + p.row(p.left_row, item) * r * s, 0, scales.data());
-    side(p.right + p.row(p.right_row, item) * r * s, 1, scales.data());
-    if (has_head)
+    std::fill(gain, gain + ps * W, T(1));
+    side(p.left + p.row(p.left_row, item) * r * (nt + t), 0, scales.data());
+    side(p.right + p.row(p.right_row, item) * r * (nt + t), 1, scales.data());
+    if (p.head)
       head(p.head + p.row(p.head_row, item) * nt * r, scales.data());
     else
       diagonal(scales.data());
-    forbidden = seen.forbidden;
-    usable = !seen.beyond;
+    if (folded) fold();
+    transpose_sides();
+    usable &= !seen.beyond;
   }
+  int64_t deep() const { return 2 * pr * W; }
   // column panel p of row i
   vec<T> head_at(int64_t i, int64_t p) const { return load(head_down + (p * nt + i) * W); }
-  vec<T> inner_at(int64_t i, int64_t p) const { return load(sides_inner + (p * 2 * pr * W + i) * W); }
-  vec<T> leaf_at(int64_t i, int64_t p) const { return load(sides_leaf + (p * 2 * pr * W + i) * W); }
+  vec<T> inner_at(int64_t i, int64_t p) const { return load(sides_inner + (p * deep() + i) * W); }
+  vec<T> plain_at(int64_t i, int64_t p) const { return load(plain_inner + (p * deep() + i) * W); }
+  vec<T> leaf_at(int64_t i, int64_t p) const { return load(sides_leaf + (p * deep() + i) * W); }
 
  private:
+  void allocate(bool head) {
+    const int64_t heads = head ? pn * r + pr * nt : 0, plain = folded ? 2 * pr * nt + pn * deep() : 0;
+    T* next = data.reserve((heads + plain + ps + 2 * pr * (states + t) + (ps + pt) * deep()) * W);
+    auto take = [&next](int64_t rows) { return std::exchange(next, next + rows * W); };
+    head_up = take(head ? pn * r : 0);
+    head_down = take(head ? pr * nt : 0);
+    gain = take(ps);
+    sides_up = take(2 * pr * (states + t));
+    sides_inner = take(ps * deep());
+    sides_leaf = take(pt * deep());
+    plain_up = take(folded ? 2 * pr * nt : 0);
+    plain_inner = folded ? take(pn * deep()) : sides_inner;
+    std::fill(plain_inner, plain_inner + pn * deep() * W, T(0));
+    std::fill(sides_leaf, sides_leaf + pt * deep() * W, T(0));
+    usable = true;
+  }
+  // Left and right times the head: what the ranks of a span contribute as children of a rank.
+  void fold() {
+    vec<T> low = splat(LowRankRange<T>::most), positive = low;
+    const vec<T> lane = __builtin_convertvector(iota<T>(), vec<T>);
+    multiply_panels<PlusTimes>(deep(), nt, plain_inner, deep() * W, Matrix<T>{head_down, W, nt * W}, pr,
+                               [&](int64_t q, int64_t p, vec<T> v) __attribute__((always_inline)) {
+                                 store(sides_inner + (p * deep() + q) * W, v);
+                                 const bool real = q % (pr * W) < r;
+                                 v = real && p * W + W <= r ? v : (lane < T(real ? r - p * W : 0) ? v : low);
+                                 low = vmin(low, v);
+                                 positive = v > T(0) ? vmin(positive, v) : positive;
+                               });
+    seen.lowest = std::min(seen.lowest, -hmax<T>(-positive));
+    usable &= seen.forbidden || -hmax<T>(-low) >= lowrank_floor<T>(nt);
+    for (int which = 0; which < 2; which++)
+      transpose_panels(r, nt, plain_inner + which * pr * W * W, deep() * W, plain_up + which * pr * nt * W, nt * W);
+  }
+  void transpose_sides() {
+    const int64_t all = states + t;
+    for (int which = 0; which < 2; which++) {
+      const int64_t first = which * pr * W;
+      T* up = sides_up + which * pr * all * W;
+      transpose_panels(r, states, sides_inner + first * W, deep() * W, up, all * W);
+      transpose_panels(r, t, sides_leaf + first * W, deep() * W, up + states * W, all * W);
+    }
+  }
   template <class In>
   void side(const In* x, int64_t which, T* scales) {
-    const int64_t s = nt + t, deep = 2 * pr * W, first = which * pr * W;
+    const int64_t s = nt + t, first = which * pr * W;
     for (int64_t q = 0; q < r; q++) {
       const In* row = x + q * s;
       const double exponent = row_exponent(hmax<T>(row_maximum<T>(row, s)), seen);
       const vec<T> N = splat(T(exponent));
       auto same = [N](int64_t) { return N; };
       scales[q] += T(exponent);
-      exp_panels<T>(row, nt, same, sides_inner + (first + q) * W, deep * W, seen);
-      exp_panels<T>(row + nt, t, same, sides_leaf + (first + q) * W, deep * W, seen);
+      exp_panels<T>(row, nt, same, plain_inner + (first + q) * W, deep() * W, seen);
+      exp_panels<T>(row + nt, t, same, sides_leaf + (first + q) * W, deep() * W, seen);
     }
-    T* up = sides_up + which * pr * s * W;
-    transpose_panels(r, nt, sides_inner + first * W, deep * W, up, s * W);
-    transpose_panels(r, t, sides_leaf + first * W, deep * W, up + nt * W, s * W);
   }
   template <class In>
   void head(const In* x, const T* scales) {

@@ -39,7 +39,7 @@ struct Inside : Block<In, T> {
   }
   bool labelled() const { return p.spans && p.labels > 1; }
   int64_t widest() const { return std::max(leaves, Base::rows(2)); }  // most rows of a width
-  int64_t factor_size() const { return p.spans ? Base::rows(2) * (labelled() ? g.pn * W : 1) : 0; }
+  int64_t factor_size() const { return p.spans ? Base::rows(2) * (labelled() ? g.ps * W : 1) : 0; }
   int64_t scratch() const { return Scratch::bytes<T>(factor_size()) + Scratch::bytes<double>(widest()); }
   void bind_scratch(Scratch& s) {
     factor = s.take<T>(factor_size());
@@ -48,6 +48,7 @@ struct Inside : Block<In, T> {
 
   void run() {
     FlushDenormals flush;
+    blank();
     std::fill(Base::meta, Base::meta + kLowRankMeta * count * int64_t(sizeof(T)) / int64_t(sizeof(double)), 0.0);
     words();
     for (int64_t w = 2; w <= longest; w++) {
@@ -56,11 +57,22 @@ struct Inside : Block<In, T> {
       symbols(w);
       const int64_t inside = Base::active(w + 1);
       const int64_t rows = Base::start(w, inside);
-      sides(w, rows, inside, sym + Base::first[w] * W, g.nt, inner * W, g.sides_up, g.nt);
+      sides(w, rows, inside, sym + Base::first[w] * W, g.states, inner * W, g.sides_up, g.states);
     }
     for (int64_t c = 0; c < count; c++) finish(c);
   }
 
+  // What no pass writes: children that whole sentences would be, powers of two of words at the top of a rule.
+  void blank() {
+    std::fill(Base::left_before, Base::left_before + 6 * spans, 0.0);
+    std::fill(Base::left_shift, Base::left_shift + 2 * spans, T(0));
+    for (int64_t c = 0; c < count && len[c] > 1; c++) {
+      T* l = left + Base::before(c, 0, len[c] - 1) * Base::stride();
+      T* r = right + Base::behind(c, 0, len[c] - 1) * Base::stride();
+      std::fill(l, l + Base::stride(), T(0));
+      std::fill(r, r + Base::stride(), T(0));
+    }
+  }
   // nothing is tried
   void give_up() {
     std::fill(Base::meta, Base::meta + kLowRankMeta * count * int64_t(sizeof(T)) / int64_t(sizeof(double)), 0.0);
@@ -76,34 +88,34 @@ struct Inside : Block<In, T> {
       const In* row = p.unary + (items[c] * p.n + i) * p.t;
       exponent[x] = exp_row<T>(row, p.t, word + x * W, leaves * W, seen[c]);
     });
-    sides(1, leaves, Base::active(1), word, g.t, leaves * W, g.sides_up + g.nt * W, g.t);
+    sides(1, leaves, Base::active(1), word, g.t, leaves * W, g.sides_up + g.states * W, g.t);
   }
   // left and right rows of the first `rows` spans of a width, from their rows of symbols
   void sides(int64_t w, int64_t rows, int64_t end, const T* from, int64_t k, int64_t panel, const T* matrix,
              int64_t terms) {
     if (rows == 0) return;
-    std::vector<int64_t> at(2 * rows);
+    Vector<int64_t> at(2 * rows);
     Base::each(w, end, [&](int64_t x, int64_t c, int64_t i, int64_t j) {
-      at[x] = Base::before(c, i, j) * W;
-      at[rows + x] = Base::behind(c, i, j) * W;
+      at[x] = Base::before(c, i, j) * Base::stride();
+      at[rows + x] = Base::behind(c, i, j) * Base::stride();
     });
-    const int64_t all = g.nt + g.t;
+    const int64_t all = g.states + g.t;
     multiply_panels<PlusTimes>(rows, k, from, panel, Matrix<T>{matrix, W, all * W}, 2 * g.pr,
                                [&](int64_t x, int64_t q, vec<T> v) __attribute__((always_inline)) {
                                  if (q < g.pr)
-                                   store(left + q * spans * W + at[x], v);
+                                   store(left + q * W + at[x], v);
                                  else
-                                   store(right + (q - g.pr) * spans * W + at[rows + x], v);
+                                   store(right + (q - g.pr) * W + at[rows + x], v);
                                });
     Base::each(w, end, [&](int64_t x, int64_t c, int64_t i, int64_t j) {
       const int64_t a = Base::before(c, i, j), b = Base::behind(c, i, j);
       Base::left_before[a] = Base::left_behind[b] =
-          exponent[x] + normalise(left + a * W, spans * W, c, terms, &Base::left_shift[a]);
+          exponent[x] + normalise(left + a * Base::stride(), W, c, terms, &Base::left_shift[a]);
       Base::right_before[a] = Base::right_behind[b] =
-          exponent[x] + normalise(right + b * W, spans * W, c, terms, &Base::right_shift[a]);
+          exponent[x] + normalise(right + b * Base::stride(), W, c, terms, &Base::right_shift[a]);
     });
   }
-  // Rescales a row over ranks by a power of two, and checks it: the power, -inf for a row of zeros.
+  // Rescales a row over ranks by a power of two, and checks it.
   double normalise(T* row, int64_t panel, int64_t c, int64_t terms, T* shift = nullptr) {
     vec<T> top{};
     for (int64_t q = 0; q < g.pr; q++) top = vmax(top, load(row + q * panel));
@@ -118,7 +130,7 @@ struct Inside : Block<In, T> {
     }
     check(c, low, positive, terms);
     if (shift) *shift = scale[0];
-    return most > T(0) ? double(power[0]) : -kInf<double>;
+    return most > T(0) ? double(power[0]) : kNoPower;
   }
   SLV_INLINE static void watch(vec<T> x, int64_t panel, int64_t k, vec<T>& low, vec<T>& positive) {
     const vec<T> lane = __builtin_convertvector(iota<T>(), vec<T>);
@@ -139,9 +151,9 @@ struct Inside : Block<In, T> {
     Base::each(w, Base::active(w), [&](int64_t x, int64_t c, int64_t i, int64_t j) {
       const int64_t a = Base::before(c, i, i), b = Base::behind(c, i + 1, j);
       const double *l = Base::left_before + a, *r = Base::right_behind + b;
-      double top = -kInf<double>;
+      double top = 4 * kNoPower;
       for (int64_t t = 0; t + 1 < w; t++) top = std::max(top, l[t] + r[t]);
-      const bool some = top > -kInf<double>;
+      const bool some = top > kNoPower / 2;
       pair_weights<1>(l, r, some ? -top : 0.0, w - 1, pairs.weight.data());
       ivec<T> missed{};
       auto keep = [&](int64_t q, vec<T> sum, ivec<T> any_pair) __attribute__((always_inline)) {
@@ -149,9 +161,9 @@ struct Inside : Block<In, T> {
         store(to + q * inner * W + x * W, sum);
       };
       if (seen[c].forbidden)
-        sum_pairs<true>(pairs, g.pr, left + a * W, spans * W, right + b * W, spans * W, keep);
+        sum_pairs<true>(pairs, g.pr, left + a * Base::stride(), right + b * Base::stride(), keep);
       else
-        sum_pairs<false>(pairs, g.pr, left + a * W, spans * W, right + b * W, spans * W, keep);
+        sum_pairs<false>(pairs, g.pr, left + a * Base::stride(), right + b * Base::stride(), keep);
       if (any<T>(missed)) bad[c] = true;
       const double m = (some ? top : 0.0) + normalise(to + x * W, inner * W, c, w);
       Base::rank_before[Base::before(c, i, j)] = Base::rank_behind[Base::behind(c, i, j)] = m;
@@ -185,30 +197,46 @@ struct Inside : Block<In, T> {
     auto keep = [&](int64_t x, int64_t a, vec<T> v)
                     __attribute__((always_inline)) { store(to + (a * inner + x) * W, v * factor_at(x, a, rows)); };
     if (g.has_head) {
-      multiply_panels<PlusTimes>(rows, g.r, rank + at, inner * W, Matrix<T>{g.head_up, W, g.r * W}, g.pn, keep);
-    } else if (p.spans || g.exponent != 0 || g.seen.lowest < 1) {
-      for (int64_t a = 0; a < g.pn; a++)
+      multiply_panels<PlusTimes>(rows, g.r, rank + at, inner * W, Matrix<T>{g.head_up, W, g.r * W}, g.ps, keep);
+    } else if (p.spans || !g.folded) {
+      for (int64_t a = 0; a < g.ps; a++)
         for (int64_t x = 0; x < rows; x++) keep(x, a, load(to + (a * inner + x) * W));
     }
     Base::each(w, Base::active(w), [&](int64_t x, int64_t c, int64_t, int64_t) {
       vec<T> low = splat(LowRankRange<T>::most), positive = low;
-      for (int64_t a = 0; a < g.pn; a++) watch(load(to + (a * inner + x) * W), a, g.nt, low, positive);
+      for (int64_t a = 0; a < g.ps; a++) watch(load(to + (a * inner + x) * W), a, g.states, low, positive);
       check(c, low, positive, 2 * g.r);
       if (len[c] == w) whole[c] = exponent[x];
     });
+  }
+  // Scores of the states of a whole sentence: root, or where the head is folded its sums over nonterminals.
+  Doubles top_scores(int64_t c) {
+    const In* root = p.root + p.row(p.root_row, items[c]) * p.nt;
+    Doubles score(root, root + p.nt);
+    if (!g.folded) return score;
+    const double most = *std::max_element(score.begin(), score.end());
+    Doubles sum(g.r);
+    for (int64_t a = 0; a < p.nt && most > -kInf<double>; a++) {
+      const double w = scalar_exp(score[a] - most);
+      bad[c] |= w < 1e-200 && score[a] > -kInf<double>;
+      for (int64_t q = 0; q < g.r; q++) sum[q] += w * double(g.head_down[(q / W * p.nt + a) * W + q % W]);
+    }
+    const double floor = seen[c].forbidden ? 0.0 : double(lowrank_floor<T>(p.nt));
+    for (double& x : sum) bad[c] |= most > -kInf<double> && x < floor;
+    for (double& x : sum) x = x > 0 ? most + scalar_log(x) : -kInf<double>;
+    return sum;
   }
   // log Z, in float64 log space; the whole span is the last of the item's rows
   void finish(int64_t c) {
     log_z[c] = -kInf<double>;
     if (len[c] > 1) {
-      const In* root = p.root + p.row(p.root_row, items[c]) * p.nt;
       const int64_t x = Base::start(len[c], c);
-      std::vector<double> score(p.nt);
-      for (int64_t a = 0; a < p.nt; a++) {
+      Doubles score = top_scores(c);
+      for (int64_t a = 0; a < g.states; a++) {
         const T v = sym[(a / W * inner + Base::first[len[c]] + x) * W + a % W];
-        score[a] = v > T(0) || v != v ? double(root[a]) + scalar_log(double(v)) : -kInf<double>;
+        score[a] = v > T(0) || v != v ? score[a] + scalar_log(double(v)) : -kInf<double>;
       }
-      log_z[c] = total<Log>(score.data(), p.nt);
+      log_z[c] = total<Log>(score.data(), g.states);
       if (log_z[c] > -kInf<double> || log_z[c] != log_z[c]) log_z[c] += kLn2 * whole[c];
     }
     const Seen<T>& x = seen[c];

@@ -69,7 +69,7 @@ void lowrank_forward(const LowRank<In>& p, void* grammar, const int64_t* items, 
     else
       f.give_up();
     if (chart) {  // nothing of it stays unwritten
-      const int64_t size = lowrank_chart_size<In>(p.n, p.nt, p.t, p.r, p.head != nullptr);
+      const int64_t size = lowrank_chart_size(p);
       std::fill(chart + (g.own.usable ? f.chart_size() : kLowRankMeta * count), chart + count * size, In(0));
     }
   }
@@ -113,7 +113,7 @@ void lowrank_backward(const LowRank<In>& p, void* grammar, const int64_t* items,
   for (int c = 0; c < count; c++) {
     if (!f.bad[c]) continue;
     LowRankSink<In> to = out;
-    std::vector<double> unwanted(out.sums.left ? 0 : p.nt * p.r + 2 * p.r * p.s());
+    Doubles unwanted(out.sums.left ? 0 : p.nt * p.r + 2 * p.r * p.s());
     if (out.sums.left)
       to.sums = {out.sums.head ? out.sums.head + c * out.head_stride : nullptr, out.sums.left + c * out.side_stride,
                  out.sums.right + c * out.side_stride};

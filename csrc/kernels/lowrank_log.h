@@ -3,7 +3,6 @@
 // Top down, the mass of a node is divided among its alternatives, each set normalised where it is used: that is exact
 // however large the potentials are.
 #pragma once
-#include <vector>
 
 #include "core/semiring.h"
 #include "kernels/lowrank.h"
@@ -37,7 +36,7 @@ struct LowRankItem {
 // Scores of the spans i <= j of one item, in rows (i * len + j).
 struct LogChart {
   int64_t len, nt, r;
-  std::vector<double> rank, sym, left, right;
+  Doubles rank, sym, left, right;
   LogChart(int64_t len, int64_t nt, int64_t r)
       : len(len), nt(nt), r(r), rank(len * len * r), sym(len * len * nt), left(len * len * r), right(len * len * r) {}
   int64_t at(int64_t i, int64_t j) const { return i * len + j; }
@@ -57,14 +56,14 @@ struct LogInside : LogChart {
     for (int64_t w = 1; w <= len && len > 1; w++)
       for (int64_t i = 0; i + w <= len; i++) span(i, i + w - 1);
     if (len < 2) return;
-    std::vector<double> top(nt);
+    Doubles top(nt);
     for (int64_t a = 0; a < nt; a++) top[a] = double(c.root[a]) + sym[at(0, len - 1) * nt + a];
     log_z = Log::row(nt, [&](int64_t a, int) { return load_n<double>(&top[a], int(nt - a), -kInf<double>); });
   }
   // children of the symbol row of a span: words have preterminals, wider spans nonterminals
   void span(int64_t i, int64_t j) {
     const int64_t x = at(i, j), k = i == j ? c.t : nt, first = i == j ? nt : 0;
-    std::vector<double> word(i == j ? k : 0);
+    Doubles word(i == j ? k : 0);
     if (i < j) {
       for (int64_t q = 0; q < r; q += kWidth<double>)
         store_n<double>(&rank[x * r + q], Log::lanes(j - i, [&](int64_t m) { return split(i, i + m, j, q); }),
@@ -103,7 +102,7 @@ struct LogOutside {
   const LowRankItem<T>& c;
   const int64_t nt, r, s;
   LowRankSums sums;
-  std::vector<double> sym, left, right, score, part;  // masses of a span's symbols; of all rows over ranks
+  Doubles sym, left, right, score, part;  // masses of a span's symbols; of all rows over ranks
   LogOutside(const LogInside<T>& f, const LowRankSums& sums)
       : f(f),
         c(f.c),
@@ -133,7 +132,7 @@ struct LogOutside {
   // and down to the ranks of both children
   void down(int64_t i, int64_t j) {
     const int64_t x = f.at(i, j);
-    std::vector<double> rank(r);
+    Doubles rank(r);
     for (int64_t a = 0; a < nt; a++) {
       if (!(sym[a] != 0)) continue;
       if (!c.head) {
@@ -175,7 +174,7 @@ void lowrank_marginals_log(const LowRank<T>& p, int64_t item, double weight, con
       std::fill(o.sym.begin(), o.sym.end(), 0.0);
       if (w == 1) {
         const T* word = o.c.unary + i * p.t;
-        const std::vector<double> row(word, word + p.t);
+        const Doubles row(word, word + p.t);
         o.symbols(row.data(), p.t, nt, x);
         for (int64_t y = 0; y < p.t; y++) out.unary[(item * p.n + i) * p.t + y] = T(o.sym[y]);
         continue;

@@ -41,14 +41,16 @@ struct ScaledChoices {
   }
   int64_t splits(int64_t i, int64_t j, int64_t q, double* out) {
     const int64_t a = f.before(c, i, i), b = f.behind(c, i + 1, j), n = j - i;
-    const T *l = f.left + (q / W * f.spans + a) * W + q % W, *r = f.right + (q / W * f.spans + b) * W + q % W;
+    const int64_t step = f.stride();
+    const T *l = f.left + a * step + q, *r = f.right + b * step + q;
     double top = -kInf<double>;
     for (int64_t k = 0; k < n; k++) {
-      out[k] = l[k * W] > T(0) && r[k * W] > T(0) ? f.left_before[a + k] + f.right_behind[b + k] : -kInf<double>;
+      out[k] = l[k * step] > T(0) && r[k * step] > T(0) ? f.left_before[a + k] + f.right_behind[b + k] : -kInf<double>;
       top = std::max(top, out[k]);
     }
     for (int64_t k = 0; k < n; k++)
-      out[k] = out[k] > -kInf<double> ? scalar_exp(kLn2 * (out[k] - top)) * double(l[k * W]) * double(r[k * W]) : 0.0;
+      out[k] =
+          out[k] > -kInf<double> ? scalar_exp(kLn2 * (out[k] - top)) * double(l[k * step]) * double(r[k * step]) : 0.0;
     return n;
   }
   int64_t symbols(bool right, int64_t i, int64_t j, int64_t q, double* out) const {
@@ -95,7 +97,7 @@ struct LogChoices {
 // One tree over len > 1 words: rows (i, j, symbol) of `event` in pre-order.
 template <class T, class Choices>
 void draw_tree(Choices& from, bool has_head, int64_t len, int64_t nt, uint64_t seed, int64_t item, int64_t sample,
-               std::vector<double>& weight, int64_t* event) {
+               Doubles& weight, int64_t* event) {
   struct Node {
     int64_t i, j, symbol, row;
   };
@@ -105,7 +107,7 @@ void draw_tree(Choices& from, bool has_head, int64_t len, int64_t nt, uint64_t s
     return std::max<int64_t>(pick(weight.data(), k, sum, double(uniform<T>(word))), 0);
   };
   Draws<1> top{seed, {uint32_t(item)}, {uint32_t(sample)}, 2}, inner{seed, {uint32_t(item)}, {uint32_t(sample)}, 1};
-  std::vector<Node> stack{{0, len - 1, choose(from.whole(weight.data()), top(0)[0]), 0}};
+  Vector<Node> stack{{0, len - 1, choose(from.whole(weight.data()), top(0)[0]), 0}};
   while (!stack.empty()) {
     const auto [i, j, symbol, row] = stack.back();
     stack.pop_back();
@@ -124,7 +126,7 @@ void draw_tree(Choices& from, bool has_head, int64_t len, int64_t nt, uint64_t s
 template <class In, class Choices>
 void draw_trees(Choices&& from, const LowRank<In>& p, int64_t item, double log_z, uint64_t seed, int64_t samples,
                 int64_t* events, int64_t stride) {
-  std::vector<double> weight(std::max({p.nt, p.t, p.r, p.n}) + kWidth<double>);
+  Doubles weight(std::max({p.nt, p.t, p.r, p.n}) + kWidth<double>);
   for (int64_t s = 0; s < samples; s++) {
     int64_t* event = events + s * stride + item * lowrank_event_size(p.n);
     std::fill(event, event + lowrank_event_size(p.n), -1);

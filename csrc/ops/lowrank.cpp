@@ -9,14 +9,14 @@ namespace {
 #define SLV_POTENTIALS                                                                                \
   const Tensor &root, MaybeTensor head, const Tensor &left, const Tensor &right, const Tensor &unary, \
       MaybeTensor spans, MaybeTensor lengths
-#define SLV_BIND BoundLowRank<T> p(root, head, left, right, unary, spans, lengths)
+#define SLV_BIND(fold) BoundLowRank<T> p(root, head, left, right, unary, spans, lengths, fold)
 
 using SixTensors = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;  // root, head, left, right, unary, spans
 
 Tensor log_partition(SLV_POTENTIALS, bool as_double) {
   return dispatch(unary, [&](auto t) {
     using T = decltype(t);
-    SLV_BIND;
+    SLV_BIND(true);
     return log_partitions<T>(p, as_double, [&](double* log_z) { lowrank_inside<T>(p, nullptr, log_z); });
   });
 }
@@ -24,7 +24,7 @@ Tensor log_partition(SLV_POTENTIALS, bool as_double) {
 std::tuple<Tensor, Tensor> inside(SLV_POTENTIALS, bool as_double) {
   return dispatch(unary, [&](auto t) {
     using T = decltype(t);
-    SLV_BIND;
+    SLV_BIND(true);
     Tensor chart = p.empty({p.items * chart_size(p.pcfg)});
     T* data = chart.mutable_data_ptr<T>();
     Tensor log_z = log_partitions<T>(p, as_double, [&](double* out) { lowrank_inside<T>(p, data, out); });
@@ -35,7 +35,7 @@ std::tuple<Tensor, Tensor> inside(SLV_POTENTIALS, bool as_double) {
 SixTensors vjp(const Tensor& grad, const Tensor& chart, SLV_POTENTIALS) {
   return dispatch(unary, [&](auto t) {
     using T = decltype(t);
-    SLV_BIND;
+    SLV_BIND(true);
     const LowRank<T>& g = p.pcfg;
     STD_TORCH_CHECK(
         chart.scalar_type() == scalar_type<T> && chart.is_contiguous() && chart.numel() == p.items * chart_size(g),
@@ -60,7 +60,7 @@ SixTensors vjp(const Tensor& grad, const Tensor& chart, SLV_POTENTIALS) {
 SixTensors marginals(SLV_POTENTIALS, bool want_rules, bool want_spans) {
   return dispatch(unary, [&](auto t) {
     using T = decltype(t);
-    SLV_BIND;
+    SLV_BIND(!want_spans);
     const LowRank<T>& g = p.pcfg;
     Tensor roots = p.empty(p.with({g.nt})), words = p.empty(p.with({g.n, g.t}));
     Tensor heads = p.empty(head && want_rules ? p.with({g.nt, g.r}) : Shape{0});
@@ -84,7 +84,7 @@ Tensor sample(SLV_POTENTIALS, int64_t num_samples, int64_t seed) {
   STD_TORCH_CHECK(num_samples >= 0, "num_samples: expected a number >= 0, found ", num_samples);
   return dispatch(unary, [&](auto t) {
     using T = decltype(t);
-    SLV_BIND;
+    SLV_BIND(false);
     const LowRank<T>& g = p.pcfg;
     Tensor out = p.empty(p.event_shape({num_samples}), ScalarType::Long);
     if (out.numel() == 0) return out;
@@ -102,7 +102,7 @@ Tensor sample(SLV_POTENTIALS, int64_t num_samples, int64_t seed) {
 bool has_nan(SLV_POTENTIALS) {
   return dispatch(unary, [&](auto t) {
     using T = decltype(t);
-    SLV_BIND;
+    SLV_BIND(false);
     const LowRank<T>& g = p.pcfg;
     auto scan = [](const T* x, int64_t n) {
       if constexpr (sizeof(T) == 4)
@@ -116,7 +116,7 @@ bool has_nan(SLV_POTENTIALS) {
       return true;
     std::atomic<bool> found{false};
     parallel_units(g.batch, double(g.batch * g.n) * double(g.t + (g.spans ? g.n * g.labels : 0)), [&](int64_t b) {
-      const int64_t len = g.len(b);
+      const int64_t len = g.len(b) > 1 ? g.len(b) : 0;
       bool bad = scan(g.unary + b * g.n * g.t, len * g.t);
       for (int64_t i = 0; g.spans && i < len - 1 && !bad; i++)  // the spans i < j of the sentence
         bad = scan(g.spans + p.spans.row(b) * p.spans_size() + (i * g.n + i + 1) * g.labels, (len - 1 - i) * g.labels);

@@ -8,7 +8,8 @@
 
 namespace slv {
 
-// All potentials but unary broadcast against its batch and are never copied for an item.
+// All potentials but unary broadcast against its batch and are never copied for an item. `fold`: whether nonterminals
+// may be summed out of the rules beforehand, r^2 operations a span instead of 3/2 nt r; then no query can name them.
 template <class T>
 struct BoundLowRank : BoundBatch<T> {
   using BoundBatch<T>::batch, BoundBatch<T>::items, BoundBatch<T>::n, BoundBatch<T>::with;
@@ -17,7 +18,7 @@ struct BoundLowRank : BoundBatch<T> {
   LowRank<T> pcfg;
 
   BoundLowRank(const Tensor& o, const MaybeTensor& h, const Tensor& l, const Tensor& r, const Tensor& u,
-               const MaybeTensor& w, const MaybeTensor& lengths)
+               const MaybeTensor& w, const MaybeTensor& lengths, bool fold = false)
       : BoundBatch<T>(u, "unary: expected (*b, n, t)", lengths) {
     STD_TORCH_CHECK(o.dim() >= 1, "root: expected (*b, nt), found ", text(shape_of(o)));
     STD_TORCH_CHECK(l.dim() >= 2, "left: expected (*b, r, s), found ", text(shape_of(l)));
@@ -40,6 +41,7 @@ struct BoundLowRank : BoundBatch<T> {
             t,
             rank,
             labels,
+            fold && h && labels == 1 && 2 * rank <= nt && n * n >= nt,
             pointer<T>(root),
             pointer<T>(head),
             pointer<T>(left),

@@ -20,12 +20,12 @@ const LowRankKernels<T>& lowrank_kernels_of() {
 // Operations of one inside pass over the whole batch.
 template <class T>
 double lowrank_work(const LowRank<T>& g) {
-  const double n = double(g.n), r = double(g.r), nt = double(g.nt);
-  return double(g.batch) * n * (n * r * ((g.head ? 3 : 2) * nt + n / 2) + 4 * r * double(g.t)) + 8 * r * double(g.s());
+  const double n = double(g.n), r = double(g.r), nt = double(g.nt), span = g.folded ? 2 * r : (g.head ? 3 : 2) * nt;
+  return double(g.batch) * n * (n * r * (span + n / 2) + 4 * r * double(g.t)) + 8 * r * double(g.s());
 }
 template <class T>
 int64_t chart_size(const LowRank<T>& g) {
-  return lowrank_chart_size<T>(g.n, g.nt, g.t, g.r, g.head != nullptr);
+  return lowrank_chart_size(g);
 }
 // float64 sums of one grammar: of head, left and right
 template <class T>
@@ -36,16 +36,21 @@ struct SumSizes {
   LowRankSums at(double* p) const { return {head ? p : nullptr, p + head, p + head + side}; }
 };
 
-// Blocks small enough for their charts to stay near, and for the threads.
+// Blocks of items small enough for the threads, and for their sums over splits to stay in a cache; a grammar that is
+// larger than that is rather shared by more.
 template <class T>
 Plan lowrank_plan(const BoundLowRank<T>& p, int64_t most_groups, int64_t most_rows = kLowRankItems) {
-  const int64_t fit = (int64_t(16) << 20) / std::max<int64_t>(chart_size(p.pcfg) * int64_t(sizeof(T)), 1);
+  const LowRank<T>& g = p.pcfg;
+  const double cache = double(768 << 10) / sizeof(T);
+  const bool large = 3.0 * double(g.folded ? g.r : g.nt) * double(g.r) > cache;
+  const double most = large ? double(kLowRankItems) : cache / (1.5 * double(g.n * g.n * g.r) + 1);
+  const int64_t fit = int64_t(std::clamp<double>(most, 1, double(kLowRankItems)));
   const int64_t threads = p.items >= 32 ? kLowRankItems : p.items >= 8 ? 4 : 2;
   Chain<T> items{};
   items.batch = p.items;
   items.matrix = p.grammar.empty() ? nullptr : p.grammar.data();
   items.length = p.length_map();
-  return make_plan(items, std::clamp<int64_t>(fit, 1, std::min(threads, most_rows)), most_groups);
+  return make_plan(items, std::min({fit, threads, most_rows}), most_groups);
 }
 
 // A grammar prepared for the kernels: once for all where there is one, by the unit that needs it where there are many.

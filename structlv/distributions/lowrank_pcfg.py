@@ -10,9 +10,8 @@ from torch.distributions import constraints
 
 from structlv.distributions.derivations import Derivations, choice
 from structlv.distributions.emissions import normalized_table
-from structlv.distributions.grammar import Grammar
+from structlv.distributions.grammar import Grammar, require_symbols
 from structlv.distributions.lowrank_trees import LowRankRules
-from structlv.distributions.pcfg import require_symbols
 from structlv.distributions.validation import (
     broadcast_batch,
     is_eager,

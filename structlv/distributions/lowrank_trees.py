@@ -13,7 +13,6 @@ from structlv.distributions.trees import TreePosterior
 from structlv.distributions.validation import require_events
 from structlv.ops import lowrank
 from structlv.reference import semiring
-from structlv.reference.lowrank import to_dense
 
 Self = TypeVar("Self", bound="LowRankTreePosterior")
 
@@ -40,7 +39,7 @@ class LowRankRules(NamedTuple):
 
     def to_dense(self) -> Tensor:
         """``rules`` (*b, NT, S, S), differentiable. O(NT r S^2) time; as much memory for a gradient."""
-        return to_dense(*self)
+        return lowrank.to_dense(*self)
 
 
 class LowRankParts(NamedTuple):

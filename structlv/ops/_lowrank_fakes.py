@@ -25,9 +25,12 @@ def inside(
         return (k + lanes - 1) // lanes * lanes
 
     *batch, n, preterminals = unary.shape
-    nonterminals, rank, inner = root.shape[-1], left.shape[-2], n * (n - 1) // 2
+    nonterminals, rank, inner, spans = root.shape[-1], left.shape[-2], n * (n - 1) // 2, rest[0]
+    one_label = spans is None or spans.shape[-1] == 1
+    folded = head is not None and one_label and 2 * rank <= nonterminals <= n * n  # as in lowrank_bind.h
     every = inner + n
-    vectors = inner * (padded(nonterminals) + (0 if head is None else padded(rank)))
+    states = padded(rank) if folded else padded(nonterminals) + (0 if head is None else padded(rank))
+    vectors = inner * states
     vectors = vectors + n * padded(preterminals) + 2 * every * padded(rank)
     item = _META + vectors + padded(6 * every * (8 // unary.dtype.itemsize) + 2 * every)
     return log_partition(root, head, left, right, unary, *rest), unary.new_empty([math.prod(batch) * item])

@@ -119,6 +119,14 @@ def score(
     return reference.lowrank.score(event, *p.args)
 
 
+def to_dense(head: Tensor | None, left: Tensor, right: Tensor) -> Tensor:
+    """The dense rules ``(*b, NT, S, S)`` of a low-rank grammar, differentiable.
+
+    O(NT r S^2) time, and as much memory for a gradient; O((NT + r) S^2) memory without one.
+    """
+    return reference.lowrank.to_dense(head, left, right)
+
+
 def has_nan(
     root: Tensor,
     head: Tensor | None,

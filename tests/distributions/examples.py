@@ -329,6 +329,16 @@ EXAMPLES = [
         unary=(2, 3, 2),
         spans=(3, 3, 1),
     ),
+    low_rank(
+        "ranks of NaN",
+        sentences_of_nan,
+        root=(2,),
+        head=(2, 2),
+        left=(2, 3),
+        right=(2, 3),
+        unary=(3, 3, 1),
+        spans=(3, 3, 3, 2),
+    ),
     low_rank("ranks without words", root=(2,), head=(2, 1), left=(1, 4), right=(1, 4), unary=(2, 1, 2)),
     Example(
         "PCFG posterior",

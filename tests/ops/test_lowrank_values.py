@@ -187,7 +187,7 @@ HARD = {
         f"{scale:g} nats": lambda s=scale: spread().map(lambda x: x * s)
         for scale in (30.0, 100.0, 1e3, 1e4, 1e30)
     },
-    **{f"shift by {shift:g}": lambda s=shift: spread().map(lambda x: x + s) for shift in (1e5, -1e5)},
+    **{f"shift by {shift:g}": lambda s=shift: spread().map(lambda x: x + s) for shift in (1e4, -1e4)},
     **{
         f"hopeless by {nats:g}": lambda x=nats: hopeless_then_needed(x)
         for nats in (50.0, 90.0, 400.0, 2000.0)
