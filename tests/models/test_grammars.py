@@ -97,9 +97,7 @@ def grammar(model: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 def test_log_prob_equals_enumeration(make: Any) -> None:
     model = make()
     found = model.log_prob(X, LENGTHS)
-    wanted = [
-        enumerated(*grammar(model), x[:n].tolist()) for x, n in zip(X, LENGTHS.tolist(), strict=True)
-    ]
+    wanted = [enumerated(*grammar(model), x[:n].tolist()) for x, n in zip(X, LENGTHS.tolist(), strict=True)]
     torch.testing.assert_close(found.tolist(), wanted, rtol=1e-10, atol=1e-10)
 
 
