@@ -290,7 +290,7 @@ SLV_INLINE double scalar_exp(double x) { return std::exp(x); }
 SLV_INLINE double scalar_log(double x) { return std::log(x); }
 SLV_INLINE double power_of_two_below(double x) { return std::ldexp(1.0, std::ilogb(x)); }  // x > 0
 SLV_INLINE int scalar_exponent(double x) { return std::ilogb(x); }                         // x > 0
-SLV_INLINE double scalar_power_of_two(double e) {  // 0 where it underflows
+SLV_INLINE double scalar_power_of_two(double e) {                                          // 0 where it underflows
   return std::ldexp(1.0, int(e < -2000.0 ? -2000.0 : e > 2000.0 ? 2000.0 : e));
 }
 // exp(x) * 2^-N, and an N that makes it about 1.

@@ -15,8 +15,8 @@ namespace slv {
 namespace {
 
 constexpr double kLeast = 1e-250, kMost = 1e30;  // what is lost under DBL_MIN is 1e-28 of a sum, or less
-constexpr double kMildScore = 3e5;  // a larger number's exponential is not exact to the last bits
-constexpr double kMildRange = 500;  // of the scores of rules
+constexpr double kMildScore = 3e5;               // a larger number's exponential is not exact to the last bits
+constexpr double kMildRange = 500;               // of the scores of rules
 
 struct SparseCell {
   int32_t begin = 0, end = 0;  // of its symbols, by place ascending
@@ -43,7 +43,7 @@ struct SparseSum {
   SLV_INLINE static void add(double& s, double x) { s += x; }
 };
 struct SparseMax {
-  static constexpr double zero = kNoScore, one = 0;
+  static constexpr double zero = kNone, one = 0;
   SLV_INLINE static double times(double a, double b) { return a + b; }
   SLV_INLINE static void add(double& s, double x) { s = x > s ? x : s; }
 };
@@ -82,9 +82,9 @@ class SparseSplits {
 // Sums of exponentials, by place, as the largest term and the sum relative to it.
 struct SparseLogSums {
   Pile<double> top, sum;
-  explicit SparseLogSums(int64_t symbols) : top(symbols, kNoScore), sum(symbols, 0) {}
+  explicit SparseLogSums(int64_t symbols) : top(symbols, kNone), sum(symbols, 0) {}
   void add(int64_t a, double x) {
-    if (!(x > kNoScore)) return;
+    if (!(x > kNone)) return;
     if (x > top[a]) {
       sum[a] = sum[a] * scalar_exp(top[a] - x) + 1;
       top[a] = x;
@@ -92,8 +92,8 @@ struct SparseLogSums {
       sum[a] += scalar_exp(x - top[a]);
     }
   }
-  double log(int64_t a) const { return sum[a] > 0 ? top[a] + scalar_log(sum[a]) : kNoScore; }
-  void clear(int64_t a) { top[a] = kNoScore, sum[a] = 0; }
+  double log(int64_t a) const { return sum[a] > 0 ? top[a] + scalar_log(sum[a]) : kNone; }
+  void clear(int64_t a) { top[a] = kNone, sum[a] = 0; }
 };
 
 // S: SparseSum, or SparseMax, in which every cell is in logarithms and nothing is ever too small.
@@ -141,16 +141,16 @@ class SparseInside {
   // False: the cell must be wide.
   bool leaves(SparseCell& c, int64_t i) {
     const double* u = x_.unary + i * preterminals();
-    double top = kNoScore, largest = 0;
+    double top = kNone, largest = 0;
     for (int64_t t = 0; t < preterminals(); t++) {
       top = std::max(top, u[t]);
-      if (u[t] > kNoScore) largest = std::max(largest, std::abs(u[t]));
+      if (u[t] > kNone) largest = std::max(largest, std::abs(u[t]));
     }
-    if (top == kNoScore) return true;
+    if (top == kNone) return true;
     if (kScaled && !(w_->mild && largest <= kMildScore)) return false;
     const double exponent = kScaled ? nearest_exponent(top) : 0;
     for (int64_t t = 0; t < preterminals(); t++)
-      if (u[t] > kNoScore) {
+      if (u[t] > kNone) {
         const int64_t a = g_.place[g_.nonterminals + t];
         sum_[a] = kScaled ? scalar_exp_scaled(u[t], exponent) : u[t];
         live_.set(a);
@@ -194,14 +194,14 @@ class SparseInside {
   // The scale of a cell: the largest of its splits'. False where a product might underflow.
   bool scale(int64_t i, int64_t j, double& exponent) const {
     if (!w_->mild) return false;
-    exponent = kNoScore;
+    exponent = kNone;
     for (int64_t k = i; k < j; k++) {
       const SparseCell &l = chart.cell(i, k), &r = chart.cell(k + 1, j);
       if (l.empty() || r.empty()) continue;
       if (l.wide || r.wide) return false;
       exponent = std::max(exponent, l.exponent + r.exponent);
     }
-    if (exponent == kNoScore) exponent = 0;
+    if (exponent == kNone) exponent = 0;
     for (int64_t k = i; k < j; k++) {
       const SparseCell &l = chart.cell(i, k), &r = chart.cell(k + 1, j);
       if (l.empty() || r.empty()) continue;
@@ -221,11 +221,11 @@ class SparseInside {
       sum_[y] = S::zero;
       if (x_.spans) {
         const double s = span_score(g_, x_, i, j, y);
-        if (s == kNoScore) return;
+        if (s == kNone) return;
         v = S::times(v, kScaled ? scalar_exp(s) : s);
       }
       if (kScaled && !(v >= kLeast && v <= kMost)) fits = false;
-      if (!kScaled && v == kNoScore) return;
+      if (!kScaled && v == kNone) return;
       least = std::min(least, v), most = std::max(most, v);
       chart.at.push(int32_t(y));
       chart.value.push(v);
@@ -253,20 +253,19 @@ class SparseInside {
     SparseLogSums sums(g_.symbols);
     auto add = [&](int64_t a, double v) {
       sums.add(a, v);
-      if (v > kNoScore) live_.set(a);
+      if (v > kNone) live_.set(a);
     };
     if (i == j) {
-      for (int64_t t = 0; t < preterminals(); t++)
-        add(g_.place[g_.nonterminals + t], x_.unary[i * preterminals() + t]);
+      for (int64_t t = 0; t < preterminals(); t++) add(g_.place[g_.nonterminals + t], x_.unary[i * preterminals() + t]);
     } else {
       SparseSplits(g_, chart).each(i, j, [&](int64_t k, int32_t l, int32_t r, int32_t q) {
-        add(g_.parent[q], x_.scores[g_.rule[q]] + (chart.log_value(chart.cell(i, k), l) +
-                                                   chart.log_value(chart.cell(k + 1, j), r)));
+        add(g_.parent[q],
+            x_.scores[g_.rule[q]] + (chart.log_value(chart.cell(i, k), l) + chart.log_value(chart.cell(k + 1, j), r)));
       });
     }
     live_.drain([&](int64_t y) {
       const double v = sums.log(y) + span_score(g_, x_, i, j, y);
-      if (!(v > kNoScore)) return;
+      if (!(v > kNone)) return;
       chart.at.push(int32_t(y));
       chart.value.push(v);
       for (int32_t u = g_.up[y]; u < g_.up[y + 1]; u++) add(g_.up_parent[u], x_.scores[g_.up_rule[u]] + v);
@@ -296,7 +295,7 @@ struct SparseTops {
     double score;
   };
   Pile<Top> tops;
-  double best = kNoScore, sum = 0, shift = 0;
+  double best = kNone, sum = 0, shift = 0;
   SparseTops(const SparseGrammar& g, const SparseItem& x, const SparseChart& chart) {
     if (x.length == 0) return;
     const SparseCell& c = chart.cell(0, x.length - 1);
@@ -305,14 +304,14 @@ struct SparseTops {
       const int64_t symbol = g.symbol[chart.at[e]];
       if (symbol >= g.nonterminals) continue;
       const double s = x.root[symbol] + (c.wide ? chart.value[e] : scalar_log(chart.value[e]));
-      if (!(s > kNoScore)) continue;
+      if (!(s > kNone)) continue;
       tops.push({e, s});
       best = std::max(best, s);
     }
     for (int64_t t = 0; t < tops.size(); t++) sum += weight(t);
   }
   double weight(int64_t t) const { return scalar_exp(tops[t].score - best); }
-  double log_partition() const { return sum > 0 ? shift + best + scalar_log(sum) : kNoScore; }
+  double log_partition() const { return sum > 0 ? shift + best + scalar_log(sum) : kNone; }
 };
 
 }  // namespace

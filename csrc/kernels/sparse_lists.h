@@ -8,12 +8,9 @@
 #include <utility>
 
 #include "core/buffer.h"
-#include "core/vec.h"
 
 namespace slv {
 namespace {
-
-constexpr double kNoScore = -kInf<double>;
 
 // An array that grows and keeps its contents.
 template <class T>

@@ -63,9 +63,8 @@ class SparseConditional {
       for (int64_t t = 0; t < g_.symbols - g_.nonterminals; t++)
         sums.add(g_.place[g_.nonterminals + t], x_.unary[i_ * (g_.symbols - g_.nonterminals) + t]);
     splits_.each(i_, j_, [&](int64_t k, int32_t l, int32_t r, int32_t q) {
-      sums.add(g_.parent[q],
-               x_.scores[g_.rule[q]] +
-                   (chart_.log_value(chart_.cell(i_, k), l) + chart_.log_value(chart_.cell(k + 1, j_), r)));
+      sums.add(g_.parent[q], x_.scores[g_.rule[q]] + (chart_.log_value(chart_.cell(i_, k), l) +
+                                                      chart_.log_value(chart_.cell(k + 1, j_), r)));
     });
     for (int32_t e = cell_.begin; e < cell_.end; e++) {
       const int64_t y = chart_.at[e];
@@ -139,8 +138,7 @@ class SparseOutside {
     for (int64_t i = 0; i <= j; i++) {
       const SparseCell& c = chart_.cell(i, j);
       if (c.wide) continue;
-      for (int32_t e = c.begin; e < c.end; e++)
-        right_[i * g_.symbols + chart_.at[e]] = on ? chart_.value[e] : 0;
+      for (int32_t e = c.begin; e < c.end; e++) right_[i * g_.symbols + chart_.at[e]] = on ? chart_.value[e] : 0;
     }
   }
   void visit(int64_t i, int64_t j) {
@@ -228,9 +226,9 @@ class SparseOutside {
   const SparseSink& out_;
   const SparseChart chart_;
   SparseConditional conditional_;
-  Pile<double> mass_;            // by entry
-  Pile<double> here_;            // the same of one cell, by place
-  Pile<double> above_, below_;   // Q and P, by pair
+  Pile<double> mass_;           // by entry
+  Pile<double> here_;           // the same of one cell, by place
+  Pile<double> above_, below_;  // Q and P, by pair
   Pile<double> right_, right_mass_;
   LiveSet used_;
 };
@@ -329,8 +327,7 @@ class SparseTangent {
         mass_[e] += share, above_[e] += f;
       });
       if (mass_[e] > 0)
-        add_node(g_, x_, out_, i, j, chart_.at[e],
-                 weight_ * mass_[e] * (above_[e] / mass_[e] + below_[e] - mean_));
+        add_node(g_, x_, out_, i, j, chart_.at[e], weight_ * mass_[e] * (above_[e] / mass_[e] + below_[e] - mean_));
     }
     if (i < j)
       conditional_.each_split([&](int32_t l, int32_t r, int32_t q, double p) {

@@ -1,6 +1,7 @@
 // Compiled once per instruction set (SLV_ISA names it); only the getter at the end has a name outside.
 #include "kernels/sparse_pcfg.h"
 
+#include "core/isa.h"
 #include "kernels/sparse_outside.h"
 #include "kernels/sparse_search.h"
 
@@ -10,17 +11,17 @@ namespace {
 // Exponentials of the scores; see SparseWeights.
 void sparse_prepare(const SparseGrammar& g, const double* scores, double* out) {
   const int64_t unary = g.rules - g.binary;
-  double top = kNoScore, bottom = kInf<double>, largest = 0;
+  double top = kNone, bottom = kInf<double>, largest = 0;
   for (int64_t q = 0; q < g.binary; q++) {
     const double s = out[q] = scores[g.rule[q]];
     top = std::max(top, s);
-    if (s > kNoScore) bottom = std::min(bottom, s), largest = std::max(largest, std::abs(s));
+    if (s > kNone) bottom = std::min(bottom, s), largest = std::max(largest, std::abs(s));
   }
-  const double exponent = top > kNoScore && largest <= kMildScore ? nearest_exponent(top) : 0;
+  const double exponent = top > kNone && largest <= kMildScore ? nearest_exponent(top) : 0;
   bool mild = largest <= kMildScore && !(top - bottom > kMildRange);
   for (int64_t u = 0; u < unary; u++) {
     const double s = out[g.binary + u] = scores[g.up_rule[u]];
-    if (s > kNoScore && !(std::abs(s) <= kMildRange)) mild = false;
+    if (s > kNone && !(std::abs(s) <= kMildRange)) mild = false;
   }
   constexpr int W = kWidth<double>;
   for (int64_t q = 0; q < g.rules; q += W) {
@@ -31,7 +32,7 @@ void sparse_prepare(const SparseGrammar& g, const double* scores, double* out) {
     store_n<double>(out + q, exp_scaled<double>(x, shift), n);
   }
   out[g.rules] = exponent;
-  out[g.rules + 1] = top > kNoScore ? scalar_exp_scaled(bottom, exponent) : 1;
+  out[g.rules + 1] = top > kNone ? scalar_exp_scaled(bottom, exponent) : 1;
   out[g.rules + 2] = mild;
 }
 
@@ -40,8 +41,6 @@ const SparsePcfgKernels table = {sparse_prepare, sparse_log_partition, sparse_ma
 
 }  // namespace
 
-#define SLV_CONCAT_(a, b) a##b
-#define SLV_CONCAT(a, b) SLV_CONCAT_(a, b)
-const SparsePcfgKernels* SLV_CONCAT(sparse_pcfg_kernels_, SLV_ISA)() { return &table; }
+const SparsePcfgKernels* SLV_GETTER(sparse_pcfg_kernels)() { return &table; }
 
 }  // namespace slv

@@ -50,7 +50,7 @@ class SparseForest {
     const SparseCell& c = chart.cell(0, x.length - 1);
     for (int32_t e = c.begin; e < c.end; e++) {
       const int64_t symbol = g.symbol[chart.at[e]];
-      if (symbol >= g.nonterminals || !(x.root[symbol] + chart.value[e] > kNoScore)) continue;
+      if (symbol >= g.nonterminals || !(x.root[symbol] + chart.value[e] > kNone)) continue;
       out.push({x.root[symbol] + chart.value[e], e, -1, -1, -1});
     }
     std::sort(out.begin(), out.end(), [this](const Way& a, const Way& b) { return symbol(a.left) < symbol(b.left); });
@@ -97,7 +97,7 @@ class SparseForest {
   void add(int64_t d, int32_t l, int32_t r, int64_t k, bool binary) {
     if (l < 0 || (binary && r < 0)) return;
     const double s = x.scores[g.down_rule[d]] + (binary ? chart.value[l] + chart.value[r] : chart.value[l]);
-    if (s > kNoScore) ways_.push({s, l, r, int32_t(k), g.down_rule[d]});
+    if (s > kNone) ways_.push({s, l, r, int32_t(k), g.down_rule[d]});
   }
 
   Pile<int32_t> first_, second_;  // place -> entry, for the children of one split
@@ -114,6 +114,7 @@ void write_tree(SparseForest& f, const SparseForest::Way& root, int64_t rows, in
     const SparseForest::Node n = open.pop();
     *event++ = n.i, *event++ = n.j, *event++ = f.symbol(n.entry);
     if (f.symbol(n.entry) >= f.g.nonterminals) continue;
+    if (f.count(n) == 0) return;  // only where a potential is no number
     const SparseForest::Way w = f.way(n, choose(n));
     if (w.right >= 0) open.push(f.right(n, w));
     open.push(f.left(n, w));
@@ -206,7 +207,10 @@ class SparseBest {
   }
   // Offers the next worse derivations of the same way: one more on the right, or on the left from the first on.
   void follow(int32_t l, const Node& n, const Derivation d) {
-    if (l == 0) return offer(0, d, top_node(d), d.left + 1, roots_[d.way].score, nullptr, 0);
+    if (l == 0) {
+      const Node top = top_node(d);
+      return offer(0, d, top, d.left + 1, forest_.x.root[forest_.symbol(top.entry)], nullptr, 0);
+    }
     const SparseForest::Way w = forest_.way(n, d.way);
     const Node left = forest_.left(n, w), right = forest_.right(n, w);
     if (d.right == 0) offer(l, d, left, d.left + 1, forest_.x.scores[w.rule], w.right < 0 ? nullptr : &right, 0);
@@ -219,7 +223,6 @@ class SparseBest {
       if (!value(*right, b, t)) return;
       s += t;
     }
-    if (l == 0) rule = forest_.x.root[forest_.symbol(left.entry)];
     Pile<Derivation>& heap = lists_[l].heap;
     heap.push({rule + s, d.way, a, b});
     std::push_heap(heap.begin(), heap.end());
@@ -246,8 +249,8 @@ inline void sparse_topk(const SparseGrammar& g, const SparseItem& x, int64_t row
   for (int64_t r = 0; r < count && best.write(r, rows, events + r * stride);) r++;
 }
 
-// Top-down draws. Of the node that is the d-th on its span (d = 0, 1, ... from the top): word 0 chooses the split or the
-// unary rule, word 1 the left symbol, word 2 the right one.
+// Top-down draws. Of the node that is the d-th on its span (d = 0, 1, ... from the top): word 0 chooses the split or
+// the unary rule, word 1 the left symbol, word 2 the right one.
 class SparseSampler {
  public:
   SparseSampler(const SparseGrammar& g, const SparseItem& x, const SparseWeights& w, uint64_t seed, uint32_t item,
@@ -277,7 +280,7 @@ class SparseSampler {
     return single_ ? double(uniform<float>(w.word[at])) : uniform<double>(w.word[at]);
   }
   static void weigh(const SparseForest::Way* ways, int64_t count, Pile<double>& out) {
-    double top = kNoScore;
+    double top = kNone;
     for (int64_t t = 0; t < count; t++) top = std::max(top, ways[t].score);
     for (int64_t t = 0; t < count; t++) out.push(scalar_exp(ways[t].score - top));
   }
@@ -324,8 +327,7 @@ class SparseSampler {
   const bool single_;
 };
 inline void sparse_sample(const SparseGrammar& g, const SparseItem& x, const SparseWeights& w, int64_t rows,
-                          uint64_t seed, uint32_t item, int64_t samples, bool single, int64_t* events,
-                          int64_t stride) {
+                          uint64_t seed, uint32_t item, int64_t samples, bool single, int64_t* events, int64_t stride) {
   for (int64_t s = 0; s < samples; s++) std::fill(events + s * stride, events + s * stride + 3 * rows, -1);
   SparseSampler sampler(g, x, w, seed, item, single);
   for (int64_t s = 0; s < samples; s++) sampler.draw(uint32_t(s), rows, events + s * stride);
@@ -335,7 +337,7 @@ inline void sparse_sample(const SparseGrammar& g, const SparseItem& x, const Spa
 inline void sparse_max_marginals(const SparseGrammar& g, const SparseItem& x, const SparseSink& out) {
   const SparseChart chart = max_chart(g, x);
   SparseSplits splits(g, chart);
-  Pile<double> around(chart.at.size(), kNoScore), here(g.symbols, kNoScore);
+  Pile<double> around(chart.at.size(), kNone), here(g.symbols, kNone);
   auto raise = [](double& best, double s) { best = s > best ? s : best; };
   const SparseTops top(g, x, chart);
   for (int64_t t = 0; t < top.tops.size(); t++) {
@@ -367,7 +369,7 @@ inline void sparse_max_marginals(const SparseGrammar& g, const SparseItem& x, co
         raise(around[r], s + chart.value[l]);
         raise(out.rules[g.rule[q]], s + chart.value[l] + chart.value[r]);
       });
-      for (int32_t e = c.begin; e < c.end; e++) here[chart.at[e]] = kNoScore;
+      for (int32_t e = c.begin; e < c.end; e++) here[chart.at[e]] = kNone;
     }
 }
 

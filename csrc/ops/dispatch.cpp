@@ -32,5 +32,9 @@ const PcfgKernels& pcfg_kernels() {
   static const PcfgKernels& chosen = *SLV_CHOOSE(pcfg_kernels);
   return chosen;
 }
+const SparsePcfgKernels& sparse_pcfg_kernels() {
+  static const SparsePcfgKernels& chosen = *SLV_CHOOSE(sparse_pcfg_kernels);
+  return chosen;
+}
 
 }  // namespace slv

@@ -2,9 +2,11 @@
 #pragma once
 #include "kernels/chain.h"
 #include "kernels/pcfg.h"
+#include "kernels/sparse_pcfg.h"
 
 namespace slv {
 // STRUCTLV_CPU = base | avx2 | avx512 overrides the choice (downwards: what the processor lacks is never chosen).
 const Kernels& kernels();
 const PcfgKernels& pcfg_kernels();
+const SparsePcfgKernels& sparse_pcfg_kernels();
 }  // namespace slv
