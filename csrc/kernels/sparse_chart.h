@@ -48,12 +48,24 @@ struct SparseMax {
   SLV_INLINE static void add(double& s, double x) { s = x > s ? x : s; }
 };
 
-// The score of a nonterminal (by place) over words i..j.
-SLV_INLINE double span_score(const SparseGrammar& g, const SparseItem& x, int64_t i, int64_t j, int64_t a) {
-  const int64_t symbol = g.symbol[a];
-  if (!x.spans || symbol >= g.nonterminals) return 0;
-  return x.spans[(i * x.n + j) * x.labels + (x.labels == 1 ? 0 : symbol)];
+// The score of a symbol (by place) over words i..j.
+SLV_INLINE double node_score(const SparseGrammar& g, const SparseItem& x, int64_t i, int64_t j, int64_t a) {
+  if (!x.spans || x.labels == 1 || i == j) return 0;
+  return x.spans[(i * x.n + j) * x.labels + g.symbol[a]];
 }
+// The score of the constituent of words i..j, whatever its symbols.
+SLV_INLINE double cell_score(const SparseItem& x, int64_t i, int64_t j) {
+  return x.spans && x.labels == 1 && i < j ? x.spans[i * x.n + j] : 0;
+}
+// Its exponential, value * 2^exponent.
+struct SparseFactor {
+  double value = 1, exponent = 0;
+  explicit SparseFactor(double score) {
+    if (score == 0) return;
+    exponent = nearest_exponent(score);
+    value = scalar_exp_scaled(score, exponent);
+  }
+};
 
 // Calls f(split, left entry, right entry, binary rule) for all ways to build a symbol over words i..j from two.
 class SparseSplits {
@@ -78,6 +90,12 @@ class SparseSplits {
   const SparseChart& chart_;
   Pile<int32_t> entry_;  // place -> entry of the right child, or -1
 };
+
+// The score of one of those ways, the cell's own score left out.
+inline double split_score(const SparseGrammar& g, const SparseItem& x, const SparseChart& chart, int64_t i, int64_t j,
+                          int64_t k, int32_t l, int32_t r, int32_t q) {
+  return x.scores[g.rule[q]] + (chart.log_value(chart.cell(i, k), l) + chart.log_value(chart.cell(k + 1, j), r));
+}
 
 // Sums of exponentials, by place, as the largest term and the sum relative to it.
 struct SparseLogSums {
@@ -159,8 +177,11 @@ class SparseInside {
   }
 
   bool splits(SparseCell& c, int64_t i, int64_t j) {
+    const double cell = cell_score(x_, i, j);
+    if (cell == kNone) return true;
     double exponent = 0;
-    if (kScaled && !scale(i, j, exponent)) return false;
+    if (kScaled && !(std::abs(cell) <= kMildScore && scale(i, j, exponent))) return false;
+    const SparseFactor own(kScaled ? cell : 0);
     for (int64_t k = i; k < j; k++) {
       const SparseCell &l = chart.cell(i, k), &r = chart.cell(k + 1, j);
       if (l.empty() || r.empty()) continue;
@@ -183,12 +204,12 @@ class SparseInside {
         if (v == S::zero) continue;
         for (int32_t q = g_.uses[p]; q < g_.uses[p + 1]; q++) {
           const int64_t a = g_.parent[q];
-          S::add(sum_[a], S::times(binary_[q], v));
+          S::add(sum_[a], S::times(S::times(binary_[q], v), kScaled ? own.value : cell));
           if (sum_[a] != S::zero) live_.set(a);
         }
       }
     });
-    return close(c, i, j, exponent + (kScaled ? w_->exponent : 0));
+    return close(c, i, j, exponent + (kScaled ? w_->exponent + own.exponent : 0));
   }
 
   // The scale of a cell: the largest of its splits'. False where a product might underflow.
@@ -220,7 +241,7 @@ class SparseInside {
       double v = sum_[y];
       sum_[y] = S::zero;
       if (x_.spans) {
-        const double s = span_score(g_, x_, i, j, y);
+        const double s = node_score(g_, x_, i, j, y);
         if (s == kNone) return;
         v = S::times(v, kScaled ? scalar_exp(s) : s);
       }
@@ -258,13 +279,13 @@ class SparseInside {
     if (i == j) {
       for (int64_t t = 0; t < preterminals(); t++) add(g_.place[g_.nonterminals + t], x_.unary[i * preterminals() + t]);
     } else {
+      const double cell = cell_score(x_, i, j);
       SparseSplits(g_, chart).each(i, j, [&](int64_t k, int32_t l, int32_t r, int32_t q) {
-        add(g_.parent[q],
-            x_.scores[g_.rule[q]] + (chart.log_value(chart.cell(i, k), l) + chart.log_value(chart.cell(k + 1, j), r)));
+        add(g_.parent[q], cell + split_score(g_, x_, chart, i, j, k, l, r, q));
       });
     }
     live_.drain([&](int64_t y) {
-      const double v = sums.log(y) + span_score(g_, x_, i, j, y);
+      const double v = sums.log(y) + node_score(g_, x_, i, j, y);
       if (!(v > kNone)) return;
       chart.at.push(int32_t(y));
       chart.value.push(v);

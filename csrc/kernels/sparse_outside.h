@@ -13,10 +13,11 @@ class SparseConditional {
       : g_(g), x_(x), w_(w), chart_(chart), splits_(g, chart), inverse_(g.symbols, 0), top_(g.symbols, 0) {}
 
   void open(int64_t i, int64_t j) {
-    i_ = i, j_ = j, cell_ = chart_.cell(i, j);
+    i_ = i, j_ = j, cell_ = chart_.cell(i, j), score_ = cell_score(x_, i, j);
     if (cell_.wide) return open_wide();
+    own_ = SparseFactor(score_);
     for (int32_t e = cell_.begin; e < cell_.end; e++) {
-      const double s = span_score(g_, x_, i, j, chart_.at[e]);
+      const double s = node_score(g_, x_, i, j, chart_.at[e]);
       inverse_[chart_.at[e]] = (s == 0 ? 1 : scalar_exp(s)) / chart_.value[e];
     }
   }
@@ -24,21 +25,19 @@ class SparseConditional {
     for (int32_t e = cell_.begin; e < cell_.end; e++) inverse_[chart_.at[e]] = 0;
   }
   double inverse(int64_t a) const { return inverse_[a]; }
+  // What the products of the values of two children are to be multiplied by, relative to the cell.
+  double factor(int64_t k) const {
+    const double e = chart_.cell(i_, k).exponent + chart_.cell(k + 1, j_).exponent + w_.exponent + own_.exponent;
+    return own_.value * scalar_power_of_two(e - cell_.exponent);
+  }
   // f(left entry, right entry, binary rule, probability), where that is not 0
   template <class F>
   void each_split(F&& f) {
     splits_.each(i_, j_, [&](int64_t k, int32_t l, int32_t r, int32_t q) {
       const double inverse = inverse_[g_.parent[q]];
       if (inverse == 0) return;
-      const SparseCell &a = chart_.cell(i_, k), &b = chart_.cell(k + 1, j_);
-      double p;
-      if (cell_.wide) {
-        const double s = x_.scores[g_.rule[q]] + (chart_.log_value(a, l) + chart_.log_value(b, r));
-        p = scalar_exp(s - top_[g_.parent[q]]) * inverse;
-      } else {
-        const double factor = scalar_power_of_two(a.exponent + b.exponent + w_.exponent - cell_.exponent);
-        p = chart_.value[l] * factor * chart_.value[r] * w_.binary[q] * inverse;
-      }
+      const double p = cell_.wide ? wide_split(k, l, r, q) * inverse
+                                  : chart_.value[l] * factor(k) * chart_.value[r] * w_.binary[q] * inverse;
       if (p > 0) f(l, r, q, p);
     });
   }
@@ -57,14 +56,16 @@ class SparseConditional {
   }
 
  private:
+  double wide_split(int64_t k, int32_t l, int32_t r, int32_t q) const {
+    return scalar_exp(score_ + split_score(g_, x_, chart_, i_, j_, k, l, r, q) - top_[g_.parent[q]]);
+  }
   void open_wide() {
     SparseLogSums sums(g_.symbols);
     if (i_ == j_)
       for (int64_t t = 0; t < g_.symbols - g_.nonterminals; t++)
         sums.add(g_.place[g_.nonterminals + t], x_.unary[i_ * (g_.symbols - g_.nonterminals) + t]);
     splits_.each(i_, j_, [&](int64_t k, int32_t l, int32_t r, int32_t q) {
-      sums.add(g_.parent[q], x_.scores[g_.rule[q]] + (chart_.log_value(chart_.cell(i_, k), l) +
-                                                      chart_.log_value(chart_.cell(k + 1, j_), r)));
+      sums.add(g_.parent[q], score_ + split_score(g_, x_, chart_, i_, j_, k, l, r, q));
     });
     for (int32_t e = cell_.begin; e < cell_.end; e++) {
       const int64_t y = chart_.at[e];
@@ -85,16 +86,21 @@ class SparseConditional {
   Pile<double> inverse_, top_;  // by place; 0 where the cell does not have the symbol
   int64_t i_ = 0, j_ = 0;
   SparseCell cell_;
+  double score_ = 0;
+  SparseFactor own_{0};
 };
 
-// Adds `mass` of an entry of the cell of words i..j to the part that it is.
+// Adds to the part that a symbol over words i..j is, and to the constituent that the words are.
 inline void add_node(const SparseGrammar& g, const SparseItem& x, const SparseSink& out, int64_t i, int64_t j,
                      int64_t a, double mass) {
   const int64_t symbol = g.symbol[a];
   if (symbol >= g.nonterminals)
     out.unary[i * (g.symbols - g.nonterminals) + symbol - g.nonterminals] += mass;
-  else if (out.spans)
-    out.spans[(i * x.n + j) * out.labels + (out.labels == 1 ? 0 : symbol)] += mass;
+  else if (out.spans && out.labels != 1 && i < j)
+    out.spans[(i * x.n + j) * out.labels + symbol] += mass;
+}
+inline void add_cell(const SparseItem& x, const SparseSink& out, int64_t i, int64_t j, double mass) {
+  if (out.spans && out.labels == 1 && i < j) out.spans[i * x.n + j] += mass;
 }
 
 // Cells from the top down; within the cells that end at one word, the right children's mass is kept by place.
@@ -150,6 +156,7 @@ class SparseOutside {
       mass[chart_.at[e]] = 0;
     }
     if (!(total > 0)) return;
+    add_cell(x_, out_, i, j, weight_ * total);  // one symbol of a constituent comes from above
     conditional_.open(i, j);
     for (int32_t e = c.end - 1; e >= c.begin; e--) {  // parents of unary rules first
       conditional_.each_above(e, [&](int32_t u, double p) {
@@ -181,7 +188,7 @@ class SparseOutside {
     for (int64_t k = i; k < j; k++) {
       const SparseCell &l = chart_.cell(i, k), &r = chart_.cell(k + 1, j);
       if (l.empty() || r.empty()) continue;
-      const double factor = scalar_power_of_two(l.exponent + r.exponent + w_.exponent - c.exponent);
+      const double factor = conditional_.factor(k);
       const double* from = right_.data() + (k + 1) * g_.symbols;
       double* to = right_mass_.data() + (k + 1) * g_.symbols;
       for (int32_t e = l.begin; e < l.end; e++) {
@@ -288,17 +295,17 @@ class SparseTangent {
  private:
   double own(int64_t i, int64_t j, int64_t a) const {
     const int64_t t = g_.symbol[a] - g_.nonterminals;
-    return t < 0 ? span_score(g_, v_, i, j, a) : v_.unary[i * (g_.symbols - g_.nonterminals) + t];
+    return t < 0 ? node_score(g_, v_, i, j, a) : v_.unary[i * (g_.symbols - g_.nonterminals) + t];
   }
   void up(int64_t i, int64_t j) {
     const SparseCell& c = chart_.cell(i, j);
     if (c.empty()) return;
     for (int32_t e = c.begin; e < c.end; e++) here_[chart_.at[e]] = 0;
     conditional_.open(i, j);
-    if (i < j)
-      conditional_.each_split([&](int32_t l, int32_t r, int32_t q, double p) {
-        here_[g_.parent[q]] += p * (v_.scores[g_.rule[q]] + below_[l] + below_[r]);
-      });
+    const double cell = cell_score(v_, i, j);
+    conditional_.each_split([&](int32_t l, int32_t r, int32_t q, double p) {
+      here_[g_.parent[q]] += p * (v_.scores[g_.rule[q]] + cell + below_[l] + below_[r]);
+    });
     for (int32_t e = c.begin; e < c.end; e++) {
       below_[e] = here_[chart_.at[e]] + own(i, j, chart_.at[e]);
       conditional_.each_above(
@@ -308,9 +315,12 @@ class SparseTangent {
   }
   void down(int64_t i, int64_t j) {
     const SparseCell& c = chart_.cell(i, j);
-    double total = 0;
-    for (int32_t e = c.begin; e < c.end; e++) total += mass_[e];
+    double total = 0, f_total = 0;
+    for (int32_t e = c.begin; e < c.end; e++)
+      if (mass_[e] > 0) total += mass_[e], f_total += above_[e] + mass_[e] * below_[e];
     if (!(total > 0)) return;
+    add_cell(x_, out_, i, j, weight_ * (f_total - total * mean_));
+    const double cell = cell_score(v_, i, j);
     conditional_.open(i, j);
     // f of what lies over a way to build A and of A itself, given A: entry_ says which entry A is
     auto use = [&](int32_t parent, int32_t rule, double p, double children) {
@@ -329,12 +339,11 @@ class SparseTangent {
       if (mass_[e] > 0)
         add_node(g_, x_, out_, i, j, chart_.at[e], weight_ * mass_[e] * (above_[e] / mass_[e] + below_[e] - mean_));
     }
-    if (i < j)
-      conditional_.each_split([&](int32_t l, int32_t r, int32_t q, double p) {
-        const auto [share, f] = use(entry_[g_.parent[q]], g_.rule[q], p, below_[l] + below_[r]);
-        mass_[l] += share, above_[l] += f + share * below_[r];
-        mass_[r] += share, above_[r] += f + share * below_[l];
-      });
+    conditional_.each_split([&](int32_t l, int32_t r, int32_t q, double p) {
+      const auto [share, f] = use(entry_[g_.parent[q]], g_.rule[q], p, cell + below_[l] + below_[r]);
+      mass_[l] += share, above_[l] += f + share * (cell + below_[r]);
+      mass_[r] += share, above_[r] += f + share * (cell + below_[l]);
+    });
     conditional_.close();
   }
 

@@ -1,7 +1,9 @@
 // The PCFG whose rules are a list, for grammars of thousands of symbols, as the kernels see it: no torch.
 //
-//   score(tree) = root[A of the whole] + sum over nodes of (scores[rule] + spans[i, j, A]) + sum over leaves of
-//                 unary[i, y - nonterminals]
+//   score(tree) = root[A of the whole] + sum over rules of scores[rule] + sum over leaves of unary[i, y - nonterminals]
+//                 + sum over nonterminals A over words i < j of spans[i, j, A]
+//
+// With one label, spans[i, j] counts once for a constituent, however many symbols unary rules put on top of each other.
 //
 // A rule is A -> y z or A -> y, and unary rules have no cycle. Inside, symbols are numbered by `place`: a unary rule
 // leads from its child to a parent of a higher place, so that one pass in ascending order closes a cell under them.
@@ -29,7 +31,7 @@ struct SparseItem {
   int64_t length, n;  // words that count, words that the tensors have
   int64_t labels;     // of spans: nonterminals or 1
   const double *root, *scores, *unary;
-  const double* spans;  // (n, n, labels), both ends inclusive, or null
+  const double* spans;  // (n, n, labels), both ends inclusive, of which i < j counts; or null
 };
 
 // Exponentials of the scores of the rules: binary ones in the order of SparseGrammar::uses, then unary ones in that of

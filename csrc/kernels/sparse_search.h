@@ -75,16 +75,17 @@ class SparseForest {
     if (r.begin >= 0) return r;
     r.begin = ways_.size();
     const int64_t a = chart.at[n.entry];
+    const double cell = cell_score(x, n.i, n.j);
     int64_t unary = g.down[a];
     while (unary < g.down[a + 1] && g.second[unary] >= 0) unary++;
     for (int64_t k = n.i; k < n.j && unary > g.down[a]; k++) {
       mark(first_, n.i, k, true), mark(second_, k + 1, n.j, true);
-      for (int64_t d = g.down[a]; d < unary; d++) add(d, first_[g.first[d]], second_[g.second[d]], k, true);
+      for (int64_t d = g.down[a]; d < unary; d++) add(d, first_[g.first[d]], second_[g.second[d]], k, cell);
       mark(first_, n.i, k, false), mark(second_, k + 1, n.j, false);
     }
     if (unary < g.down[a + 1]) {
       mark(first_, n.i, n.j, true);
-      for (int64_t d = unary; d < g.down[a + 1]; d++) add(d, first_[g.first[d]], -1, n.j, false);
+      for (int64_t d = unary; d < g.down[a + 1]; d++) add(d, first_[g.first[d]]);
       mark(first_, n.i, n.j, false);
     }
     r.end = ways_.size();
@@ -94,10 +95,16 @@ class SparseForest {
     const SparseCell& c = chart.cell(i, j);
     for (int32_t e = c.begin; e < c.end; e++) entry[chart.at[e]] = on ? e : -1;
   }
-  void add(int64_t d, int32_t l, int32_t r, int64_t k, bool binary) {
-    if (l < 0 || (binary && r < 0)) return;
-    const double s = x.scores[g.down_rule[d]] + (binary ? chart.value[l] + chart.value[r] : chart.value[l]);
-    if (s > kNone) ways_.push({s, l, r, int32_t(k), g.down_rule[d]});
+  void add(int64_t d, int32_t l) {
+    if (l >= 0) add({x.scores[g.down_rule[d]] + chart.value[l], l, -1, -1, g.down_rule[d]});
+  }
+  void add(int64_t d, int32_t l, int32_t r, int64_t k, double cell) {
+    if (l < 0 || r < 0) return;
+    const double s = x.scores[g.down_rule[d]] + (chart.value[l] + chart.value[r]) + cell;
+    add({s, l, r, int32_t(k), g.down_rule[d]});
+  }
+  void add(const Way& w) {
+    if (w.score > kNone) ways_.push(w);
   }
 
   Pile<int32_t> first_, second_;  // place -> entry, for the children of one split
@@ -213,10 +220,13 @@ class SparseBest {
     }
     const SparseForest::Way w = forest_.way(n, d.way);
     const Node left = forest_.left(n, w), right = forest_.right(n, w);
-    if (d.right == 0) offer(l, d, left, d.left + 1, forest_.x.scores[w.rule], w.right < 0 ? nullptr : &right, 0);
-    if (w.right >= 0) offer(l, d, left, d.left, forest_.x.scores[w.rule], &right, d.right + 1);
+    const double rule = forest_.x.scores[w.rule], cell = cell_score(forest_.x, n.i, n.j);
+    if (w.right < 0) return offer(l, d, left, d.left + 1, rule, nullptr, 0);
+    if (d.right == 0) offer(l, d, left, d.left + 1, rule, &right, 0, cell);
+    offer(l, d, left, d.left, rule, &right, d.right + 1, cell);
   }
-  void offer(int32_t l, const Derivation& d, const Node& left, int32_t a, double rule, const Node* right, int32_t b) {
+  void offer(int32_t l, const Derivation& d, const Node& left, int32_t a, double rule, const Node* right, int32_t b,
+             double cell = 0) {
     double s = 0;
     if (!value(left, a, s)) return;
     if (double t = 0; right) {
@@ -224,7 +234,7 @@ class SparseBest {
       s += t;
     }
     Pile<Derivation>& heap = lists_[l].heap;
-    heap.push({rule + s, d.way, a, b});
+    heap.push({rule + s + cell, d.way, a, b});
     std::push_heap(heap.begin(), heap.end());
   }
   // The score of a node's tree of a rank; false where there are fewer.
@@ -233,7 +243,7 @@ class SparseBest {
     if (rank == 0) return true;
     if (is_leaf(n) || !reach(list(n), n, rank)) return false;
     const SparseForest& f = forest_;
-    score = lists_[list(n)].done[rank].score + span_score(f.g, f.x, n.i, n.j, f.chart.at[n.entry]);
+    score = lists_[list(n)].done[rank].score + node_score(f.g, f.x, n.i, n.j, f.chart.at[n.entry]);
     return true;
   }
 
@@ -356,15 +366,16 @@ inline void sparse_max_marginals(const SparseGrammar& g, const SparseItem& x, co
           raise(around[e], s);
           raise(out.rules[g.up_rule[u]], s + chart.value[e]);
         }
-        here[a] = around[e] + span_score(g, x, i, j, a);
+        here[a] = around[e] + node_score(g, x, i, j, a);
         const double best = around[e] + chart.value[e];
         if (t >= 0)
           raise(out.unary[i * (g.symbols - g.nonterminals) + t], best);
-        else if (out.spans)
+        else if (out.spans && i < j)
           raise(out.spans[(i * x.n + j) * out.labels + (out.labels == 1 ? 0 : g.symbol[a])], best);
       }
+      const double cell = cell_score(x, i, j);
       splits.each(i, j, [&](int64_t, int32_t l, int32_t r, int32_t q) {
-        const double s = here[g.parent[q]] + x.scores[g.rule[q]];
+        const double s = here[g.parent[q]] + x.scores[g.rule[q]] + cell;
         raise(around[l], s + chart.value[r]);
         raise(around[r], s + chart.value[l]);
         raise(out.rules[g.rule[q]], s + chart.value[l] + chart.value[r]);

@@ -14,12 +14,12 @@ inline Tensor as_double(const Tensor& x) {
 // Potentials, or a direction among those of another: root, scores and spans broadcast against the batch of unary.
 struct BoundScores : BoundBatch<double> {
   ScalarType dtype;  // of the caller's tensors
-  int64_t nonterminals, labels;
+  int64_t nonterminals, rules, labels;
   Operand root, scores, spans;
 
   BoundScores(const Tensor& r, const Tensor& s, int64_t rules, const Tensor& u, const MaybeTensor& w,
               const MaybeTensor& lengths)
-      : BoundBatch<double>(as_double(u), "unary: expected (*b, n, t)", lengths), dtype(u.scalar_type()) {
+      : BoundBatch<double>(as_double(u), "unary: expected (*b, n, t)", lengths), dtype(u.scalar_type()), rules(rules) {
     STD_TORCH_CHECK(r.dim() >= 1, "root: expected (*b, nt), found ", text(shape_of(r)));
     nonterminals = shape_of(r).back();
     STD_TORCH_CHECK(nonterminals > 0, "root: expected at least one nonterminal (nt >= 1), found ", text(shape_of(r)));
@@ -37,13 +37,10 @@ struct BoundScores : BoundBatch<double> {
             n,
             labels,
             row(root, b, nonterminals),
-            row(scores, b, 0),
+            row(scores, b, rules),
             unary.const_data_ptr<double>() + b * n * k,
             row(spans, b, spans_size())};
   }
-
- protected:
-  int64_t rules_ = 0;
 
  private:
   Operand operand(const char* name, const Tensor& x, const Shape& tail) const {
@@ -52,7 +49,6 @@ struct BoundScores : BoundBatch<double> {
   }
   const double* row(const Operand& x, int64_t b, int64_t size) const {
     if (!x.count) return nullptr;
-    if (&x == &scores) size = shape_of(x.data).back();
     return x.data.const_data_ptr<double>() + x.row(b) * size;
   }
 };

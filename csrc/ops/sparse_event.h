@@ -30,11 +30,12 @@ inline int64_t find_rule(const SparseGrammar& g, int64_t a, int64_t y, int64_t z
   return second == (z < 0 ? -1 : z) ? g.down_rule[low] : -1;
 }
 
-// Calls root(A), node(i, j, A) of each nonterminal, rule(row of the index), leaf(i, y - nonterminals) for the parts of
-// a tree over `len` words, until the rows stop being a tree of the grammar in pre-order: then false.
-template <class R, class N, class Q, class L>
+// Calls root(A), node(i, j, A) for i < j, constituent(i, j) for i < j, rule(row of the index), leaf(i, y -
+// nonterminals) for the parts of a tree over `len` words, until the rows stop being a tree of the grammar in pre-order:
+// then false.
+template <class R, class N, class C, class Q, class L>
 bool walk_sparse_tree(const SparseGrammar& g, const int64_t* event, int64_t rows, int64_t len, R&& root, N&& node,
-                      Q&& rule, L&& leaf) {
+                      C&& constituent, Q&& rule, L&& leaf) {
   struct Expected {
     int64_t i, j, parent, left;  // a span; of a right child its parent and the left child, else -1
   };
@@ -56,7 +57,7 @@ bool walk_sparse_tree(const SparseGrammar& g, const int64_t* event, int64_t rows
       continue;
     }
     if (r == 0) root(symbol);
-    node(i, j, symbol);
+    if (i < j) node(i, j, symbol);
     if (r + 1 == rows || at[3] != i || at[4] < i || at[4] > j || at[5] < 0 || at[5] >= g.symbols) return false;
     if (at[4] == j) {
       const int64_t found = find_rule(g, symbol, at[5], -1);
@@ -64,6 +65,7 @@ bool walk_sparse_tree(const SparseGrammar& g, const int64_t* event, int64_t rows
       rule(found);
       stack.push_back({i, j, -1, -1});
     } else {
+      constituent(i, j);
       stack.push_back({at[4] + 1, j, symbol, at[5]});
       stack.push_back({i, at[4], -1, -1});
     }
@@ -71,12 +73,12 @@ bool walk_sparse_tree(const SparseGrammar& g, const int64_t* event, int64_t rows
   return stack.empty();
 }
 // The same, and no call at all where the rows are not a tree.
-template <class R, class N, class Q, class L>
+template <class R, class N, class C, class Q, class L>
 bool each_sparse_part(const SparseGrammar& g, const int64_t* event, int64_t rows, int64_t len, R&& root, N&& node,
-                      Q&& rule, L&& leaf) {
+                      C&& constituent, Q&& rule, L&& leaf) {
   auto nothing = [](auto...) {};
-  return walk_sparse_tree(g, event, rows, len, nothing, nothing, nothing, nothing) &&
-         walk_sparse_tree(g, event, rows, len, root, node, rule, leaf);
+  return walk_sparse_tree(g, event, rows, len, nothing, nothing, nothing, nothing, nothing) &&
+         walk_sparse_tree(g, event, rows, len, root, node, constituent, rule, leaf);
 }
 
 }  // namespace slv

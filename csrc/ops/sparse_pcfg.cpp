@@ -43,16 +43,22 @@ Gradients vjp(const Tensor& grad, const Tensor&, SLV_POTENTIALS) {
                           });
 }
 
-Gradients marginals(SLV_POTENTIALS, bool rules, bool with_spans) {
+inline void check_labels(const BoundSparse& p, int64_t labels) {
+  STD_TORCH_CHECK(labels == 0 || labels == 1 || labels == p.nonterminals,
+                  "labels: expected 0, 1 or nt = ", p.nonterminals, ", found ", labels);
+}
+// labels: of the spans, the number of nonterminals, or 1 for constituents whatever their symbols, or 0 for none
+Gradients marginals(SLV_POTENTIALS, bool rules, int64_t labels) {
   SLV_BIND;
+  check_labels(p, labels);
   const int64_t nt = p.nonterminals, r = p.grammar().rules;
   Tensor top = p.zeros(p.with({nt})), used = p.zeros(rules ? p.with({r}) : Shape{0});
-  Tensor leaf = p.zeros(p.with({p.n, p.k})), node = p.zeros(with_spans ? p.with({p.n, p.n, nt}) : Shape{0});
+  Tensor leaf = p.zeros(p.with({p.n, p.k})), node = p.zeros(labels ? p.with({p.n, p.n, labels}) : Shape{0});
   double *a = top.mutable_data_ptr<double>(), *b = used.mutable_data_ptr<double>();
   double *c = leaf.mutable_data_ptr<double>(), *d = node.mutable_data_ptr<double>();
   each_sentence(p, 4, [&](int64_t i, const SparseItem& x, const SparseWeights& w) {
     const SparseSink sink{a + i * nt, rules ? b + i * r : nullptr, c + i * p.n * p.k,
-                          with_spans ? d + i * p.n * p.n * nt : nullptr, nt};
+                          labels ? d + i * p.n * p.n * labels : nullptr, labels};
     sparse_pcfg_kernels().marginals(p.grammar(), x, w, 1, sink);
   });
   return {p.narrow(top), p.narrow(used), p.narrow(leaf), p.narrow(node)};
@@ -74,8 +80,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> hvp(MaybeTensor grad, const T
   return {p.narrow(mean), dr, dq, du, dw};
 }
 
-Gradients max_marginals(SLV_POTENTIALS, bool with_spans) {
+Gradients max_marginals(SLV_POTENTIALS, int64_t labels) {
   SLV_BIND;
+  check_labels(p, labels);
   const int64_t nt = p.nonterminals, r = p.grammar().rules;
   auto nothing = [&](const Shape& shape) {
     Tensor x = p.empty(shape);
@@ -83,11 +90,12 @@ Gradients max_marginals(SLV_POTENTIALS, bool with_spans) {
     return x;
   };
   Tensor top = nothing(p.with({nt})), used = nothing(p.with({r})), leaf = nothing(p.with({p.n, p.k}));
-  Tensor node = nothing(with_spans ? p.with({p.n, p.n, nt}) : Shape{0});
+  Tensor node = nothing(labels ? p.with({p.n, p.n, labels}) : Shape{0});
   double *a = top.mutable_data_ptr<double>(), *b = used.mutable_data_ptr<double>();
   double *c = leaf.mutable_data_ptr<double>(), *d = node.mutable_data_ptr<double>();
   parallel_units(p.items, 4 * sparse_work(p), [&](int64_t i) {
-    const SparseSink sink{a + i * nt, b + i * r, c + i * p.n * p.k, with_spans ? d + i * p.n * p.n * nt : nullptr, nt};
+    const SparseSink sink{a + i * nt, b + i * r, c + i * p.n * p.k, labels ? d + i * p.n * p.n * labels : nullptr,
+                          labels};
     sparse_pcfg_kernels().max_marginals(p.grammar(), p.item(i), sink);
   });
   return {p.narrow(top), p.narrow(used), p.narrow(leaf), p.narrow(node)};
@@ -158,7 +166,10 @@ Tensor score(const Tensor& event, SLV_POTENTIALS) {
     const bool tree = each_sparse_part(
         p.grammar(), trees + t * rows * 3, rows, x.length, [&](int64_t a) { sum += x.root[a]; },
         [&](int64_t i, int64_t j, int64_t a) {
-          if (x.spans) sum += x.spans[(i * x.n + j) * x.labels + (x.labels == 1 ? 0 : a)];
+          if (x.spans && x.labels != 1) sum += x.spans[(i * x.n + j) * x.labels + a];
+        },
+        [&](int64_t i, int64_t j) {
+          if (x.spans && x.labels == 1) sum += x.spans[i * x.n + j];
         },
         [&](int64_t rule) { sum += x.scores[rule]; }, [&](int64_t i, int64_t y) { sum += x.unary[i * p.k + y]; });
     to[t] = tree ? sum : kNothing;
@@ -180,7 +191,10 @@ Gradients score_vjp(const Tensor& grad, const Tensor& event, SLV_POTENTIALS) {
           each_sparse_part(
               p.grammar(), trees + t * rows * 3, rows, x.length, [&](int64_t a) { sink.root[a] += weight[t]; },
               [&](int64_t i, int64_t j, int64_t a) {
-                if (sink.spans) sink.spans[(i * x.n + j) * sink.labels + (sink.labels == 1 ? 0 : a)] += weight[t];
+                if (sink.spans && sink.labels != 1) sink.spans[(i * x.n + j) * sink.labels + a] += weight[t];
+              },
+              [&](int64_t i, int64_t j) {
+                if (sink.spans && sink.labels == 1) sink.spans[i * x.n + j] += weight[t];
               },
               [&](int64_t rule) { sink.rules[rule] += weight[t]; },
               [&](int64_t i, int64_t y) { sink.unary[i * p.k + y] += weight[t]; });
@@ -201,7 +215,7 @@ bool has_nan(SLV_POTENTIALS) {
     const SparseItem x = p.item(b);
     if (found(x.unary, x.length * p.k)) return true;
     for (int64_t i = 0; x.spans && i < x.length; i++)
-      if (found(x.spans + (i * x.n + i) * x.labels, (x.length - i) * x.labels)) return true;
+      if (found(x.spans + (i * x.n + i + 1) * x.labels, (x.length - i - 1) * x.labels)) return true;
   }
   return false;
 }
@@ -215,13 +229,13 @@ STABLE_TORCH_LIBRARY_FRAGMENT(structlv, m) {
   m.def("sparse_pcfg_log_partition(" SLV_SCHEMA ", bool as_double) -> Tensor");
   m.def("sparse_pcfg_inside(" SLV_SCHEMA ", bool as_double) -> (Tensor, Tensor)");
   m.def("sparse_pcfg_vjp(Tensor grad, Tensor chart, " SLV_SCHEMA ")" SLV_FOUR);
-  m.def("sparse_pcfg_marginals(" SLV_SCHEMA ", bool rules, bool with_spans)" SLV_FOUR);
+  m.def("sparse_pcfg_marginals(" SLV_SCHEMA ", bool rules, SymInt labels)" SLV_FOUR);
   m.def("sparse_pcfg_hvp(Tensor? grad, Tensor v_root, Tensor v_scores, Tensor v_unary, Tensor? v_spans, " SLV_SCHEMA
         ") -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
   m.def("sparse_pcfg_argmax(" SLV_SCHEMA ", SymInt depth) -> Tensor");
   m.def("sparse_pcfg_topk(" SLV_SCHEMA ", SymInt k, SymInt depth) -> Tensor");
   m.def("sparse_pcfg_sample(" SLV_SCHEMA ", SymInt num_samples, SymInt seed, SymInt depth) -> Tensor");
-  m.def("sparse_pcfg_max_marginals(" SLV_SCHEMA ", bool with_spans)" SLV_FOUR);
+  m.def("sparse_pcfg_max_marginals(" SLV_SCHEMA ", SymInt labels)" SLV_FOUR);
   m.def("sparse_pcfg_score(Tensor event, " SLV_SCHEMA ") -> Tensor");
   m.def("sparse_pcfg_score_vjp(Tensor grad, Tensor event, " SLV_SCHEMA ")" SLV_FOUR);
   m.def("sparse_pcfg_has_nan(" SLV_SCHEMA ") -> bool");
