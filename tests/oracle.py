@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -84,36 +86,35 @@ class EnumeratedTrees(_Listed):
     def _parts(self, value, reduce: str, empty: float = 0.0) -> list[Tensor]:
         nonterminals, n, count = self.nonterminals, self.n, len(self.items)
         symbols = nonterminals + self.preterminals
-        shapes = [
-            (nonterminals,),
-            (nonterminals, symbols, symbols),
-            (n, self.preterminals),
-            (n, n, nonterminals),
-        ]
+        rules, words = (nonterminals, symbols, symbols), (n, self.preterminals)
+        shapes = [(nonterminals,), rules, words, (n, n, nonterminals)]
         parts = [torch.full((count, *shape), empty, dtype=torch.float64) for shape in shapes]
         for b, (trees, scores) in enumerate(self.items):
-            used: list[list[tuple[tuple[int, ...], int]]] = [[], [], [], []]
-            for t, rows in enumerate(trees.tolist()):
-                used[0].append(((rows[0][2],), t))
-                for at, (i, j, a) in enumerate(rows):
-                    if i == j:
-                        used[2].append(((i, a - nonterminals), t))
-                        continue
-                    y = rows[at + 1]
-                    z = next(z for z in rows[at:] if z[:2] == [y[1] + 1, j])
-                    used[1].append(((a, y[2], z[2]), t))
-                    used[3].append(((i, j, a), t))
-            for part, uses in zip(parts, used, strict=True):
-                self._scatter(part[b], uses, value(scores), reduce)
+            values = value(scores)
+            uses = _uses((trees.shape[-2] + 1) // 2, nonterminals, self.preterminals)
+            for part, (tree, place) in zip(parts, uses, strict=True):
+                flat = (place * torch.tensor(part[b].stride())).sum(-1)
+                part[b].view(-1).scatter_reduce_(0, flat, values[tree], reduce)
         return [x.view(*self.batch, *shape) for x, shape in zip(parts, shapes, strict=True)]
 
-    @staticmethod
-    def _scatter(part: Tensor, uses: list, values: Tensor, reduce: str) -> None:
-        if uses:
-            place = torch.tensor([u[0] for u in uses])
-            stride = torch.tensor(part.stride())
-            tree = torch.tensor([u[1] for u in uses])
-            part.view(-1).scatter_reduce_(0, (place * stride).sum(-1), values[tree], reduce)
+
+@functools.cache
+def _uses(length: int, nonterminals: int, preterminals: int) -> list[tuple[Tensor, Tensor]]:
+    """For root, rules, unary and spans: the numbers of trees and the parts that they use."""
+    used: list[list[tuple[int, ...]]] = [[], [], [], []]
+    for t, rows in enumerate(brute.trees(length, nonterminals, preterminals).tolist()):
+        used[0].append((t, rows[0][2]))
+        for at, (i, j, symbol) in enumerate(rows):
+            if i == j:
+                used[2].append((t, i, symbol - nonterminals))
+                continue
+            left = rows[at + 1]
+            right = next(row for row in rows[at:] if row[:2] == [left[1] + 1, j])
+            used[1].append((t, symbol, left[2], right[2]))
+            used[3].append((t, i, j, symbol))
+    widths = (1, 3, 2, 3)
+    tables = [torch.tensor(x).view(-1, 1 + width) for x, width in zip(used, widths, strict=True)]
+    return [(table[:, 0].long(), table[:, 1:].long()) for table in tables]
 
 
 def filtered(case: Chain) -> Tensor:

@@ -2,18 +2,34 @@
 
 from structlv.distributions import kl as _kl  # registers the divergences
 from structlv.distributions.base import StructuredDistribution
-from structlv.distributions.constraints import StateSequence
+from structlv.distributions.binary_tree import BinaryTree, BinaryTreeParts
+from structlv.distributions.brackets import from_brackets, from_nltk, to_brackets, to_nltk
+from structlv.distributions.constraints import ConstituencyTree, StateSequence
+from structlv.distributions.dense_trees import DenseTreePosterior
 from structlv.distributions.hmm import HMM
 from structlv.distributions.linear_chain import ChainParts, LinearChain
+from structlv.distributions.pcfg import PCFG
 from structlv.distributions.tagging import TaggingConstraints, tagging_constraints
+from structlv.distributions.trees import TreeParts, TreePosterior
 
 __all__ = [
     "HMM",
+    "PCFG",
+    "BinaryTree",
+    "BinaryTreeParts",
     "ChainParts",
+    "ConstituencyTree",
+    "DenseTreePosterior",
     "LinearChain",
     "StateSequence",
     "StructuredDistribution",
     "TaggingConstraints",
+    "TreeParts",
+    "TreePosterior",
+    "from_brackets",
+    "from_nltk",
     "tagging_constraints",
+    "to_brackets",
+    "to_nltk",
 ]
 del _kl

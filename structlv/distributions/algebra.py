@@ -31,9 +31,9 @@ def finite(x: Tensor) -> Tensor:
     return x.masked_fill(x == -torch.inf, 0.0)
 
 
-def mean_score(marginals: Any, q: StructuredDistribution, batch_dims: int) -> Tensor:
-    """E_p[score_q], (*b); what q forbids counts as 0, for ``guarded`` to put right."""
-    return inner(marginals, [finite(score) for score in q._part_scores()], batch_dims)
+def mean_score(marginals: Any, scores: Any, batch_dims: int) -> Tensor:
+    """E_p[score_q], (*b), from q's part scores; what q forbids counts as 0, for ``guarded`` to put right."""
+    return inner(marginals, [None if score is None else finite(score) for score in scores], batch_dims)
 
 
 def guarded(p: StructuredDistribution, q: StructuredDistribution, value: Tensor, log_z: Tensor) -> Tensor:
@@ -43,8 +43,9 @@ def guarded(p: StructuredDistribution, q: StructuredDistribution, value: Tensor,
     """
     forbidden = torch.zeros_like(log_z, dtype=torch.bool)
     for best, score in zip(p.max_marginals(), q._part_scores(), strict=True):
-        missed = (best > -torch.inf) & (score == -torch.inf)
-        forbidden = forbidden | missed.flatten(log_z.dim()).any(-1)
+        if score is not None:
+            missed = (best > -torch.inf) & (score == -torch.inf)
+            forbidden = forbidden | missed.flatten(log_z.dim()).any(-1)
     return value.masked_fill(forbidden, torch.inf).masked_fill(log_z == -torch.inf, 0.0)
 
 

@@ -35,8 +35,8 @@ class StructuredDistribution(ParameterizedDistribution):
 
     A subclass supplies the hooks below: ``_log_partition``, ``marginals``, ``max_marginals``, ``argmax``,
     ``_best``, ``_sample``, ``_score``, ``_part_scores``, ``to_parts``, ``from_parts``, ``condition``, and
-    where two of its distributions can differ in layout, ``_aligned``. Its potentials are the floating-point
-    parameters.
+    where two of its distributions can differ in layout, ``_aligned``; where some marginals cost more than
+    others, ``_weights``. Its potentials are the floating-point parameters.
     """
 
     # ---- hooks -----------------------------------------------------------------------------------------
@@ -71,7 +71,10 @@ class StructuredDistribution(ParameterizedDistribution):
 
     @abstractmethod
     def _part_scores(self) -> Any:
-        """The potentials in shapes that broadcast to ``marginals()``'s: score(z) = <to_parts(z), this>."""
+        """The potentials in shapes that broadcast to ``marginals()``'s: score(z) = <to_parts(z), this>.
+
+        None stands for a field of zeros.
+        """
 
     @abstractmethod
     def to_parts(self, event: Tensor) -> Any:
@@ -86,6 +89,10 @@ class StructuredDistribution(ParameterizedDistribution):
         """The same kind of distribution with what contradicts the evidence at -inf: its log Z minus this
         one's is the log-probability of the evidence.
         """
+
+    def _weights(self, *scores: Any) -> Any:
+        """``marginals()``; a field that is None in all of ``scores`` may be None: nobody asks for it."""
+        return self.marginals()
 
     def _aligned(self: Self, other: Self) -> tuple[Self, Self]:
         """Both distributions with part scores of one layout."""
@@ -152,7 +159,8 @@ class StructuredDistribution(ParameterizedDistribution):
         """H(p) = -E_p[log p] = log Z - <marginals, part scores>, (*b); differentiable once."""
         p = self._double()
         log_z = p._log_partition(as_double=True)
-        gap = log_z - inner(p.marginals(), p._part_scores(), len(self._batch_shape))
+        scores = p._part_scores()
+        gap = log_z - inner(p._weights(scores), scores, len(self._batch_shape))
         return self._rounded(gap.masked_fill(log_z == -torch.inf, 0.0))
 
     def cross_entropy(self, q: StructuredDistribution) -> Tensor:
@@ -164,7 +172,8 @@ class StructuredDistribution(ParameterizedDistribution):
         """
         p, q = self._pair(q)
         log_z, log_zq = p._log_partition(as_double=True), q._log_partition(as_double=True)
-        surprise = finite(log_zq) - mean_score(p.marginals(), q, log_z.dim())
+        scores = q._part_scores()
+        surprise = finite(log_zq) - mean_score(p._weights(scores), scores, log_z.dim())
         return self._rounded(guarded(p, q, surprise, log_z))
 
     def kl(self, q: StructuredDistribution) -> Tensor:
@@ -178,8 +187,9 @@ class StructuredDistribution(ParameterizedDistribution):
         """
         p, q = self._pair(q)
         log_z, log_zq = p._log_partition(as_double=True), q._log_partition(as_double=True)
-        marginals = p.marginals()
-        gap = inner(marginals, p._part_scores(), log_z.dim()) - mean_score(marginals, q, log_z.dim())
+        mine, theirs = p._part_scores(), q._part_scores()
+        weights = p._weights(mine, theirs)
+        gap = inner(weights, mine, log_z.dim()) - mean_score(weights, theirs, log_z.dim())
         return self._rounded(guarded(p, q, gap + finite(log_zq) - finite(log_z), log_z))
 
     def expectation(self, parts: Any) -> Tensor:
@@ -190,16 +200,14 @@ class StructuredDistribution(ParameterizedDistribution):
             parts: one tensor for each field of ``marginals()``, of its shape or broadcastable to it; None
                 counts as 0.
         """
-        marginals = self._double().marginals()
-        if len(parts) != len(marginals):
-            raise ValueError(
-                f"parts must hold {len(marginals)} tensors, {marginals._fields}, found {len(parts)}"
-            )
-        for name, value in zip(marginals._fields, parts, strict=True):
+        names = self._part_scores()._fields
+        if len(parts) != len(names):
+            raise ValueError(f"parts must hold {len(names)} tensors, {names}, found {len(parts)}")
+        for name, value in zip(names, parts, strict=True):
             if value is not None:
                 require_floating(f"parts.{name}", value)
         values = [None if value is None else value.double() for value in parts]
-        return self._rounded(inner(marginals, values, len(self._batch_shape)))
+        return self._rounded(inner(self._double()._weights(values), values, len(self._batch_shape)))
 
     def log_count(self) -> Tensor:
         """The log of the number of structures of non-zero weight, (*b) float64."""

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 from torch.distributions.constraints import Constraint
 
-__all__ = ["StateSequence"]
+from structlv.distributions.tree_events import is_binary_tree, rows_of, without_padding
+
+__all__ = ["ConstituencyTree", "StateSequence"]
 
 
 class StateSequence(Constraint):
@@ -42,3 +44,43 @@ class StateSequence(Constraint):
 
     def __repr__(self) -> str:
         return f"StateSequence(num_states={self.num_states}, length={self.length})"
+
+
+class ConstituencyTree(Constraint):
+    """Binary trees over n = ``length`` words as rows (i, j, symbol) in pre-order, shape (*, 2n - 1, 3); past
+    its last row a tree holds anything.
+
+    Args:
+        length: n.
+        inner: the symbols of constituents of several words.
+        leaves: the symbols of words.
+        lengths: (*b) int64, the number of words of each item; None where every item has n.
+        minimum: the least number of words that has a tree.
+    """
+
+    is_discrete = True
+    event_dim = 2
+
+    def __init__(
+        self, length: int, inner: range, leaves: range, lengths: Tensor | None = None, minimum: int = 2
+    ) -> None:
+        self.length, self.inner, self.leaves = length, inner, leaves
+        self.lengths, self.minimum = lengths, minimum
+        super().__init__()
+
+    def check(self, value: Tensor) -> Tensor:
+        """(*) bool, for events (*, 2 length - 1, 3)."""
+        rows = rows_of(self.length)
+        if value.dim() < 2 or value.shape[-2:] != (rows, 3):
+            raise ValueError(f"events must have shape (*, {rows}, 3), found {tuple(value.shape)}")
+        lengths = torch.as_tensor(self.length if self.lengths is None else self.lengths, device=value.device)
+        i, j, symbol = without_padding(value, lengths).unbind(-1)
+        legal = torch.where(i < j, _among(symbol, self.inner), _among(symbol, self.leaves)) | (i == -1)
+        return legal.all(-1) & is_binary_tree(value, lengths) & (lengths >= self.minimum)
+
+    def __repr__(self) -> str:
+        return f"ConstituencyTree(length={self.length}, inner={self.inner}, leaves={self.leaves})"
+
+
+def _among(symbol: Tensor, symbols: range) -> Tensor:
+    return (symbol >= symbols.start) & (symbol < symbols.stop) & (symbol % 1 == 0)

@@ -14,12 +14,13 @@ from structlv.distributions.emissions import (
     Emission,
     normalized_table,
 )
-from structlv.distributions.hmm_checks import check_parameters, check_values, observations
+from structlv.distributions.hmm_checks import check_parameters
 from structlv.distributions.linear_chain import LinearChain
 from structlv.distributions.markov import stationary_distribution, with_stop
+from structlv.distributions.observations import observations
 from structlv.distributions.parameters import ParameterizedDistribution
 from structlv.distributions.seeding import draw_seed
-from structlv.distributions.validation import is_eager
+from structlv.distributions.validation import is_eager, require_no_nan
 from structlv.ops import chain
 from structlv.reference.semiring import log_normalize
 
@@ -88,7 +89,9 @@ class HMM(ParameterizedDistribution):
         if validate_args is not None:
             self._validate_args = validate_args
         if self._validate_args and is_eager(initial):
-            check_values(initial, transition, emission, final)
+            require_no_nan(
+                initial_logits=initial, transition_logits=transition, emission=emission, final_logits=final
+            )
         table = normalized_table(emission) if isinstance(emission, Tensor) else emission
         transition, final = with_stop(transition, final, per_step)
         self._assign(log_normalize(initial), transition, table, final, batch, per_step)
@@ -125,6 +128,7 @@ class HMM(ParameterizedDistribution):
         """p(z | x) as a ``LinearChain`` whose log-partition is log p(x). Arguments as ``log_prob``."""
         emission = self._emission
         seen = observations(self, emission, x, lengths, mask)
+        self._require_steps(seen.n, f"x: {seen.n} observations")
         unary = emission.log_likelihood(x, seen.observed)
         transition = self.transition_logits
         if self._per_step:

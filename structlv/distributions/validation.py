@@ -63,6 +63,14 @@ def require_same_device(name: str, value: Tensor, other: str, reference: Tensor)
         raise ValueError(f"{name} must be on the device of {other}, {reference.device}, found {value.device}")
 
 
+def require_no_nan(**tensors: Any) -> None:
+    """``ValueError`` where a tensor among these holds a NaN (a value check: call it eagerly)."""
+    for name, value in tensors.items():
+        # a maximum is NaN where any entry is, and needs no table of booleans
+        if isinstance(value, Tensor) and value.numel() and bool(value.detach().amax().isnan()):
+            raise ValueError(f"{name} must not be NaN")
+
+
 def require_events(name: str, value: Tensor, expected: str, *sizes: int) -> None:
     """``ValueError`` unless the last dimensions of ``value`` are ``sizes`` (``expected``, in letters)."""
     if value.shape[value.dim() - len(sizes) :] != sizes or value.dim() < len(sizes):

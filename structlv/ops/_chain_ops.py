@@ -13,7 +13,7 @@ from torch import Tensor
 
 from structlv import reference
 from structlv.ops import _chain_fakes as fakes
-from structlv.ops._family import Family, keep, keep_all, present
+from structlv.ops._family import Family, discrete, keep, keep_all, present
 from structlv.ops._register import Operator, keep_nothing, refuse
 from structlv.ops._vmap import Rules
 
@@ -88,12 +88,12 @@ FILTER_VJP = Operator(
     jvp=_once,
     vmap=_rules.pullback,
 )
-MAX_MARGINALS = _family.discrete(
-    "max_marginals", fakes.max_marginals, _rules.query(5, outputs=2), tangent=True
+MAX_MARGINALS = discrete(
+    "chain", "max_marginals", fakes.max_marginals, _rules.query(5, outputs=2), floats=True
 )
-ARGMAX = _family.discrete("argmax", fakes.events, _rules.query(5))
-TOPK = _family.discrete("topk", fakes.events, _rules.query(5, at=1))
-SAMPLE = _family.discrete("sample", fakes.events, _rules.query(5, at=1))
+ARGMAX = discrete("chain", "argmax", fakes.events, _rules.query(5))
+TOPK = discrete("chain", "topk", fakes.events, _rules.query(5, at=1))
+SAMPLE = discrete("chain", "sample", fakes.events, _rules.query(5, at=1))
 
 
 def has_nan(*potentials: Any) -> bool:

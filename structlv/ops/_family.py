@@ -42,14 +42,27 @@ def keep_all(ctx: Any, inputs: tuple, output: Any) -> None:
     keep(ctx, *inputs)
 
 
-def present(gradients: tuple[Tensor, ...], potentials: Any) -> tuple:
-    """Gradients of ``potentials``: None for a potential that is absent, and for the lengths."""
+def present(gradients: tuple[Tensor | None, ...], potentials: Any) -> tuple:
+    """Gradients of ``potentials``, or directions: None for an absent potential and for the lengths."""
     return *[None if x is None else g for g, x in zip(gradients, potentials, strict=False)], None
 
 
 def _finite(scores: Tensor) -> Tensor:
     """An illegal structure has the score ``-inf`` whatever the potentials: derivative 0."""
     return torch.where(scores == -torch.inf, 0.0, scores)
+
+
+def discrete(prefix: str, query: str, fake: Any, vmap: Any, floats: bool = False) -> Operator:
+    """A choice among structures, which refuses to be differentiated; integers have no tangent at all."""
+    sentence = refuse(_DISCRETE.format(query))
+    return Operator(
+        f"{prefix}_{query}",
+        fake=fake,
+        setup=keep_nothing,
+        backward=sentence,
+        jvp=sentence if floats else no_tangent,
+        vmap=vmap,
+    )
 
 
 class Family:
@@ -90,14 +103,6 @@ class Family:
             vmap=vmap,
         )
 
-    def discrete(self, query: str, fake: Any, vmap: Any, tangent: bool = False) -> Operator:
-        """A choice among structures, which refuses to be differentiated; integers have no tangent at all."""
-        sentence = refuse(_DISCRETE.format(query))
-        jvp = sentence if tangent else no_tangent
-        return Operator(
-            f"{self.name}_{query}", fake=fake, setup=keep_nothing, backward=sentence, jvp=jvp, vmap=vmap
-        )
-
     def chart(self, *potentials: Any) -> Tensor:
         return self.inside(*potentials, False)[1]
 
@@ -105,14 +110,13 @@ class Family:
 
     def directional(self, potentials: Any, tangents: Any, grad: Tensor | None = None) -> tuple[Tensor, ...]:
         """``hvp`` in the direction of the tangents, of which any may be None."""
-        return self.hvp(grad, *self._directions(potentials, tangents), *potentials)
+        return self.hvp(grad, *self.directions(potentials, tangents), *potentials)
 
-    def _directions(self, potentials: Any, tangents: Any) -> list[Tensor | None]:
-        """A tangent for each score: zeros for one that must be there, None for one that is not."""
+    def directions(self, potentials: Any, tangents: Any) -> list[Tensor | None]:
+        """The tangents of the scores, with zeros for those that must be there."""
         pairs = zip(potentials[:-1], tangents, strict=False)
         return [
-            torch.zeros_like(x) if v is None and i < self.required else (None if x is None else v)
-            for i, (x, v) in enumerate(pairs)
+            torch.zeros_like(x) if v is None and i < self.required else v for i, (x, v) in enumerate(pairs)
         ]
 
     def _inside_backward(self, ctx: Any, grad: Tensor | None, _: Any) -> tuple:
@@ -137,7 +141,7 @@ class Family:
         grad, _, *potentials = ctx.saved_tensors
         if all(v is None for v in directions):
             return (None,) * (self.count + 2)
-        d_grad, *gradients = self.directional(potentials, directions, grad)
+        d_grad, *gradients = self.directional(potentials, present(directions, potentials), grad)
         return d_grad.to(grad.dtype), None, *present(tuple(gradients), potentials)
 
     def _vjp_jvp(self, ctx: Any, grad_tangent: Tensor | None, _: Any, *tangents: Any) -> tuple:
@@ -151,7 +155,7 @@ class Family:
     # ---- scores of given structures ----------------------------------------------------------------------
 
     def _score_of(self, event: Tensor, tangents: Any, potentials: Any) -> Tensor:
-        return _finite(self.score(event, *self._directions(potentials, tangents), potentials[-1]))
+        return _finite(self.score(event, *self.directions(potentials, tangents), potentials[-1]))
 
     def _score_backward(self, ctx: Any, grad: Tensor | None) -> tuple:
         if grad is None:
@@ -167,7 +171,7 @@ class Family:
         _, event, *potentials = ctx.saved_tensors
         if all(v is None for v in directions):
             return (None,) * (self.count + 2)
-        return self._score_of(event, directions, potentials), *(None,) * (self.count + 1)
+        return self._score_of(event, present(directions, potentials), potentials), *(None,) * (self.count + 1)
 
     def _score_vjp_jvp(self, ctx: Any, grad_tangent: Tensor | None, *_: Any) -> tuple:
         grad, *rest = ctx.saved_tensors

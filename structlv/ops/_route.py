@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from structlv import _native
-from structlv.ops._register import Operator, eager, is_grad_enabled
+from structlv.ops._family import Family
+from structlv.ops._register import Operator, eager, is_grad_enabled, transformed
 
 KERNEL_DTYPES = frozenset((torch.float32, torch.float64))
 # what a quick attempt may raise where the checks say it better
@@ -55,8 +56,8 @@ class Prepared:
         self.native = kernels(self.args[0])
         self.recorded = is_grad_enabled() and any(x is not None and x.requires_grad for x in self.args)
 
-    def narrow(self, outputs: tuple[Tensor, ...]) -> Any:
-        return tuple(x.to(self.dtype) for x in outputs)
+    def narrow(self, outputs: tuple[Tensor | None, ...]) -> Any:
+        return tuple(None if x is None else x.to(self.dtype) for x in outputs)
 
 
 def _widen(x: Any) -> Any:
@@ -72,14 +73,33 @@ class Route:
     def prepare(self, *potentials: Any) -> Prepared:
         return Prepared(self.check, potentials)
 
-    def quick(self, operator: Operator, potentials: tuple, *flags: Any, before: tuple = ()) -> Any:
-        """The operator at once, or None where that is not possible or it raises."""
+    def log_partition(self, family: Family, fallback: Any, potentials: tuple, as_double: bool) -> Tensor:
+        """log Z, with a chart where there may be a backward pass."""
+        found = self.quick(family.log_partition, potentials, as_double, record=family.inside)
+        if found is not None:
+            return found[0] if isinstance(found, tuple) else found
+        p = self.prepare(*potentials)
+        if not p.native:
+            return fallback(*p.args, as_double=as_double)
+        if p.recorded or transformed():
+            return family.inside(*p.args, as_double)[0]
+        return family.log_partition(*p.args, as_double)
+
+    def quick(
+        self,
+        operator: Operator,
+        potentials: tuple,
+        *flags: Any,
+        before: tuple = (),
+        record: Operator | None = None,
+    ) -> Any:
+        """The operator at once (``record`` where autograd records); None where it cannot be, or raises."""
         try:
             found = self.mode(*potentials)
             if found == RAW:
                 return operator.raw(*before, *potentials, *flags)
             if found == RECORDED:
-                return operator.record(*before, *potentials, *flags)
+                return (record or operator).record(*before, *potentials, *flags)
         except RETRY:
             pass
         return None

@@ -6,6 +6,7 @@ the oracle, what the structures of one item are and how they are scored: by inde
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from structlv.distributions import HMM, LinearChain, StructuredDistribution
+from structlv.distributions import HMM, BinaryTree, LinearChain, StructuredDistribution, TreePosterior
 from tests.distributions.choice import Choice, choice_scores, choice_structures
+from tests.distributions.tree_cases import binary_scores, binary_structures, tree_scores, tree_structures
 
 INF = float("inf")
 Parameters = dict[str, Tensor | None]
@@ -144,6 +146,66 @@ def choice(made: Parameters) -> Parameters:
     return made
 
 
+def trees(
+    name: str, edit: Callable[[Parameters], None] = lambda _: None, **shapes: tuple[int, ...]
+) -> Example:
+    def parameters(seed: int) -> Parameters:
+        made = randoms(seed, **shapes)
+        edit(made)
+        return made
+
+    return Example(name, parameters, TreePosterior, tree_structures, tree_scores)
+
+
+def forbid_trees(made: Parameters) -> None:
+    """Some parts are impossible; item 1 has one tree only, item 2 none."""
+    made["rules"][0, 1, 2] = -INF  # type: ignore[index]
+    made["spans"][0, 0, 1] = -INF  # type: ignore[index]
+    made["unary"][0, 1, 1] = -INF  # type: ignore[index]
+    made["root"][1, 1] = made["spans"][1, 1, 2] = -INF  # type: ignore[index]
+    made["unary"][1, :, 1] = -INF  # type: ignore[index]
+    made["spans"][1, 0, 1, 0] = -INF  # type: ignore[index]
+    made["unary"][2, 2] = -INF  # type: ignore[index]
+
+
+def sentences_of_nan(made: Parameters) -> None:
+    """Whatever is stored past the end of a sentence, or where no span is, changes nothing."""
+    made["lengths"] = torch.tensor([2, 3, 1])
+    made["unary"][0, 2:] = float("nan")  # type: ignore[index]
+    made["unary"][2] = float("nan")  # type: ignore[index]
+    made["spans"][0, :, 2] = INF  # type: ignore[index]
+    made["spans"][2] = float("nan")  # type: ignore[index]
+    made["spans"].diagonal(dim1=1, dim2=2)[:] = float("nan")  # type: ignore[union-attr]
+
+
+def binary(
+    name: str, *shape: int, edit: Callable[[Parameters], None] = lambda _: None, labelled: bool = False
+) -> Example:
+    def parameters(seed: int) -> Parameters:
+        made = randoms(seed, span_scores=shape)
+        edit(made)
+        return made
+
+    build = functools.partial(BinaryTree, labelled=labelled)
+    return Example(name, parameters, build, binary_structures, binary_scores)
+
+
+def forbid_spans(made: Parameters) -> None:
+    """Item 1 has one tree only, item 2 none; what lies below the diagonal changes nothing."""
+    made["span_scores"][0, 0, 1] = -INF  # type: ignore[index]
+    made["span_scores"][1, 1, 2] = -INF  # type: ignore[index]
+    made["span_scores"][2, 0, 2] = -INF  # type: ignore[index]
+    made["span_scores"][:, 2, 0] = float("nan")  # type: ignore[index]
+
+
+def forbid_labels(made: Parameters) -> None:
+    """Some labels are impossible, in item 2 all of the one word; padding is NaN."""
+    made["lengths"] = torch.tensor([3, 2, 1])
+    made["span_scores"][0, 0, 1, 0] = made["span_scores"][1, 0, 0, 1] = -INF  # type: ignore[index]
+    made["span_scores"][2, 0, 0] = -INF  # type: ignore[index]
+    made["span_scores"][1, :, 2] = float("nan")  # type: ignore[index]
+
+
 EXAMPLES = [
     Example(
         "choice", lambda seed: choice(randoms(seed, options=(3, 4))), Choice, choice_structures, choice_scores
@@ -165,5 +227,28 @@ EXAMPLES = [
     chain("padding of NaN", padding_of_nan, unary=(3, 4, 2), transition=(3, 3, 2, 2)),
     hmm("HMM posterior", initial=(3,), transition=(3, 3), emission=(3, 4)),
     hmm("HMM posterior that stops", initial=(2,), transition=(3, 2, 2), emission=(2, 4), final=(2,)),
+    trees("one sentence", root=(1,), rules=(1, 3, 3), unary=(4, 2)),
+    trees("shared rules", root=(2,), rules=(2, 4, 4), unary=(3, 3, 2)),
+    trees("rules of each item", root=(2, 2), rules=(2, 2, 3, 3), unary=(2, 4, 1)),
+    trees(
+        "sentences of several lengths", with_lengths(3, 2, 0, 1), root=(2,), rules=(2, 4, 4), unary=(4, 3, 2)
+    ),
+    trees("spans", with_lengths(3, 2), root=(2,), rules=(2, 4, 4), unary=(2, 3, 2), spans=(2, 3, 3, 2)),
+    trees("spans of any symbol", root=(2,), rules=(1, 2, 3, 3), unary=(2, 3, 1), spans=(3, 3, 1)),
+    trees("forbidden trees", forbid_trees, root=(3, 2), rules=(2, 4, 4), unary=(3, 3, 2), spans=(3, 3, 3, 2)),
+    trees(
+        "sentences of NaN", sentences_of_nan, root=(2,), rules=(2, 3, 3), unary=(3, 3, 1), spans=(3, 3, 3, 2)
+    ),
+    trees("grammars in two batch dimensions", root=(2, 1, 2), rules=(2, 2, 3, 3), unary=(1, 2, 2, 1)),
+    trees("sentences of one word", root=(2,), rules=(2, 4, 4), unary=(2, 1, 2), spans=(1, 1, 2)),
+    trees("no words", root=(2,), rules=(2, 4, 4), unary=(2, 0, 2)),
+    binary("binary tree", 4, 4),
+    binary("ragged binary trees", 4, 4, 4, edit=with_lengths(4, 2, 0, 1)),
+    binary("forbidden spans", 3, 3, 3, edit=forbid_spans),
+    binary("labelled binary tree", 3, 3, 2, labelled=True),
+    binary("ragged labelled binary trees", 4, 3, 3, 2, edit=with_lengths(3, 1, 0, 2), labelled=True),
+    binary("forbidden labels", 3, 3, 3, 2, edit=forbid_labels, labelled=True),
+    binary("binary trees of one word", 2, 1, 1, 3, labelled=True),
+    binary("binary trees of no words", 2, 0, 0),
 ]
 BY_NAME = {example.name: example for example in EXAMPLES}

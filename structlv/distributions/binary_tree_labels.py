@@ -1,0 +1,103 @@
+"""Labels of a binary tree's constituents: independent of one another once the spans are known.
+
+Events are (*s, *b, m, 3), scores (*b, n, n, labels).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from structlv.distributions.tree_events import is_binary_tree
+from structlv.reference import philox
+
+
+def places(event: Tensor, n: int, count: int) -> Tensor:
+    """(*s, *b, m): where the rows are in a flattened chart (n, n, count); -1 for rows of -1."""
+    i, j, label = event.unbind(-1)
+    return torch.where(i < 0, -1, (i * n + j) * count + label)
+
+
+def total(event: Tensor, scores: Tensor, lengths: Tensor) -> Tensor:
+    """The sum (*s, *b) of the scores of events without padding; -inf where one is no tree."""
+    n, _, count = scores.shape[-3:]
+    i, j, label = event.unbind(-1)
+    known = (label >= 0) & (label < count)
+    proper = is_binary_tree(event, lengths) & (known | (i < 0)).all(-1)
+    inside = known & (i >= 0) & (i <= j) & (j < n)
+    batch = scores.shape[:-3]
+    item = torch.arange(batch.numel(), device=event.device).reshape(batch).unsqueeze(-1)
+    index = torch.where(inside, places(event, n, count) + item * (n * n * count), 0)
+    # one flat table, not a copy of it for each sample
+    parts = scores.flatten().gather(0, index.flatten()).view(index.shape) if n else index.double()
+    return torch.where(proper, torch.where(inside, parts, 0.0).sum(-1), -torch.inf)
+
+
+def labels_of(event: Tensor, scores: Tensor) -> Tensor:
+    """(*s, *b, m, labels): the scores of the labels of each row; of a row of -1, of no matter what."""
+    n, count = scores.shape[-2:]
+    i, j, _ = event.clamp_min(0).unbind(-1)
+    table = scores.flatten(-3, -2)
+    table = table.expand(*event.shape[:-2], *table.shape[-2:])
+    return table.gather(-2, (i * n + j).unsqueeze(-1).expand(*i.shape, count))
+
+
+def relabelled(event: Tensor, label: Tensor | int) -> Tensor:
+    """``event`` with these labels (*s, *b, m); rows of -1 stay."""
+    i, j, _ = event.unbind(-1)
+    return torch.stack([i, j, torch.where(i < 0, -1, label)], -1)
+
+
+def best(event: Tensor, scores: Tensor) -> Tensor:
+    """``event`` with the best label of each constituent, the lowest among equals."""
+    return relabelled(event, labels_of(event, scores).argmax(-1))
+
+
+def drawn(event: Tensor, scores: Tensor, seed: int, dtype: torch.dtype) -> Tensor:
+    """``event`` (s, *b, m, 3) with a label for each constituent, drawn with probability exp(score) over sum.
+
+    A label is a function of (seed, item, sample, row) alone: stream 0 of Philox, which trees leave free.
+    """
+    samples, *batch, rows, _ = event.shape
+    items = torch.Size(batch).numel()
+    u = philox.uniform(seed, samples, items, rows, dtype, event.device).reshape(event.shape[:-1])
+    return relabelled(event, philox.draw(labels_of(event, scores), u))
+
+
+def k_best(events: Tensor, scores: Tensor, k: int) -> Tensor:
+    """The k best labelled trees (k, *b, m, 3), given the k best trees ``events`` under their best labels.
+
+    No other spans can occur among them: each of those k trees has one labelling that is at least as good.
+    Each tree's k best labellings are found row by row, and all of them are ranked together.
+    """
+    values, order = labels_of(events, scores).sort(dim=-1, descending=True, stable=True)
+    values, order = values[..., :k], order[..., :k]
+    used = events[..., 0] >= 0
+    first = torch.arange(values.shape[-1], device=values.device) == 0
+    values = torch.where(used.unsqueeze(-1), values, torch.where(first, 0.0, -torch.inf))
+    total = torch.where(used[..., :1], 0.0, -torch.inf)  # (k, *b, labellings so far)
+    chosen = order.new_empty(*total.shape, 0)
+    for row in range(events.shape[-2]):
+        sums = (total.unsqueeze(-1) + values[..., row, None, :]).flatten(-2)
+        total, place = sums.sort(dim=-1, descending=True, stable=True)
+        total, place = total[..., :k], place[..., :k]
+        parent, label = place // values.shape[-1], place % values.shape[-1]
+        chosen = chosen.gather(-2, parent.unsqueeze(-1).expand(*parent.shape, row))
+        chosen = torch.cat([chosen, order[..., row, :].gather(-1, label).unsqueeze(-1)], -1)
+    return _ranked(events, total, chosen, k)
+
+
+def _ranked(events: Tensor, total: Tensor, chosen: Tensor, k: int) -> Tensor:
+    """The k best of labellings ``chosen`` (k, *b, q, m) of score ``total`` (k, *b, q) of ``events``."""
+    count = total.shape[-1]
+    total, place = total.movedim(0, -2).flatten(-2).sort(dim=-1, descending=True, stable=True)
+    total, place = (x[..., :k].movedim(-1, 0) for x in (total, place))  # (k, *b)
+    all_labels = chosen.movedim(0, -3).flatten(-3, -2)  # (*b, k q, m)
+    rows = torch.arange(events.shape[-2], device=events.device)
+    labels = all_labels[None].expand(len(place), *all_labels.shape)
+    labels = labels.gather(-2, place[..., None, None].expand(*place.shape, 1, len(rows))).squeeze(-2)
+    tree = (place // count)[..., None, None].expand(*place.shape, *events.shape[-2:])
+    found = relabelled(events.gather(0, tree), labels)
+    found = found.masked_fill((total == -torch.inf)[..., None, None], -1)
+    missing = found.new_full((k - len(found), *found.shape[1:]), -1)
+    return torch.cat([found, missing])
