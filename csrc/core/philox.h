@@ -41,23 +41,6 @@ struct Draws {
     for (int l = 0; l < N; l++) word[0][l] = c0[l], word[1][l] = c1[l], word[2][l] = c2[l], word[3][l] = c3[l];
   }
 };
-struct PhiloxWords {
-  uint32_t word[4];
-};
-// The four words of one counter.
-inline PhiloxWords philox(uint64_t seed, uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3) {
-  uint32_t k0 = uint32_t(seed), k1 = uint32_t(seed >> 32);
-  for (int round = 0; round < 10; round++) {
-    const uint64_t p0 = uint64_t(0xD2511F53u) * c0, p1 = uint64_t(0xCD9E8D57u) * c2;
-    c0 = uint32_t(p1 >> 32) ^ c1 ^ k0;
-    c2 = uint32_t(p0 >> 32) ^ c3 ^ k1;
-    c1 = uint32_t(p1);
-    c3 = uint32_t(p0);
-    k0 += 0x9E3779B9u;
-    k1 += 0xBB67AE85u;
-  }
-  return {{c0, c1, c2, c3}};
-}
 // In [0, 1): 24 bits where the potentials are float32, 32 where they are float64.
 template <class T>
 inline T uniform(uint32_t word) {

@@ -262,6 +262,8 @@ inline void sparse_topk(const SparseGrammar& g, const SparseItem& x, int64_t row
 // Top-down draws. Of the node that is the d-th on its span (d = 0, 1, ... from the top): word 0 chooses the split or
 // the unary rule, word 1 the left symbol, word 2 the right one.
 class SparseSampler {
+  using Words = Draws<1>;
+
  public:
   SparseSampler(const SparseGrammar& g, const SparseItem& x, const SparseWeights& w, uint64_t seed, uint32_t item,
                 bool single)
@@ -271,14 +273,14 @@ class SparseSampler {
   void draw(uint32_t sample, int64_t rows, int64_t* event) {
     if (roots_.empty()) return;
     Range top{0, roots_.size()};
-    PhiloxWords w = philox(seed_, 0, item_, sample, 2);
+    Words w{seed_, {item_}, {sample}, 2};
     narrow(top, root_weight_, u(w, 0), [](int64_t t) { return t; });
     int64_t i = -1, j = -1, depth = 0;
     write_tree(forest_, roots_[top.begin], rows, event, [&](const SparseForest::Node& n) {
       depth = n.i == i && n.j == j ? depth + 1 : 0;
       i = n.i, j = n.j;
-      w = philox(seed_, uint32_t(j * (j + 1) / 2 + i), item_, sample, uint32_t(depth ? depth + 2 : 1));
-      return choose(n, w);
+      Words own{seed_, {item_}, {sample}, uint32_t(depth ? depth + 2 : 1)};
+      return choose(n, own, 4 * (j * (j + 1) / 2 + i));
     });
   }
 
@@ -286,15 +288,13 @@ class SparseSampler {
   struct Range {
     int64_t begin, end;
   };
-  double u(const PhiloxWords& w, int at) const {
-    return single_ ? double(uniform<float>(w.word[at])) : uniform<double>(w.word[at]);
-  }
+  double u(Words& w, int64_t at) const { return single_ ? double(uniform<float>(*w(at))) : uniform<double>(*w(at)); }
   static void weigh(const SparseForest::Way* ways, int64_t count, Pile<double>& out) {
     double top = kNone;
     for (int64_t t = 0; t < count; t++) top = std::max(top, ways[t].score);
     for (int64_t t = 0; t < count; t++) out.push(scalar_exp(ways[t].score - top));
   }
-  int64_t choose(const SparseForest::Node& n, const PhiloxWords& w) {
+  int64_t choose(const SparseForest::Node& n, Words& w, int64_t at) {
     const int64_t count = forest_.count(n);
     const SparseForest::Way* ways = &forest_.way(n, 0);
     if (start_.size() <= n.entry) start_.resize(forest_.chart.at.size(), -1);
@@ -304,10 +304,10 @@ class SparseSampler {
     }
     const double* weight = &weight_[start_[n.entry]];
     Range r{0, count};
-    narrow(r, weight, u(w, 0), [&](int64_t t) { return ways[t].right < 0 ? -1 - t : int64_t(ways[t].split); });
+    narrow(r, weight, u(w, at), [&](int64_t t) { return ways[t].right < 0 ? -1 - t : int64_t(ways[t].split); });
     if (ways[r.begin].right < 0) return r.begin;
-    narrow(r, weight, u(w, 1), [&](int64_t t) { return int64_t(ways[t].left); });
-    narrow(r, weight, u(w, 2), [](int64_t t) { return t; });
+    narrow(r, weight, u(w, at + 1), [&](int64_t t) { return int64_t(ways[t].left); });
+    narrow(r, weight, u(w, at + 2), [](int64_t t) { return t; });
     return r.begin;
   }
   // To the first run of one key whose cumulative weight exceeds u times the total.

@@ -12,7 +12,7 @@ namespace slv {
 namespace {
 
 #define SLV_POTENTIALS                                                                                   \
-  const Tensor &root, const Tensor &index, const Tensor &scores, const Tensor &unary, MaybeTensor spans, \
+  const Tensor &root, const Tensor &scores, const Tensor &unary, MaybeTensor spans, const Tensor &index, \
       MaybeTensor lengths
 #define SLV_BIND BoundSparse p(root, index, scores, unary, spans, lengths)
 
@@ -30,7 +30,7 @@ Tensor log_partition(SLV_POTENTIALS, bool as_double) {
 
 // The chart is not kept: how much of it is alive is not known beforehand. The backward pass makes it again.
 std::tuple<Tensor, Tensor> inside(SLV_POTENTIALS, bool as_double) {
-  Tensor log_z = log_partition(root, index, scores, unary, spans, lengths, as_double);
+  Tensor log_z = log_partition(root, scores, unary, spans, index, lengths, as_double);
   return {log_z, torch::stable::new_empty(unary, Shape{0})};
 }
 
@@ -222,7 +222,7 @@ bool has_nan(SLV_POTENTIALS) {
 
 }  // namespace
 
-#define SLV_SCHEMA "Tensor root, Tensor index, Tensor scores, Tensor unary, Tensor? spans, Tensor? lengths"
+#define SLV_SCHEMA "Tensor root, Tensor scores, Tensor unary, Tensor? spans, Tensor index, Tensor? lengths"
 #define SLV_FOUR " -> (Tensor, Tensor, Tensor, Tensor)"
 
 STABLE_TORCH_LIBRARY_FRAGMENT(structlv, m) {
