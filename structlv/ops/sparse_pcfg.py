@@ -18,12 +18,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from structlv import reference
 from structlv.ops import _sparse_ops as ops
 from structlv.ops._check import check_index, check_rows, check_sparse_pcfg, require_int, require_tensor
+from structlv.ops._register import eager
 from structlv.ops._route import MAX_SEED, RETRY, SLOW, Route
 
 
@@ -73,7 +73,7 @@ def _check(
     root: Tensor, scores: Tensor, unary: Tensor, spans: Tensor | None, index: Tensor, lengths: Tensor | None
 ) -> None:
     check_sparse_pcfg(root, scores, unary, spans, index, lengths)
-    if type(index) is Tensor and not torch.compiler.is_compiling():
+    if eager() and type(index) is Tensor:
         check_symbols(index, root.shape[-1], unary.shape[-1])
         reference.sparse_pcfg.depth(index)
 
