@@ -2,7 +2,7 @@
 
 from structlv.distributions import kl as _kl  # registers the divergences
 from structlv.distributions.base import StructuredDistribution
-from structlv.distributions.binary_tree import BinaryTree, BinaryTreeParts
+from structlv.distributions.binary_tree import BinaryTree
 from structlv.distributions.brackets import from_brackets, from_nltk, to_brackets, to_nltk
 from structlv.distributions.constraints import ConstituencyTree, StateSequence
 from structlv.distributions.dense_trees import DenseTreePosterior
@@ -10,7 +10,8 @@ from structlv.distributions.hmm import HMM
 from structlv.distributions.linear_chain import ChainParts, LinearChain
 from structlv.distributions.pcfg import PCFG
 from structlv.distributions.tagging import TaggingConstraints, tagging_constraints
-from structlv.distributions.trees import TreeParts, TreePosterior
+from structlv.distributions.tree_parts import BinaryTreeParts, TreeParts
+from structlv.distributions.trees import TreePosterior
 
 __all__ = [
     "HMM",

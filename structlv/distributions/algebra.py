@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from structlv.distributions.validation import is_eager
+
 if TYPE_CHECKING:
     from structlv.distributions.base import StructuredDistribution
 
@@ -36,13 +38,21 @@ def mean_score(marginals: Any, scores: Any, batch_dims: int) -> Tensor:
     return inner(marginals, [None if score is None else finite(score) for score in scores], batch_dims)
 
 
+def _is_finite(score: Tensor) -> bool:
+    """Whether ``score`` is known to forbid nothing, without waiting for a device."""
+    return is_eager(score) and score.is_cpu and not bool((score == -torch.inf).any())
+
+
 def guarded(p: StructuredDistribution, q: StructuredDistribution, value: Tensor, log_z: Tensor) -> Tensor:
     """``value``, but 0 where p, of log-partition ``log_z``, is empty and +inf where it allows what q forbids.
 
     What p allows is read off the max-marginals: a marginal can underflow to 0.
     """
+    scores = q._part_scores()
+    if all(score is None or _is_finite(score) for score in scores):
+        return value.masked_fill(log_z == -torch.inf, 0.0)
     forbidden = torch.zeros_like(log_z, dtype=torch.bool)
-    for best, score in zip(p.max_marginals(), q._part_scores(), strict=True):
+    for best, score in zip(p.max_marginals(), scores, strict=True):
         if score is not None:
             missed = (best > -torch.inf) & (score == -torch.inf)
             forbidden = forbidden | missed.flatten(log_z.dim()).any(-1)

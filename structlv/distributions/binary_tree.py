@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from structlv.distributions.constraints import ConstituencyTree
 from structlv.distributions.tree_checks import has_labels, require_same_lengths
 from structlv.distributions.tree_decoding import minimum_risk
 from structlv.distributions.tree_evidence import Sentences, agreeing, masked, permitted
+from structlv.distributions.tree_parts import BinaryTreeParts
 from structlv.distributions.validation import (
     broadcast_batch,
     checked_lengths,
@@ -29,17 +30,6 @@ from structlv.ops import pcfg
 from structlv.reference import semiring
 
 Self = TypeVar("Self", bound="BinaryTree")
-
-
-class BinaryTreeParts(NamedTuple):
-    """One number for each part of a binary tree: marginals, max-marginals, counts or scores.
-
-    Attributes:
-        spans: (*b, n, n), or (*b, n, n, labels): the constituent of the words i..j, leaves on the diagonal;
-            0 (max-marginals: -inf) where i > j and in padding.
-    """
-
-    spans: Tensor
 
 
 class BinaryTree(StructuredDistribution):
@@ -162,7 +152,7 @@ class BinaryTree(StructuredDistribution):
             spans: constituents that a tree must have: (*b, m, 2) integer rows (i, j), or (*b, m, 3) rows
                 (i, j, label) in which a label of -1 is free; rows that begin with -1 are ignored.
             allowed: bool, the constituents that a tree may have, leaves included: (*b, n, n), or (*b, n, n,
-                labels) (exactly when it has two dimensions more than the batch shape and one for labels).
+                labels) (then with all batch dimensions, singletons where shared).
         """
         about = Sentences.of(self, "span_scores", self._num_words)
         scores = self.span_scores if self._labelled else self.span_scores.unsqueeze(-1)

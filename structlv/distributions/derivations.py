@@ -91,7 +91,8 @@ def derive(derivations: Derivations, batch: Size, num_samples: int, seed: int) -
     streams and places of ``structlv.ops.pcfg.sample``, the length by the second word of the top's.
     """
     n, items = derivations.max_length, batch.numel()
-    tops = derivations.tops().reshape(items, n + 1, -1)
+    tops = derivations.tops()
+    tops = tops.reshape(items, *tops.shape[-2:])
     item = torch.arange(items, device=tops.device).repeat(num_samples)
     sample = torch.arange(num_samples, device=tops.device).repeat_interleave(items)
     place = torch.zeros_like(item)

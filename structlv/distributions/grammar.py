@@ -82,8 +82,9 @@ class Grammar(ParameterizedDistribution):
         """Sentences of at most ``max_length`` words, (*sample_shape, *b, max_length) int64, padded with -1.
 
         They are exact samples of p(x | at most max_length words), not truncated and not redrawn: lengths are
-        summed over first. Where the grammar has no such sentence all is -1. O(max_length^2 NT S) before the
-        first, then O(max_length + S) a node. Nothing is differentiable. (Not under ``torch.compile``.)
+        summed over first. Where the grammar has no such sentence all is -1. Dense rules take O(max_length NT
+        S (S + max_length)) time before the first sentence, then O(max_length + S) a node, all nodes of a
+        depth together. Nothing is differentiable. (Not under ``torch.compile``.)
 
         Args:
             sample_shape: of independent samples.
@@ -121,6 +122,15 @@ class Grammar(ParameterizedDistribution):
         new = type(self).__new__(type(self))  # past the constructor: the parameters are normalised already
         new._assign(parameters["root_logits"].shape[:-1], **parameters)
         return new
+
+
+def require_symbols(root: Tensor, emission: Tensor) -> None:
+    """``ValueError`` unless there are nonterminals, preterminals and words."""
+    if root.dim() < 1 or root.shape[-1] == 0:
+        raise ValueError(f"root_logits must have shape (*b, NT) with NT >= 1, found {tuple(root.shape)}")
+    if emission.dim() < 2 or 0 in emission.shape[-2:]:
+        found = tuple(emission.shape)
+        raise ValueError(f"emission_logits must have shape (*b, T, v) with T, v >= 1, found {found}")
 
 
 def _leaves(trees: Tensor, n: int, first: int) -> Tensor:

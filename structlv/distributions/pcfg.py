@@ -9,7 +9,7 @@ from torch.distributions import constraints
 
 from structlv.distributions.derivations import DenseDerivations, Derivations
 from structlv.distributions.emissions import normalized_table
-from structlv.distributions.grammar import Grammar
+from structlv.distributions.grammar import Grammar, require_symbols
 from structlv.distributions.validation import (
     broadcast_batch,
     is_eager,
@@ -96,12 +96,3 @@ class PCFG(Grammar):
 
     def _event_dims(self, name: str) -> int:
         return {"root_logits": 1, "rule_logits": 3, "emission_logits": 2}[name]
-
-
-def require_symbols(root: Tensor, emission: Tensor) -> None:
-    """``ValueError`` unless there are nonterminals, preterminals and words."""
-    if root.dim() < 1 or root.shape[-1] == 0:
-        raise ValueError(f"root_logits must have shape (*b, NT) with NT >= 1, found {tuple(root.shape)}")
-    if emission.dim() < 2 or 0 in emission.shape[-2:]:
-        found = tuple(emission.shape)
-        raise ValueError(f"emission_logits must have shape (*b, T, v) with T, v >= 1, found {found}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import ModuleType
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from structlv.distributions.constraints import ConstituencyTree
 from structlv.distributions.tree_checks import check_shapes, check_values, require_same_grammar
 from structlv.distributions.tree_decoding import minimum_risk
 from structlv.distributions.tree_evidence import conditioned
+from structlv.distributions.tree_parts import TreeParts
 from structlv.distributions.validation import (
     checked_lengths,
     describe,
@@ -25,22 +26,6 @@ from structlv.distributions.validation import (
 )
 
 Self = TypeVar("Self", bound="TreePosterior")
-
-
-class TreeParts(NamedTuple):
-    """One number for each part of a tree: marginals, max-marginals, counts or scores.
-
-    Attributes:
-        root: (*b, NT), the symbol of the whole sentence.
-        rules: how often each rule is used: (*b, NT, S, S) for dense rules.
-        unary: (*b, n, T), the preterminal of each word.
-        spans: (*b, n, n, NT), nonterminal A over the words i..j, i < j; 0 (max-marginals: -inf) elsewhere.
-    """
-
-    root: Tensor | None
-    rules: Tensor | None
-    unary: Tensor | None
-    spans: Tensor | None
 
 
 class TreePosterior(StructuredDistribution):
@@ -134,6 +119,7 @@ class TreePosterior(StructuredDistribution):
             check_values(self)
 
     root: Tensor
+    rules: Any
     unary: Tensor
     spans: Tensor | None
     lengths: Tensor | None
@@ -233,8 +219,7 @@ class TreePosterior(StructuredDistribution):
                 (i, j, symbol) in which a symbol of -1 is free; rows that begin with -1 are ignored. What
                 would cross them is excluded.
             allowed: bool, the spans i < j that may be constituents: (*b, n, n), or (*b, n, n, NT) with their
-                symbols (exactly when it has two dimensions more than the batch shape and one for symbols).
-                The rest is ignored.
+                symbols (then with all batch dimensions, singletons where shared). The rest is ignored.
         """
         return conditioned(self, spans, allowed)
 

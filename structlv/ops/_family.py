@@ -81,7 +81,7 @@ class Family:
         self.log_partition = self._operator(
             "log_partition", fakes.log_partition, rules.query(count), _log_partition_setup
         )
-        self.inside = self._operator("inside", fakes.inside, rules.inside, _inside_setup)
+        self.inside = self._operator("inside", fakes.inside, rules.inside, _inside_setup, _inside_eager)
         self.vjp = self._operator("vjp", lambda grad, chart, *x: fakes.gradients(*x), rules.vjp(self.chart))
         self.hvp = Operator(
             f"{name}_hvp",
@@ -96,7 +96,9 @@ class Family:
             "score_vjp", lambda grad, event, *x: fakes.gradients(*x), rules.score_vjp
         )
 
-    def _operator(self, query: str, fake: Any, vmap: Any, setup: Any = keep_all) -> Operator:
+    def _operator(
+        self, query: str, fake: Any, vmap: Any, setup: Any = keep_all, eager: Any = None
+    ) -> Operator:
         return Operator(
             f"{self.name}_{query}",
             fake=fake,
@@ -104,6 +106,7 @@ class Family:
             backward=getattr(self, f"_{query}_backward"),
             jvp=getattr(self, f"_{query}_jvp"),
             vmap=vmap,
+            eager=eager,
         )
 
     def chart(self, *potentials: Any) -> Tensor:
@@ -122,7 +125,7 @@ class Family:
             torch.zeros_like(x) if v is None and i < self.required else v for i, (x, v) in enumerate(pairs)
         ]
 
-    def _inside_backward(self, ctx: Any, grad: Tensor | None, _: Any) -> tuple:
+    def _inside_backward(self, ctx: Any, grad: Tensor | None, _: Any = None) -> tuple:
         if grad is None:
             return (None,) * (self.count + 1)
         saved = ctx.saved_tensors
@@ -185,6 +188,11 @@ def _inside_setup(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> Non
     ctx.mark_non_differentiable(output[1])
     ctx.dtype = output[0].dtype
     keep(ctx, output[1], *inputs[:-1])
+
+
+def _inside_eager(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> Tensor:
+    ctx.save_for_backward(output[1], *inputs[:-1])
+    return output[0]
 
 
 def _log_partition_setup(ctx: Any, inputs: tuple, output: Tensor) -> None:

@@ -74,10 +74,10 @@ class Route:
         return Prepared(self.check, potentials)
 
     def log_partition(self, family: Family, fallback: Any, potentials: tuple, as_double: bool) -> Tensor:
-        """log Z, with a chart where there may be a backward pass."""
+        """log Z, with a chart for the backward pass where there may be one."""
         found = self.quick(family.log_partition, potentials, as_double, record=family.inside)
         if found is not None:
-            return found[0] if isinstance(found, tuple) else found
+            return found
         p = self.prepare(*potentials)
         if not p.native:
             return fallback(*p.args, as_double=as_double)

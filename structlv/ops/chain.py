@@ -62,7 +62,7 @@ def log_partition(
         if mode == RAW:
             return ops.LOG_PARTITION.raw(unary, transition, initial, final, lengths, as_double)
         if mode == RECORDED:
-            return ops.INSIDE.record(unary, transition, initial, final, lengths, as_double)[0]
+            return ops.INSIDE.record(unary, transition, initial, final, lengths, as_double)
     except RETRY:
         pass
     p = _route.prepare(unary, transition, initial, final, lengths)

@@ -30,9 +30,9 @@ import torch
 from torch import Tensor
 
 from structlv.reference import semiring
-from structlv.reference._grammar import Sentences, detached, inside, join, prepare
+from structlv.reference._grammar import Sentences, inside, join, prepare
 from structlv.reference._potentials import Maybe, narrow
-from structlv.reference._trees import by_ends, children, links, shifted, whole
+from structlv.reference._trees import by_ends, children, inner_spans, links, shifted, tree_lengths, whole
 from structlv.reference.pcfg_search import argmax, decode, max_marginals, sample, topk
 
 __all__ = [
@@ -177,7 +177,10 @@ def _pick(table: Tensor, index: Tensor) -> Tensor:
 
 
 def has_nan(root: Tensor, rules: Tensor, unary: Tensor, spans: Maybe = None, lengths: Maybe = None) -> bool:
-    """Is there a NaN in a potential that some tree can use? Padding is ignored."""
-    s = detached(root, rules, unary, spans, lengths)
-    used = (s.root, s.rules, s.leaves, *(() if s.spans is None else (s.spans,)))
-    return any(bool(x.isnan().any()) for x in used)
+    """Is there a NaN among the potentials? Padding is ignored, and spans that are not i < j."""
+    n, lengths = unary.shape[-2], tree_lengths(unary, lengths, 1)
+    words = torch.arange(n, device=unary.device) < lengths[..., None]
+    read = [root, rules, torch.where(words[..., None], unary, 0.0)]
+    if spans is not None:
+        read.append(torch.where(inner_spans(lengths, n)[..., None], spans, 0.0))
+    return any(bool(x.isnan().any()) for x in read)

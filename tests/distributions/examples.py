@@ -15,7 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from structlv.distributions import HMM, BinaryTree, LinearChain, StructuredDistribution, TreePosterior
+from structlv.distributions import (
+    HMM,
+    PCFG,
+    BinaryTree,
+    LinearChain,
+    StructuredDistribution,
+    TreePosterior,
+)
 from tests.distributions.choice import Choice, choice_scores, choice_structures
 from tests.distributions.tree_cases import binary_scores, binary_structures, tree_scores, tree_structures
 
@@ -157,6 +164,13 @@ def trees(
     return Example(name, parameters, TreePosterior, tree_structures, tree_scores)
 
 
+def parses(root: Tensor, rules: Tensor, emission: Tensor) -> TreePosterior:
+    """Of a PCFG, from ragged sentences with a missing word."""
+    x = torch.tensor([[0, 3, 1], [2, 2, -1]])
+    mask = torch.tensor([[True, False, True], [True, True, True]])
+    return PCFG(root, rules, emission).posterior(x, torch.tensor([3, 2]), mask)
+
+
 def forbid_trees(made: Parameters) -> None:
     """Some parts are impossible; item 1 has one tree only, item 2 none."""
     made["rules"][0, 1, 2] = -INF  # type: ignore[index]
@@ -172,7 +186,7 @@ def sentences_of_nan(made: Parameters) -> None:
     """Whatever is stored past the end of a sentence, or where no span is, changes nothing."""
     made["lengths"] = torch.tensor([2, 3, 1])
     made["unary"][0, 2:] = float("nan")  # type: ignore[index]
-    made["unary"][2] = float("nan")  # type: ignore[index]
+    made["unary"][2, 1:] = float("nan")  # type: ignore[index]
     made["spans"][0, :, 2] = INF  # type: ignore[index]
     made["spans"][2] = float("nan")  # type: ignore[index]
     made["spans"].diagonal(dim1=1, dim2=2)[:] = float("nan")  # type: ignore[union-attr]
@@ -242,6 +256,13 @@ EXAMPLES = [
     trees("grammars in two batch dimensions", root=(2, 1, 2), rules=(2, 2, 3, 3), unary=(1, 2, 2, 1)),
     trees("sentences of one word", root=(2,), rules=(2, 4, 4), unary=(2, 1, 2), spans=(1, 1, 2)),
     trees("no words", root=(2,), rules=(2, 4, 4), unary=(2, 0, 2)),
+    Example(
+        "PCFG posterior",
+        lambda seed: randoms(seed, root=(2,), rules=(2, 4, 4), emission=(2, 2, 4)),
+        parses,
+        tree_structures,
+        tree_scores,
+    ),
     binary("binary tree", 4, 4),
     binary("ragged binary trees", 4, 4, 4, edit=with_lengths(4, 2, 0, 1)),
     binary("forbidden spans", 3, 3, 3, edit=forbid_spans),

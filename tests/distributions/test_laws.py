@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.distributions.examples import EXAMPLES, Example
-from tests.distributions.laws import LAWS
+from tests.distributions.laws_of_form import LAWS
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda e: e.name.replace(" ", "-"))

@@ -247,6 +247,12 @@ def test_where_no_sentence_is_short_enough() -> None:
     )
 
 
+def test_no_samples() -> None:
+    g = plain(rule_logits=logits(2, NT, S, S))
+    assert g.sample((0,), 4).shape == (0, 2, 4)
+    assert g[:0].sample((3,), 4, with_trees=True)[1].shape == (3, 0, 7, 3)
+
+
 def test_deep_sentences() -> None:
     """S -> w S | w w: a tree of 400 words is 400 deep."""
     rules = torch.full((1, 2, 2), -INF).double()

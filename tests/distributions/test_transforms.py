@@ -8,14 +8,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from structlv.distributions import HMM, LinearChain
+from structlv.distributions import HMM, PCFG, LinearChain, TreePosterior
 from tests.distributions.examples import BY_NAME
 from tests.distributions.laws import QUERIES, compare
 
 # torch's compiler and its forward mode import parts of torch that torch deprecates
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 
-COMPILED = ("ragged", "per step", "forbidden parts", "HMM posterior that stops")
+COMPILED = (
+    "ragged",
+    "per step",
+    "forbidden parts",
+    "HMM posterior that stops",
+    "sentences of several lengths",
+    "forbidden labels",
+)
 SKIPPED = {"sample"}  # a generator is not supported under torch.compile
 
 
@@ -75,6 +82,28 @@ def test_an_hmm_compiles() -> None:
     torch.testing.assert_close(compiled(*logits, x), log_prob(*logits, x))
 
 
+def test_a_pcfg_compiles() -> None:
+    x = torch.tensor([[0, 3, 1], [2, 2, 0]])
+    logits = torch.randn(2), torch.randn(2, 5, 5), torch.randn(3, 4)
+
+    def log_prob(root: Tensor, rules: Tensor, emission: Tensor, x: Tensor) -> Tensor:
+        return PCFG(root, rules, emission).log_prob(x, lengths=torch.tensor([3, 2]))
+
+    compiled = torch.compile(log_prob, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(*logits, x), log_prob(*logits, x))
+
+
+class Parser(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.root = torch.nn.Parameter(torch.randn(2))
+        self.rules = torch.nn.Parameter(torch.randn(2, 5, 5))
+
+    def forward(self, unary: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
+        d = TreePosterior(self.root, self.rules, unary, lengths=lengths)
+        return d.log_partition(), d.argmax(), d.span_marginals(), d.decode(labelled=True)
+
+
 class Crf(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -86,8 +115,9 @@ class Crf(torch.nn.Module):
 
 
 @pytest.mark.parametrize("strict", [False, True])
-def test_export(strict: bool) -> None:
-    model, arguments = Crf(), (torch.randn(2, 5, 3), torch.tensor([5, 3]))
+@pytest.mark.parametrize("module", [Crf, Parser])
+def test_export(module: type[torch.nn.Module], strict: bool) -> None:
+    model, arguments = module(), (torch.randn(2, 5, 3), torch.tensor([5, 3]))
     exported = torch.export.export(model, arguments, strict=strict).module()
     other = (torch.randn(2, 5, 3), torch.tensor([2, 4]))
     for found, want in zip(exported(*other), model(*other), strict=True):

@@ -38,7 +38,8 @@ def test_log_partition(options, spans, grammar, backend):
 @spans
 def test_marginals(spans, grammar, backend):
     case = pcfg(grammar=grammar, spans=spans, **cases[0])
-    for wanted in ((True, True), (False, True), (True, False)):
+    every = ((True, True), (False, True), (True, False))
+    for wanted in every if backend == "native" else every[:1]:
         options = dict(zip(("with_rules", "with_spans"), wanted, strict=True))
         f, leaves = call(ops.marginals, case, **options)
         assert gradcheck(lambda *x, f=f: tuple(y for y in f(*x) if y is not None), leaves)

@@ -134,6 +134,22 @@ def test_as_double_is_wider_than_float32(native):
     assert torch.equal(z.float(), ops.log_partition(*case))
 
 
+@pytest.mark.parametrize("scale", [1e2, 1e4, 1e30])
+@pytest.mark.parametrize("spans", SPANS)
+@dtypes
+def test_any_range(dtype, spans, scale, native):
+    """Zero is -inf and nothing else: potentials far apart, in all of which one tree takes nearly all."""
+    case = pcfg(batch=(6,), n=6, symbols=(3, 4), spans=spans, scale=scale, holes=0.05, dtype=dtype)
+    wide = case.to(torch.float64)
+    z, expected = ops.log_partition(*case), reference.pcfg.log_partition(*wide)
+    assert_nats(z, expected, dtype)
+    for found, exact in zip(ops.marginals(*case), reference.pcfg.marginals(*wide), strict=True):
+        assert_probabilities(found, exact, dtype)
+    assert_nats(ops.score(ops.argmax(*case), *wide), ops.score(reference.pcfg.argmax(*wide), *wide), dtype)
+    drawn = ops.sample(*case, num_samples=2, seed=0)
+    assert ops.score(drawn, *wide)[:, expected.isfinite()].isfinite().all()
+
+
 def test_ties_go_to_the_first_alternative(backend):
     """By symbol at the top, then by split, left symbol, right symbol."""
     zeros = torch.zeros(2), torch.zeros(2, 5, 5), torch.zeros(1, 4, 3)

