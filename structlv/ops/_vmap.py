@@ -59,7 +59,12 @@ class Rules:
 
         def rule(apply: Callable, info: Any, in_dims: tuple, *args: Any) -> Any:
             folded = self.fold(info, in_dims[:count], args[:count])
-            return apply(*folded.args, *args[count:]), at if outputs == 1 else (at,) * outputs
+            found = apply(*folded.args, *args[count:])
+            if outputs == 1:
+                return found, at
+            # what was not asked for has size 0, for each mapped index too
+            size = info.batch_size
+            return tuple(x if x.shape[0] == size else x.new_empty((size, 0)) for x in found), (0,) * outputs
 
         return rule
 

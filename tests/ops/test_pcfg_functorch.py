@@ -75,6 +75,22 @@ def test_vmap_of_the_registered_operator():
     found = torch.vmap(lambda u: operator(*case[:2], u, None, None, True, False))(case.unary)
     expected = operator(*case[:3], None, None, True, False)
     same(found[:3], expected[:3])
+    assert found[3].shape == (3, 0)
+
+
+@pytest.mark.parametrize("with_rules", [True, False])
+def test_vmap_of_the_gradient_of_some_marginals(with_rules):
+    case = pcfg(batch=(3, 2), n=3, ragged=False)
+
+    def loss(rules, unary):
+        parts = ops.marginals(case.root, rules, unary, with_rules=with_rules, with_spans=not with_rules)
+        return sum(x.square().sum() for x in parts if x is not None)
+
+    gradient = torch.func.grad(loss, argnums=(0, 1))
+    found = torch.vmap(gradient, in_dims=(None, 0))(case.rules, case.unary)
+    rows = [gradient(case.rules, unary) for unary in case.unary]
+    for mine, theirs in zip(found, zip(*rows, strict=True), strict=True):
+        assert_second_order(mine, torch.stack(theirs))
 
 
 # ---- functorch -------------------------------------------------------------------------------------------
