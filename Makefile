@@ -10,13 +10,13 @@ VENV  := .venv
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/stamp
 BUILD := build/editable
-BUILD_TOOLS := 'scikit-build-core>=0.11' 'pybind11>=3' 'cmake>=3.24' 'ninja>=1.10'
+BUILD_TOOLS := 'scikit-build-core>=0.11' 'pybind11>=3' 'cython>=3.1' 'cmake>=3.24' 'ninja>=1.10'
 RESULTS := benchmarks/results
 SEEDS := 0 1 2
 # The wheel's own environment lies outside .venv; both install the same torch.
 CLEAN := build/clean-env
 
-NATIVE := CMakeLists.txt structlv/__init__.py $(shell find csrc _build -type f -not -name '*.pyc')
+NATIVE := CMakeLists.txt structlv/__init__.py $(wildcard structlv/data/_brackets.p*) $(shell find csrc _build -type f -not -name '*.pyc')
 # Instruction sets of this machine, as STRUCTLV_CPU names them
 ISAS := base $(shell grep -sqw avx2 /proc/cpuinfo && echo avx2) $(shell grep -sqw avx512vl /proc/cpuinfo && echo avx512)
 
@@ -73,7 +73,7 @@ wheel: $(STAMP)/dev  ## build, repair and check a wheel, and try it in a clean e
 
 symbols: $(STAMP)/dev  ## check what the compiled files need from others
 	$(call say,Checking the symbols of the extension and of the kernels)
-	$(BIN)/python scripts/check_symbols.py $(BUILD)/_C.*.so $$(find $(BUILD) -path '*slv_kernels_*.o')
+	$(BIN)/python scripts/check_symbols.py $(BUILD)/_C.*.so $(BUILD)/_brackets.*.so $$(find $(BUILD) -path '*slv_kernels_*.o')
 
 lint: $(STAMP)/dev  ## style, types and format
 	$(call say,Checking style types and format)

@@ -1,7 +1,7 @@
 """Gate on what the compiled files ask of others: `check_symbols.py FILE...`, extensions, wheels and objects.
 
-An extension (`_C*.so`, also inside a wheel) may need only the C and C++ runtimes, Python, and functions of
-the stable ABI that torch 2.10 has: then one binary runs on every torch from 2.10 on. A kernel object must not
+An extension (also inside a wheel) may need only the C and C++ runtimes and Python; `_C` also functions of the
+stable ABI that torch 2.10 has: then one binary runs on every torch from 2.10 on. A kernel object must not
 hold weak or unique symbols: the linker keeps one copy of each, perhaps the one with AVX-512 instructions, for
 all instruction sets. Exits 1 with one line for each finding.
 """
@@ -22,6 +22,7 @@ sys.path.insert(0, str(ROOT / "_build"))
 from find_torch import torch_root  # noqa: E402
 
 NEEDED = re.compile(r"(libtorch_cpu|libstdc\+\+|libgcc_s|libm|libc|libpthread|ld-linux\S*)\.so[.\d]*")
+EXTENSIONS = ("structlv/_C.", "structlv/data/_brackets.")  # in a wheel; the first alone knows torch
 RUNTIME = re.compile(r"@@?(GLIBC|GLIBCXX|CXXABI|GCC)_[\d.]+|^_?Py")
 SHIM_HEADERS = ("torch/csrc/stable/c/shim.h", "torch/csrc/inductor/aoti_torch/c/shim.h")
 
@@ -58,13 +59,14 @@ def stable_functions() -> set[str]:
 
 
 def extension_findings(path: Path, allowed: set[str]) -> Iterator[str]:
+    torch = path.name.startswith("_C.")
     for line in run("nm", "-D", "--undefined-only", str(path)).splitlines():
         kind, symbol = line.split()[-2:]
-        if kind == "U" and symbol not in allowed and not RUNTIME.search(symbol):
+        if kind == "U" and not (torch and symbol in allowed) and not RUNTIME.search(symbol):
             yield f"needs {symbol}, which is neither a runtime's nor in torch 2.10's stable ABI"
     needed = re.findall(r"\(NEEDED\).*\[(.*)\]", run("readelf", "-d", str(path)))
     yield from (f"links {name}" for name in needed if not NEEDED.fullmatch(name))
-    if "libtorch_cpu.so" not in needed:
+    if torch and "libtorch_cpu.so" not in needed:
         yield "does not name libtorch_cpu.so: torch's own copy is loaded where symbols are not shared"
 
 
@@ -81,11 +83,12 @@ def findings(path: Path, allowed: set[str]) -> Iterator[str]:
         yield from extension_findings(path, allowed)
     else:
         with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(path) as wheel:
-            names = [name for name in wheel.namelist() if re.fullmatch(r"structlv/_C\..*so", name)]
-            if not names:
-                yield "holds no compiled extension"
-            for name in names:
-                yield from extension_findings(Path(wheel.extract(name, folder)), allowed)
+            for extension in EXTENSIONS:
+                names = [n for n in wheel.namelist() if n.startswith(extension) and n.endswith(".so")]
+                if not names:
+                    yield f"holds no compiled {extension}*"
+                for name in names:
+                    yield from extension_findings(Path(wheel.extract(name, folder)), allowed)
 
 
 def main(arguments: list[str]) -> int:

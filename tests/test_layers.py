@@ -22,9 +22,9 @@ MAY_IMPORT = {
     "ops": {"reference"},
     "distributions": {"ops", "reference"},  # of reference its semiring: exp and log are at home there
     "models": {"distributions", "data"},
-    "metrics": {"distributions"},
+    "metrics": {"distributions", "data"},
     "data": set(),
-    "viz": {"models", "distributions"},
+    "viz": {"models", "distributions", "data"},
     "learning": {"models", "distributions", "data"},
     "cli": {"models", "distributions", "data", "viz", "metrics", "learning"},
 }

@@ -1,18 +1,39 @@
-"""Readers for text, vocabularies, and length-bucketed batches whose order can be resumed exactly."""
+"""Readers for text, treebanks, grammars and alignments; vocabularies; batches that can be resumed exactly."""
 
 from structlv.data.batches import Batch, Batches
+from structlv.data.binarise import binarise, collapse_unary, expand_unary, unbinarise
+from structlv.data.cfg import read_cfg
 from structlv.data.corpora import demo_corpus
+from structlv.data.grammar import Grammar, Rule, Terminal, estimate_grammar
 from structlv.data.readers import Sentence, read_conllu, read_sentences, read_text, tokenise
+from structlv.data.treebank import parse_tree, parse_trees, read_trees, without_functions, write_trees
+from structlv.data.trees import Span, Tree
 from structlv.data.vocabulary import Vocabulary
 
 __all__ = [
     "Batch",
     "Batches",
+    "Grammar",
+    "Rule",
     "Sentence",
+    "Span",
+    "Terminal",
+    "Tree",
     "Vocabulary",
+    "binarise",
+    "collapse_unary",
     "demo_corpus",
+    "estimate_grammar",
+    "expand_unary",
+    "parse_tree",
+    "parse_trees",
+    "read_cfg",
     "read_conllu",
     "read_sentences",
     "read_text",
+    "read_trees",
     "tokenise",
+    "unbinarise",
+    "without_functions",
+    "write_trees",
 ]

@@ -43,7 +43,7 @@ def read_sentences(path: str | Path, *, format: str | None = None, lower: bool =
 
 def read_text(path: str | Path, *, lower: bool = True) -> list[Sentence]:
     """One sentence a line, tokenised by `tokenise`; empty lines are skipped. Raises as `read_sentences`."""
-    words = (tokenise(line, lower=lower) for _, line in _lines(path))
+    words = (tokenise(line, lower=lower) for _, line in numbered_lines(path))
     return [Sentence(w) for w in words if w]
 
 
@@ -55,7 +55,7 @@ def read_conllu(path: str | Path, *, lower: bool = True) -> list[Sentence]:
     """
     sentences: list[Sentence] = []
     rows: list[tuple[str, str]] = []
-    for number, line in _lines(path):
+    for number, line in numbered_lines(path):
         if not line.strip():
             _close(rows, sentences)
         elif not line.startswith("#"):
@@ -84,7 +84,7 @@ def _row(path: str | Path, number: int, line: str, lower: bool) -> list[tuple[st
     return [(form.lower() if lower else form, upos)]
 
 
-def _lines(path: str | Path) -> Iterator[tuple[int, str]]:
+def numbered_lines(path: str | Path) -> Iterator[tuple[int, str]]:
     """Numbered lines without their ends; \\n, \\r\\n and \\r all end one. A byte-order mark is dropped."""
     number = 0
     try:
