@@ -9,9 +9,11 @@ from structlv.distributions.dense_trees import DenseTreePosterior
 from structlv.distributions.hmm import HMM
 from structlv.distributions.linear_chain import ChainParts, LinearChain
 from structlv.distributions.pcfg import PCFG
+from structlv.distributions.sparse_trees import SparseTreePosterior
 from structlv.distributions.tagging import TaggingConstraints, tagging_constraints
 from structlv.distributions.tree_parts import BinaryTreeParts, TreeParts
 from structlv.distributions.trees import TreePosterior
+from structlv.ops.sparse_pcfg import SparseRules
 
 __all__ = [
     "HMM",
@@ -22,6 +24,8 @@ __all__ = [
     "ConstituencyTree",
     "DenseTreePosterior",
     "LinearChain",
+    "SparseRules",
+    "SparseTreePosterior",
     "StateSequence",
     "StructuredDistribution",
     "TaggingConstraints",
