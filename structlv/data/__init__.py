@@ -6,11 +6,13 @@ from structlv.data.cfg import read_cfg
 from structlv.data.corpora import demo_corpus
 from structlv.data.grammar import Grammar, Rule, Terminal, estimate_grammar
 from structlv.data.readers import Sentence, read_conllu, read_sentences, read_text, tokenise
+from structlv.data.stockholm import Alignment, base_pairs, read_stockholm, ungapped
 from structlv.data.treebank import parse_tree, parse_trees, read_trees, without_functions, write_trees
 from structlv.data.trees import Span, Tree
 from structlv.data.vocabulary import Vocabulary
 
 __all__ = [
+    "Alignment",
     "Batch",
     "Batches",
     "Grammar",
@@ -20,6 +22,7 @@ __all__ = [
     "Terminal",
     "Tree",
     "Vocabulary",
+    "base_pairs",
     "binarise",
     "collapse_unary",
     "demo_corpus",
@@ -30,10 +33,12 @@ __all__ = [
     "read_cfg",
     "read_conllu",
     "read_sentences",
+    "read_stockholm",
     "read_text",
     "read_trees",
     "tokenise",
     "unbinarise",
+    "ungapped",
     "without_functions",
     "write_trees",
 ]

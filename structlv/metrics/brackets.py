@@ -96,9 +96,7 @@ def _aligned(gold: Iterable[Tree], predicted: Iterable[Prediction]) -> Iterator[
     """Gold tree and prediction of each sentence."""
     trees, guesses = list(gold), list(predicted)
     if len(trees) != len(guesses):
-        raise ValueError(
-            f"expected one prediction per gold tree, found {len(guesses)} for {len(trees)} trees"
-        )
+        raise ValueError(f"expected one prediction per gold tree, found {len(guesses)} for {len(trees)}")
     return zip(trees, guesses, strict=True)
 
 
