@@ -110,7 +110,7 @@ struct SparseLogSums {
       sum[a] += scalar_exp(x - top[a]);
     }
   }
-  double log(int64_t a) const { return sum[a] > 0 ? top[a] + scalar_log(sum[a]) : kNone; }
+  double total(int64_t a) const { return sum[a] > 0 ? top[a] + scalar_log(sum[a]) : kNone; }
   void clear(int64_t a) { top[a] = kNone, sum[a] = 0; }
 };
 
@@ -285,7 +285,7 @@ class SparseInside {
       });
     }
     live_.drain([&](int64_t y) {
-      const double v = sums.log(y) + node_score(g_, x_, i, j, y);
+      const double v = sums.total(y) + node_score(g_, x_, i, j, y);
       if (!(v > kNone)) return;
       chart.at.push(int32_t(y));
       chart.value.push(v);

@@ -1,9 +1,9 @@
 // From tensors to a sparse grammar and its sentences. Everything is float64 inside.
 #pragma once
+#include "kernels/sparse_tables.h"
 #include "ops/bind.h"
 #include "ops/dispatch.h"
 #include "ops/parallel.h"
-#include "ops/sparse_grammar.h"
 
 namespace slv {
 
@@ -28,6 +28,7 @@ struct BoundScores : BoundBatch<double> {
     root = operand("root", r, {nonterminals});
     scores = operand("scores", s, {rules});
     if (w) spans = operand("spans", *w, {n, n, labels});
+    STD_TORCH_CHECK(std::max(rules, symbols()) < int64_t(1) << 31, "expected fewer than 2^31 rules and symbols");
   }
   int64_t symbols() const { return nonterminals + k; }
   int64_t spans_size() const { return n * n * labels; }
@@ -53,13 +54,24 @@ struct BoundScores : BoundBatch<double> {
   }
 };
 
+inline Tensor checked_index(const Tensor& index) {
+  const Shape shape = shape_of(index);
+  STD_TORCH_CHECK(index.scalar_type() == ScalarType::Long, "index: expected dtype int64");
+  STD_TORCH_CHECK(shape.size() == 2 && shape[1] == 3, "index: expected (r, 3), found ", text(shape));
+  return torch::stable::contiguous(index);
+}
+
 struct BoundSparse : BoundScores {
+  Tensor index;
   RuleTables tables;
 
-  BoundSparse(const Tensor& r, const Tensor& index, const Tensor& s, const Tensor& u, const MaybeTensor& w,
+  BoundSparse(const Tensor& r, const Tensor& s, const Tensor& u, const MaybeTensor& w, const Tensor& i,
               const MaybeTensor& lengths)
-      : BoundScores(r, s, index.dim() > 0 ? shape_of(index)[0] : 0, u, w, lengths),
-        tables(index, nonterminals, symbols()) {}
+      : BoundScores(r, s, shape_of(checked_index(i))[0], u, w, lengths),
+        index(checked_index(i)),
+        tables(index.const_data_ptr<int64_t>(), rules, nonterminals, symbols()) {
+    STD_TORCH_CHECK(tables.problem.empty(), "index: expected ", tables.problem);
+  }
   const SparseGrammar& grammar() const { return tables.grammar; }
   int64_t rows() const { return n > 0 ? (1 + tables.depth) * (2 * n - 1) : 0; }
   void check_depth(int64_t depth) const {

@@ -14,7 +14,7 @@ namespace {
 #define SLV_POTENTIALS                                                                                   \
   const Tensor &root, const Tensor &scores, const Tensor &unary, MaybeTensor spans, const Tensor &index, \
       MaybeTensor lengths
-#define SLV_BIND BoundSparse p(root, index, scores, unary, spans, lengths)
+#define SLV_BIND BoundSparse p(root, scores, unary, spans, index, lengths)
 
 constexpr double kNothing = -std::numeric_limits<double>::infinity();
 

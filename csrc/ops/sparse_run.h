@@ -1,5 +1,6 @@
 // The loops over sentences: longest first over the threads; sums over sentences in an order of their own.
 #pragma once
+#include <numeric>
 #include <tuple>
 
 #include "ops/sparse_bind.h"

@@ -1,37 +1,28 @@
-// From the list of rules to the tables that the kernels of the sparse PCFG look rules up in.
+// From the list of rules to the tables that the kernels of the sparse PCFG look rules up in. Compiled with the
+// operators, not once per instruction set.
 #pragma once
 #include <algorithm>
-#include <limits>
 #include <numeric>
+#include <string>
 #include <vector>
 
 #include "kernels/sparse_pcfg.h"
-#include "ops/check.h"
 
 namespace slv {
 
-// Checks every row of the index, so that no value can cause a bad read, and that unary rules have no cycle.
+// Checks every row, so that no value can cause a bad read, and that unary rules have no cycle.
 class RuleTables {
  public:
   SparseGrammar grammar{};
-  int64_t depth = 0;  // unary rules in the longest chain of them
+  int64_t depth = 0;    // unary rules in the longest chain of them
+  std::string problem;  // what is wrong with the rows; then there are no tables
 
-  RuleTables(const Tensor& index, int64_t nonterminals, int64_t symbols) {
-    const Shape shape = shape_of(index);
-    STD_TORCH_CHECK(index.scalar_type() == ScalarType::Long, "index: expected dtype int64");
-    STD_TORCH_CHECK(shape.size() == 2 && shape[1] == 3, "index: expected (r, 3), found ", text(shape));
-    STD_TORCH_CHECK(shape[0] < kMost && symbols < kMost, "index: expected fewer than 2^31 rules and symbols");
-    data_ = torch::stable::contiguous(index);
-    row_ = data_.const_data_ptr<int64_t>();
-    grammar.rules = shape[0], grammar.nonterminals = nonterminals, grammar.symbols = symbols;
-    for (int64_t r = 0; r < shape[0]; r++) {
-      STD_TORCH_CHECK(row_[3 * r] >= 0 && row_[3 * r] < nonterminals, "index: expected parents in 0..",
-                      nonterminals - 1, ", found ", row_[3 * r]);
-      for (int c = 1; c < 3; c++)
-        STD_TORCH_CHECK(row_[3 * r + c] >= 1 - c && row_[3 * r + c] < symbols, "index: expected children in 0..",
-                        symbols - 1, " (or -1 as the second one of a unary rule), found ", row_[3 * r + c]);
-    }
-    number_symbols();
+  // rows: (rules, 3), each A, y, z with z = -1 in a unary rule; there are fewer than 2^31 rules and symbols
+  RuleTables(const int64_t* rows, int64_t rules, int64_t nonterminals, int64_t symbols) : row_(rows) {
+    grammar.rules = rules, grammar.nonterminals = nonterminals, grammar.symbols = symbols;
+    check();
+    if (problem.empty()) number_symbols();
+    if (!problem.empty()) return;
     list_up();
     list_down();
     point();
@@ -40,8 +31,18 @@ class RuleTables {
 
  private:
   using Ints = std::vector<int32_t>;
-  static constexpr int64_t kMost = std::numeric_limits<int32_t>::max() - 1;
 
+  void check() {
+    const int64_t nt = grammar.nonterminals, s = grammar.symbols;
+    for (int64_t r = 0; r < grammar.rules; r++) {
+      const int64_t *rule = row_ + 3 * r, a = rule[0], y = rule[1], z = rule[2];
+      if (a < 0 || a >= nt)
+        problem = "parents in 0.." + std::to_string(nt - 1) + ", found " + std::to_string(a);
+      else if (y < 0 || y >= s || z < -1 || z >= s)
+        problem = "children in 0.." + std::to_string(s - 1) + " (or -1 as the second one of a unary rule), found " +
+                  std::to_string(y) + ", " + std::to_string(z);
+    }
+  }
   int64_t place_of(int32_t r, int c) const { return place_[row_[3 * r + c]]; }
   bool unary(int32_t r) const { return row_[3 * r + 2] < 0; }
   // Rows in the order of key(row) in 0..buckets-1, equals as they were; begin: where each key's rows begin.
@@ -74,7 +75,8 @@ class RuleTables {
         if (--waiting[a] == 0) order[known++] = a;
       }
     }
-    STD_TORCH_CHECK(known == s, "index: expected unary rules without a cycle, found one");
+    if (known < s) problem = "unary rules without a cycle, found one";
+    if (known < s) return;
     symbol_.resize(s), place_.resize(s);
     std::iota(symbol_.begin(), symbol_.end(), 0);
     sort(symbol_, depth + 1, [&](int32_t y) { return level[y]; });
@@ -129,7 +131,6 @@ class RuleTables {
     g.down_rule = down_rule_.data(), g.down_use = down_use_.data();
   }
 
-  Tensor data_;
   const int64_t* row_ = nullptr;
   Ints binary_, unary_;  // rows of the index
   Ints place_, symbol_, left_, right_, uses_, parent_, pair_, up_, up_parent_, down_, first_, second_, down_rule_,
