@@ -2,7 +2,6 @@
 #pragma once
 #include <tuple>
 
-#include "ops/chain_plan.h"
 #include "ops/dispatch.h"
 #include "ops/parallel.h"
 #include "ops/pcfg_bind.h"
