@@ -1,4 +1,4 @@
-"""What must work right after `pip install structlv`: kernels, gradients, sampling."""
+"""What must work right after `pip install structlv`: kernels, gradients, sampling, the compiled scanner."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ warnings.simplefilter("error")
 
 import structlv  # noqa: E402
 from structlv import _native  # noqa: E402
+from structlv.data import _brackets, parse_tree  # noqa: E402
 
 
 def main() -> None:
@@ -22,6 +23,8 @@ def main() -> None:
     torch.testing.assert_close(gradient, chain.marginals().unary)
     assert torch.all(chain.log_prob(chain.sample((4,))) < 0)
     assert torch.all(chain.max() <= chain.log_partition())
+    assert _brackets.__file__.endswith(".so"), "the wheel holds no compiled scanner of brackets"
+    assert parse_tree("(S (N dogs) (V bark))").tags == ("N", "V")
     print(f"structlv {structlv.__version__} on torch {torch.__version__}, {_native.cpu_capability()}: works")
 
 
