@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <limits>
+#include <new>
 #include <type_traits>
 #include <utility>
 
@@ -52,6 +54,7 @@ class Pile {
  private:
   void reserve(int64_t n) {
     if (n <= room_) return;
+    if (n > std::numeric_limits<int32_t>::max()) throw std::bad_alloc();  // entries are numbered in 32 bits
     T* more = static_cast<T*>(::operator new(n * sizeof(T), std::align_val_t(64)));
     if (size_) std::memcpy(static_cast<void*>(more), data_, size_ * sizeof(T));
     if (data_) ::operator delete(data_, std::align_val_t(64));

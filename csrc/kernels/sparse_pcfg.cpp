@@ -2,8 +2,10 @@
 #include "kernels/sparse_pcfg.h"
 
 #include "core/isa.h"
+#include "kernels/sparse_kbest.h"
 #include "kernels/sparse_outside.h"
 #include "kernels/sparse_search.h"
+#include "kernels/sparse_tangent.h"
 
 namespace slv {
 namespace {

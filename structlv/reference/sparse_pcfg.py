@@ -38,9 +38,10 @@ import torch
 from torch import Tensor
 
 from structlv.reference import semiring
+from structlv.reference._forest import used_parts
 from structlv.reference._potentials import Maybe, narrow
 from structlv.reference._sparse import CORES, Sentences, inside, layers, prepare, tops
-from structlv.reference.sparse_search import argmax, max_marginals, sample, topk, used_parts
+from structlv.reference.sparse_search import argmax, max_marginals, sample, topk
 
 __all__ = [
     "argmax",

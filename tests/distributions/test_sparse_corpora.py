@@ -85,7 +85,7 @@ def test_a_delexicalised_treebank_grammar(
 
 
 def test_structures_of_transfer_rna(corpora: Path) -> None:
-    """The grammar of Knudsen and Hein: F1 of base pairs. Here too one molecule in six has several best trees."""
+    """Knudsen and Hein's grammar: F1 of base pairs. One molecule in six has several best trees."""
     train, test = rna.split(rna.molecules(corpora / "rfam_trna" / "RF00005_tRNA.sto"))
     grammar = rna.estimate(train)
     d = posterior(grammar, [list(molecule.sequence) for molecule in test])
