@@ -294,3 +294,100 @@ def lowrank(
 
 
 SMALL_LOWRANKS = [{"heads": h, **case} for h in HEADS for case in SMALL_PCFGS]
+
+
+class SparsePCFG(NamedTuple):
+    """The positional arguments of a sparse PCFG's queries."""
+
+    root: Tensor
+    index: Tensor
+    scores: Tensor
+    unary: Tensor
+    spans: Tensor | None
+    lengths: Tensor | None
+
+    def to(self, dtype: torch.dtype) -> SparsePCFG:
+        return self.map(lambda x: x.to(dtype))
+
+    def map(self, f) -> SparsePCFG:
+        """``f`` of every potential; index and lengths as they are."""
+        return SparsePCFG(*[f(x) if x is not None and x.is_floating_point() else x for x in self])
+
+    def leaves(self) -> tuple[SparsePCFG, list[Tensor]]:
+        """A copy that requires grad, and its tensors."""
+        copy = self.map(lambda x: x.detach().clone().requires_grad_())
+        return copy, [x for x in copy if x is not None and x.is_floating_point()]
+
+
+def sparse_pcfg(
+    batch: tuple[int, ...] = (3,),
+    n: int = 4,
+    symbols: tuple[int, int] = (4, 3),
+    rules: tuple[int, int] = (12, 8),
+    grammar: str = "shared",
+    spans: str | None = None,
+    ragged: bool = True,
+    holes: float = 0.0,
+    scale: float = 1.0,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float64,
+) -> SparsePCFG:
+    """Random potentials; ``rules``: how many binary, and at most how many unary ones."""
+    g = torch.Generator().manual_seed(seed)
+
+    def potential(*shape: int) -> Tensor:
+        x = torch.randn(shape, generator=g, dtype=torch.float64) * scale
+        gone = torch.rand(shape, generator=g, dtype=torch.float64) < holes
+        return x.masked_fill(gone, -torch.inf).to(dtype)
+
+    def draw(size: int) -> int:
+        return int(torch.randint(size, (), generator=g))
+
+    nonterminals, preterminals = symbols
+    both, lead = sum(symbols), batch if grammar == "item" else ()
+    height = torch.randperm(nonterminals, generator=g).tolist()  # unary rules lead down
+    listed: set[tuple[int, int, int]] = set()
+    while len(listed) < rules[0]:
+        listed.add((draw(nonterminals), draw(both), draw(both)))
+    for _ in range(rules[1]):
+        parent, child = draw(nonterminals), draw(both)
+        if child >= nonterminals or height[child] < height[parent]:
+            listed.add((parent, child, -1))
+    index = torch.tensor(sorted(listed))[torch.randperm(len(listed), generator=g)]
+    between = {
+        "label": (*batch, n, n, nonterminals),
+        "one": (*batch, n, n, 1),
+        "shared": (n, n, nonterminals),
+    }
+    lengths = torch.randint(0, n + 1, batch, generator=g) if ragged else None
+    if ragged and lengths.numel() > 1:
+        lengths.view(-1)[0] = n
+    return SparsePCFG(
+        potential(*lead, nonterminals),
+        index,
+        potential(*lead, len(index)),
+        potential(*batch, n, preterminals),
+        None if spans is None else potential(*between[spans]),
+        lengths,
+    )
+
+
+# Small enough to enumerate: chains of unary rules, holes, every sharing.
+SMALL_SPARSE = [
+    *[
+        {"grammar": g, "spans": s, "holes": h, "ragged": r, "seed": seed}
+        for g in GRAMMARS
+        for s in SPANS
+        for h, r, seed in [(0.0, True, 3), (0.2, False, 4)]
+    ],
+    {"n": 1, "spans": "one"},
+    {"n": 2, "batch": (), "spans": "label"},
+    {"n": 0, "spans": "label"},
+    {"n": 3, "symbols": (6, 2), "rules": (10, 20), "seed": 1},
+    {"n": 3, "symbols": (3, 3), "rules": (0, 20), "seed": 2},
+    {"n": 4, "symbols": (1, 1), "rules": (3, 1), "spans": "one"},
+    {"batch": (2, 2), "n": 3, "grammar": "item", "spans": "label"},
+    {"batch": (0,), "n": 3},
+    {"n": 4, "scale": 30.0, "seed": 5},
+    {"n": 3, "scale": 3000.0, "spans": "one", "seed": 6},
+]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from structlv.reference import enumerate as brute
-from tests.cases import PCFG, Chain
+from tests.cases import PCFG, Chain, SparsePCFG
 
 
 class _Listed:
@@ -129,3 +129,42 @@ def filtered(case: Chain) -> Tensor:
             (sizes > t)[..., None], oracle.marginals()[0][..., t, :].log(), -torch.inf
         )
     return rows
+
+
+class EnumeratedDerivations(_Listed):
+    """All trees of every item of a sparse PCFG."""
+
+    def __init__(self, case: SparsePCFG) -> None:
+        *self.batch, self.n, self.preterminals = case.unary.shape
+        self.case, self.items = case, brute.sparse_items(*case)
+
+    def marginals(self, labels: int = 1) -> list[Tensor]:
+        """Expected uses of the parts: root, rules, unary, spans."""
+        return self._parts(self._weights, labels, lambda a, b: a + b, 0.0)
+
+    def max_marginals(self, labels: int = 1) -> list[Tensor]:
+        return self._parts(lambda scores: scores, labels, max, -torch.inf)
+
+    def _parts(self, value, labels: int, join, empty: float) -> list[Tensor]:
+        nonterminals, n = self.case.root.shape[-1], self.n
+        shapes = [(nonterminals,), (len(self.case.index),), (n, self.preterminals), (n, n, labels)]
+        parts = [torch.full((len(self.items), *shape), empty, dtype=torch.float64) for shape in shapes]
+        for b, (trees, scores) in enumerate(self.items):
+            for tree, weight in zip(trees, value(scores).tolist(), strict=True):
+                for part, places in zip(parts, derivation_parts(tree, nonterminals, labels), strict=True):
+                    for place in places:
+                        part[b][place] = join(float(part[b][place]), weight)
+        return [x.view(*self.batch, *shape) for x, shape in zip(parts, shapes, strict=True)]
+
+    def event(self, tree: brute.Derivation, rows: int) -> Tensor:
+        event = torch.full((rows, 3), -1)
+        event[: len(tree[0])] = torch.tensor(tree[0])
+        return event
+
+
+def derivation_parts(tree: brute.Derivation, nonterminals: int, labels: int) -> list[list]:
+    """The places of the root, the rules, the words and the spans that a tree uses."""
+    rows, used = tree
+    words = [(i, a - nonterminals) for i, _, a in rows if a >= nonterminals]
+    spans = [(i, j, a if labels > 1 else 0) for i, j, a in rows if i < j]
+    return [[rows[0][2]], used, words, spans if labels > 1 else sorted(set(spans))]

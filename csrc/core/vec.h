@@ -338,6 +338,18 @@ SLV_INLINE vec<T> log(vec<T> x) {  // scalar: used once per state, where exp is 
 SLV_INLINE double scalar_exp(double x) { return std::exp(x); }
 SLV_INLINE double scalar_log(double x) { return std::log(x); }
 SLV_INLINE double power_of_two_below(double x) { return std::ldexp(1.0, std::ilogb(x)); }  // x > 0
+SLV_INLINE int scalar_exponent(double x) { return std::ilogb(x); }                         // x > 0
+SLV_INLINE double scalar_power_of_two(double e) {  // of a whole number; 0 where it underflows
+  if (!(e >= -1022.0)) return 0;
+  if (e > 1023.0) return kInf<double>;
+  const uint64_t bits = uint64_t(int64_t(e) + 1023) << 52;
+  double x;
+  std::memcpy(&x, &bits, sizeof x);
+  return x;
+}
+// exp(x) * 2^-N, and an N that makes it about 1.
+SLV_INLINE double scalar_exp_scaled(double x, double N) { return exp_scaled<double>(splat(x), splat(N))[0]; }
+SLV_INLINE double nearest_exponent(double x) { return nearest<double>(splat(x * 1.44269504088896341))[0]; }
 
 // Denormals as zero for the lifetime of the object: the scaled linear domain treats them as underflow, and they are
 // slow.

@@ -36,5 +36,9 @@ const LowRankTable& lowrank_kernels() {
   static const LowRankTable& chosen = *SLV_CHOOSE(lowrank_kernels);
   return chosen;
 }
+const SparsePcfgKernels& sparse_pcfg_kernels() {
+  static const SparsePcfgKernels& chosen = *SLV_CHOOSE(sparse_pcfg_kernels);
+  return chosen;
+}
 
 }  // namespace slv

@@ -3,10 +3,12 @@
 #include "kernels/chain.h"
 #include "kernels/lowrank.h"
 #include "kernels/pcfg.h"
+#include "kernels/sparse_pcfg.h"
 
 namespace slv {
 // STRUCTLV_CPU = base | avx2 | avx512 overrides the choice (downwards: what the processor lacks is never chosen).
 const Kernels& kernels();
 const PcfgKernels& pcfg_kernels();
 const LowRankTable& lowrank_kernels();
+const SparsePcfgKernels& sparse_pcfg_kernels();
 }  // namespace slv

@@ -16,9 +16,11 @@ from structlv.distributions.lowrank_trees import (
     SimpleParts,
 )
 from structlv.distributions.pcfg import PCFG
+from structlv.distributions.sparse_trees import SparseTreePosterior
 from structlv.distributions.tagging import TaggingConstraints, tagging_constraints
 from structlv.distributions.tree_parts import BinaryTreeParts, TreeParts
 from structlv.distributions.trees import TreePosterior
+from structlv.ops.sparse_pcfg import SparseRules
 
 __all__ = [
     "HMM",
@@ -35,6 +37,8 @@ __all__ = [
     "LowRankTreePosterior",
     "SimplePCFG",
     "SimpleParts",
+    "SparseRules",
+    "SparseTreePosterior",
     "StateSequence",
     "StructuredDistribution",
     "TaggingConstraints",

@@ -126,13 +126,37 @@ def check_pcfg(
 ) -> None:
     """Raise ``ValueError`` or ``TypeError`` unless these are the potentials of a PCFG with dense rules."""
     check_words(unary)
-    batch = tuple(unary.shape[:-2])
-    nonterminals = check_root(root, unary)
+    batch, nonterminals = tuple(unary.shape[:-2]), check_root(root, unary)
     symbols = nonterminals + unary.shape[-1]
     require_like("rules", rules, unary)
     require_tail("rules", rules, (nonterminals, symbols, symbols), batch, "(*b, NT, S, S), S = NT + T")
     _check_spans(spans, unary, nonterminals)
     _check_lengths(lengths, unary)
+
+
+def check_sparse_pcfg(
+    root: Tensor,
+    scores: Tensor,
+    unary: Tensor,
+    spans: Tensor | None,
+    index: Tensor,
+    lengths: Tensor | None = None,
+) -> None:
+    """Raise ``ValueError`` or ``TypeError`` unless these are the potentials of a PCFG with listed rules."""
+    check_words(unary)
+    nonterminals = check_root(root, unary)
+    check_index(index, unary)
+    require_like("scores", scores, unary)
+    require_tail("scores", scores, (index.shape[0],), tuple(unary.shape[:-2]), "(*b, r)")
+    _check_spans(spans, unary, nonterminals)
+    _check_lengths(lengths, unary)
+
+
+def check_index(index: Tensor, like: Tensor) -> None:
+    """Raise unless ``index`` is int64 ``(r, 3)``."""
+    require_int64("index", index, like)
+    if index.dim() != 2 or index.shape[-1] != 3:
+        raise ValueError(f"index: expected (r, 3), found {tuple(index.shape)}")
 
 
 def _check_spans(spans: Tensor | None, unary: Tensor, nonterminals: int) -> None:
@@ -201,6 +225,15 @@ def check_event(event: Tensor, unary: Tensor) -> None:
         raise ValueError(
             f"event: expected (*s, *b, 2n - 1, 3), a shape ending in {tail}, found {tuple(event.shape)}"
         )
+
+
+def check_rows(event: Tensor, unary: Tensor) -> None:
+    """Raise unless ``event`` is int64 ``(*s, *b, m, 3)`` for some number m of rows."""
+    require_int64("event", event, unary)
+    batch = tuple(unary.shape[:-2])
+    lead = tuple(event.shape[:-2])
+    if event.dim() < 2 or event.shape[-1] != 3 or lead[len(lead) - len(batch) :] != batch:
+        raise ValueError(f"event: expected (*s, *b, m, 3) with (*b) = {batch}, found {tuple(event.shape)}")
 
 
 def check_span_scores(spans: Tensor, lengths: Tensor | None = None) -> None:

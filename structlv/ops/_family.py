@@ -9,7 +9,8 @@ With :math:`\mu_b = \nabla \log Z_b` the marginals of item b and :math:`H_b = \n
 * ``hvp`` is the end: a third order is refused;
 * ``score`` and ``score_vjp`` are linear in the potentials and in g, and each other's derivatives.
 
-Operators take ``(*scores, lengths)``, here ``potentials``; scores that are not required may be None.
+Operators take ``(*scores, lengths)``, here ``potentials``; scores that are not required may be None. Between
+scores and lengths there may be more that has no derivative, such as a list of rules.
 """
 
 from __future__ import annotations
@@ -44,8 +45,9 @@ def keep_all(ctx: Any, inputs: tuple, output: Any) -> None:
 
 
 def present(gradients: tuple[Tensor | None, ...], potentials: Any) -> tuple:
-    """Gradients of ``potentials``, or directions: None for an absent potential and for the lengths."""
-    return *[None if x is None else g for g, x in zip(gradients, potentials, strict=False)], None
+    """Gradients of ``potentials``, or directions: None for what is absent, and for what has none."""
+    found = [None if x is None else g for g, x in zip(gradients, potentials, strict=False)]
+    return *found, *[None] * (len(potentials) - len(found))
 
 
 def _finite(scores: Tensor) -> Tensor:
@@ -87,6 +89,7 @@ class Family:
         scores: bool = True,
     ) -> None:
         self.name, self.count, self.required, self.rules = name, count, required, rules
+        self.scores = len(rules.cores)
         third_order = refuse(_THIRD_ORDER.format(title))
         self.log_partition = self._operator(
             "log_partition", fakes.log_partition, rules.query(count), _log_partition_setup
@@ -134,7 +137,7 @@ class Family:
 
     def directions(self, potentials: Any, tangents: Any) -> list[Tensor | None]:
         """The tangents of the scores, with zeros for those that must be there."""
-        pairs = zip(potentials[:-1], tangents, strict=False)
+        pairs = zip(potentials[: self.scores], tangents, strict=False)
         return [
             torch.zeros_like(x) if v is None and x is not None and i < self.required else v
             for i, (x, v) in enumerate(pairs)
@@ -176,7 +179,7 @@ class Family:
     # ---- scores of given structures ----------------------------------------------------------------------
 
     def _score_of(self, event: Tensor, tangents: Any, potentials: Any) -> Tensor:
-        return _finite(self.score(event, *self.directions(potentials, tangents), potentials[-1]))
+        return _finite(self.score(event, *self.directions(potentials, tangents), *potentials[self.scores :]))
 
     def _score_backward(self, ctx: Any, grad: Tensor | None) -> tuple:
         if grad is None:

@@ -40,7 +40,8 @@ def _dims(x: Tensor | None, dim: int | None) -> int:
 
 
 class Rules:
-    """The rules of a family's operators, whose potentials are ``(*scores, lengths)``.
+    """The rules of a family's operators, whose potentials are ``(*scores, *shared, lengths)``: what is shared
+    by all items, such as a list of rules, cannot be mapped.
 
     ``cores``: for each of the scores, how many trailing dimensions are not of the batch; of two numbers, the
     second holds for a score that then has all batch dimensions. ``carrier``: the place of the score with the
@@ -85,7 +86,7 @@ class Rules:
 
     def hvp(self, apply: Callable, info: Any, in_dims: tuple, *args: Any) -> Any:
         """The rule of ``(grad, *directions, *potentials)``; there is a direction for each of the scores."""
-        count = len(args) // 2 - 1
+        count = len(self.cores)
         folded = self.fold(info, in_dims[1 + count :], args[1 + count :], expand=True)
         grad = None if args[0] is None else _batched(args[0], in_dims[0], info.batch_size)
         directions = folded.scores(args[1 : 1 + count], in_dims[1 : 1 + count])
@@ -114,14 +115,17 @@ class Rules:
 
 
 class _Folded:
-    """``(*scores, lengths)`` with the mapped dimension folded into the batch."""
+    """``(*scores, *shared, lengths)`` with the mapped dimension folded into the batch."""
 
     def __init__(self, rules: Rules, info: Any, in_dims: tuple, args: tuple, expand: bool) -> None:
         self.rules, self.size, self.expand = rules, info.batch_size, expand
-        self.originals, self.dims = args[:-1], in_dims[:-1]
+        count = len(rules.cores)
+        self.originals, self.dims = args[:count], in_dims[:count]
+        if any(dim is not None for dim in in_dims[count:-1]):
+            raise NotImplementedError("a list of rules is shared by all items: it cannot be mapped by vmap")
         self.batch_dims = _dims(args[rules.carrier], in_dims[rules.carrier]) - rules.cores[rules.carrier][0]
         lengths = None if args[-1] is None else _batched(args[-1], in_dims[-1], self.size)
-        self.args = (*self.scores(self.originals, self.dims), lengths)
+        self.args = (*self.scores(self.originals, self.dims), *args[count:-1], lengths)
 
     def scores(self, args: tuple, in_dims: tuple) -> list[Any]:
         """Potentials without the lengths, or directions."""

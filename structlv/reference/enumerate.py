@@ -7,6 +7,7 @@ An item of a chain has ``unary (l, k)``, ``transition (k, k)`` or ``(>= l-1, k, 
 from __future__ import annotations
 
 import itertools
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -126,3 +127,68 @@ def tree_items(
         scores = tree_scores(item(root, 1, b), item(rules, 3, b), item(unary, 2, b)[:size], between)
         items.append((trees(size, root.shape[-1], preterminals), scores))
     return items
+
+
+Derivation: TypeAlias = tuple[list[tuple[int, int, int]], list[int]]  # rows in pre-order, rules by number
+
+
+def derivations(rules: list[list[int]], nonterminals: int, i: int, j: int, symbol: int) -> list[Derivation]:
+    """All trees of a symbol over words i..j by binary rules (A, y, z) and unary rules (A, y, -1)."""
+    if symbol >= nonterminals:
+        return [([(i, j, symbol)], [])] if i == j else []
+    found = []
+    for number, (parent, y, z) in enumerate(rules):
+        splits = [] if parent != symbol else [(j, None)] if z < 0 else [(k, z) for k in range(i, j)]
+        for k, right in splits:
+            rest: list[Derivation] = [([], [])]
+            if right is not None:
+                rest = derivations(rules, nonterminals, k + 1, j, right)
+            for rows, used in derivations(rules, nonterminals, i, k, y) if rest else []:
+                for more, other in rest:
+                    found.append(([(i, j, symbol), *rows, *more], [number, *used, *other]))
+    return found
+
+
+def sparse_items(
+    root: Tensor,
+    index: Tensor,
+    scores: Tensor,
+    unary: Tensor,
+    spans: Tensor | None = None,
+    lengths: Tensor | None = None,
+) -> list[tuple[list[Derivation], Tensor]]:
+    """The trees of every item of the flattened batch, and their scores, float64, added up part by part."""
+    batch, n, nonterminals = unary.shape[:-2], unary.shape[-2], root.shape[-1]
+    sizes = [n] * batch.numel() if lengths is None else lengths.clamp(0, n).flatten().tolist()
+
+    def item(x: Tensor, core: int, b: int) -> Tensor:
+        tail = x.shape[x.dim() - core :]
+        return x.expand(*batch, *tail).reshape(batch.numel(), *tail)[b].double()
+
+    items = []
+    for b, size in enumerate(sizes):
+        tops = range(nonterminals if size else 0)
+        trees = [tree for a in tops for tree in derivations(index.tolist(), nonterminals, 0, size - 1, a)]
+        between = None if spans is None else item(spans, 3, b)
+        tables = item(root, 1, b), item(scores, 1, b), item(unary, 2, b), between
+        rows = [_derivation_score(tree, *tables) for tree in trees]
+        items.append((trees, torch.stack(rows) if rows else torch.zeros(0, dtype=torch.float64)))
+    return items
+
+
+def _derivation_score(
+    tree: Derivation, root: Tensor, scores: Tensor, unary: Tensor, spans: Tensor | None
+) -> Tensor:
+    rows, used = tree
+    total, nonterminals = root[rows[0][2]], len(root)
+    for rule in used:
+        total = total + scores[rule]
+    for at, (i, j, symbol) in enumerate(rows):
+        if symbol >= nonterminals:
+            total = total + unary[i, symbol - nonterminals]
+        elif i < j and spans is not None:
+            if spans.shape[-1] > 1:
+                total = total + spans[i, j, symbol]
+            elif at == 0 or rows[at - 1][:2] != (i, j):  # once for a constituent
+                total = total + spans[i, j, 0]
+    return total

@@ -29,6 +29,22 @@ def logsumexp(x: Tensor, dim: int) -> Tensor:
     return value.squeeze(dim)
 
 
+def scatter_max(x: Tensor, index: Tensor, size: int) -> Tensor:
+    """The maximum of ``x (*, r)`` at each place ``index (r)`` of ``(*, size)``; ``-inf`` without any."""
+    empty = x.new_full((*x.shape[:-1], size), -torch.inf)
+    return empty.scatter_reduce(-1, index.expand(x.shape), x, "amax")
+
+
+def scatter_logsumexp(x: Tensor, index: Tensor, size: int) -> Tensor:
+    """``log sum exp`` of the entries of ``x (*, r)`` at each place ``index (r)`` of ``(*, size)``."""
+    top = scatter_max(x.detach(), index, size)
+    shift = torch.where(top == -torch.inf, 0.0, top)
+    terms = (x - shift[..., index]).exp()
+    total = torch.zeros_like(top).scatter_add(-1, index.expand(x.shape), terms)
+    some = total > 0
+    return torch.where(some, torch.where(some, total, 1.0).log() + shift, -torch.inf)
+
+
 def softmax(x: Tensor, dim: int) -> Tensor:
     """``exp(x) / sum exp(x)`` over ``dim``; all 0 with zero gradient where everything is ``-inf``."""
     weights = (x - _shift(x, dim)).exp()

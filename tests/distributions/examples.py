@@ -26,9 +26,14 @@ from structlv.distributions import (
 )
 from tests.distributions.choice import Choice, choice_scores, choice_structures
 from tests.distributions.tree_cases import (
+    BINARY_RULES,
+    RULES,
     binary_scores,
     binary_structures,
     lowrank_scores,
+    sparse_scores,
+    sparse_structures,
+    sparse_trees,
     tree_scores,
     tree_structures,
 )
@@ -47,6 +52,7 @@ class Example:
         build: the distribution over them.
         structures: all events (m, *event) of an unbatched distribution.
         scores: float64 scores (m) of events of an unbatched distribution, differentiable.
+        invertible: whether the parts of a structure say which it is.
     """
 
     name: str
@@ -54,6 +60,7 @@ class Example:
     build: Callable[..., StructuredDistribution]
     structures: Callable[[Any], Tensor]
     scores: Callable[[Any, Tensor], Tensor]
+    invertible: bool = True
 
     def make(
         self, seed: int = 0, dtype: torch.dtype = torch.float64, **options: Any
@@ -169,6 +176,29 @@ def trees(
         return made
 
     return Example(name, parameters, TreePosterior, tree_structures, tree_scores)
+
+
+def listed(
+    name: str,
+    edit: Callable[[Parameters], None] = lambda _: None,
+    rules: Any = RULES,
+    **shapes: tuple[int, ...],
+) -> Example:
+    def parameters(seed: int) -> Parameters:
+        made = randoms(seed, **shapes)
+        edit(made)
+        return made
+
+    return Example(name, parameters, sparse_trees(rules), sparse_structures, sparse_scores, invertible=False)
+
+
+def forbid_listed(made: Parameters) -> None:
+    """Some rules and spans are impossible; item 1 has no tree; its padding is NaN."""
+    made["scores"][0, 3] = -INF  # type: ignore[index]
+    made["spans"][0, 0, 1] = -INF  # type: ignore[index]
+    made["unary"][1, 1] = -INF  # type: ignore[index]
+    made["unary"][1, 2] = float("nan")  # type: ignore[index]
+    made["lengths"] = torch.tensor([3, 2])
 
 
 def parses(root: Tensor, rules: Tensor, emission: Tensor) -> TreePosterior:
@@ -346,6 +376,15 @@ EXAMPLES = [
         parses,
         tree_structures,
         tree_scores,
+    ),
+    listed("listed rules", root=(3,), scores=(9,), unary=(4, 2)),
+    listed("listed rules, ragged", with_lengths(3, 1, 0), root=(3, 3), scores=(9,), unary=(3, 3, 2)),
+    listed("listed rules of each item", root=(3,), scores=(2, 9), unary=(2, 3, 2), spans=(2, 3, 3, 3)),
+    listed(
+        "listed binary rules", rules=BINARY_RULES, root=(1,), scores=(4,), unary=(2, 4, 2), spans=(4, 4, 1)
+    ),
+    listed(
+        "forbidden listed rules", forbid_listed, root=(3,), scores=(2, 9), unary=(2, 3, 2), spans=(2, 3, 3, 1)
     ),
     binary("binary tree", 4, 4),
     binary("ragged binary trees", 4, 4, 4, edit=with_lengths(4, 2, 0, 1)),

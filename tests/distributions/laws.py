@@ -183,7 +183,8 @@ def parts_and_events_are_two_ways_of_saying_it(example: Example) -> None:
     d = example.make()
     for event in (d.argmax(), d.sample((3,))):
         parts = d.to_parts(event)
-        assert torch.equal(d.from_parts(parts), event)
+        if example.invertible:
+            assert torch.equal(d.from_parts(parts), event)
         assert [p.shape[event.dim() - d.argmax().dim() :] for p in parts] == [m.shape for m in d.marginals()]
         some = d.log_partition().expand(event.shape[: event.dim() - len(d.event_shape)]) > -torch.inf
         assert bool(d.support.check(event)[some].all())

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from structlv.distributions import BinaryTree, TreePosterior
+from structlv.distributions import BinaryTree, SparseRules, TreePosterior
+from structlv.reference.enumerate import derivations, sparse_items
 
 Rows = tuple[tuple[int, int], ...]
 
@@ -99,3 +100,44 @@ def binary_scores(d: BinaryTree, events: Tensor) -> Tensor:
         rows = [scores[i, j, label].double() for i, j, label in event if i >= 0]
         totals.append(torch.stack(rows).sum() if rows else torch.zeros((), dtype=torch.float64))
     return torch.stack(totals)
+
+
+# Rules over three nonterminals and two preterminals, chains of three unary rules among them.
+RULES = [
+    [0, 1, 2],
+    [0, 3, 1],
+    [1, 3, 4],
+    [0, 1, -1],
+    [1, 2, -1],
+    [2, 4, -1],
+    [2, 3, 3],
+    [1, 0, 4],
+    [0, 4, -1],
+]
+BINARY_RULES = [[0, 2, 1], [0, 1, 2], [0, 0, 1], [0, 2, 2]]
+
+
+def sparse_trees(rules: list[list[int]]) -> Any:
+    """A builder of trees of these rules, from the scores alone."""
+
+    def build(scores: Tensor, **options: Any) -> TreePosterior:
+        return TreePosterior(rules=SparseRules(torch.tensor(rules), scores), **options)
+
+    return build
+
+
+def sparse_structures(d: Any) -> Tensor:
+    """All trees of the listed rules, padded with -1."""
+    inner, (rows, _) = d.num_nonterminals, d.event_shape
+    length = d.unary.shape[-2] if d.lengths is None else int(d.lengths)
+    tops = range(inner if length else 0)
+    trees = [tree for a in tops for tree in derivations(d.index.tolist(), inner, 0, length - 1, a)]
+    if not trees:
+        return no_tree(rows)
+    return torch.tensor([tree + [(-1, -1, -1)] * (rows - len(tree)) for tree, _ in trees])
+
+
+def sparse_scores(d: Any, events: Tensor) -> Tensor:
+    """In the order of ``sparse_structures``."""
+    [(trees, scores)] = sparse_items(d.root, d.index, d.scores, d.unary, d.spans, d.lengths)
+    return scores if trees else torch.full((len(events),), -torch.inf, dtype=torch.float64)
