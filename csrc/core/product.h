@@ -93,11 +93,32 @@ SLV_INLINE void each_tile(int64_t rows, F body) {
   }
 }
 
+// Memory that will be wanted soon, brought into the second cache in about so many pieces, one with every tile.
+class Prefetch {
+ public:
+  Prefetch() = default;
+  template <class T>
+  Prefetch(const T* p, int64_t n, int64_t pieces)
+      : next_(reinterpret_cast<const char*>(p)), left_(n * int64_t(sizeof(T))), lines_(left_ / 64 / pieces + 1) {}
+  SLV_INLINE void step() {
+    for (int64_t i = 0; i < lines_ && left_ > 0; i++, next_ += 64, left_ -= 64) __builtin_prefetch(next_, 0, 2);
+  }
+
+ private:
+  const char* next_ = nullptr;
+  int64_t left_ = 0, lines_ = 0;
+};
+constexpr int64_t tiles_of(int64_t rows, int64_t panels) {
+  return (rows + kMostRows - 1) / kMostRows * ((panels + 1) / 2);
+}
+
 // epilogue(row, panel, vector) for the whole product.
 template <class S, bool Split, class T, class E>
-__attribute__((noinline)) void product(const Extent& x, const Left<T>& left, const Right<T>& right, E epilogue) {
+__attribute__((noinline)) void product(const Extent& x, const Left<T>& left, const Right<T>& right, E epilogue,
+                                       Prefetch* ahead = nullptr) {
   auto columns = [&]<int NV>(std::integral_constant<int, NV>, int64_t p) __attribute__((always_inline)) {
     each_tile(x.rows, [&]<int M>(std::integral_constant<int, M>, int64_t r) __attribute__((always_inline)) {
+      if (ahead) ahead->step();
       product_tile<S, Split, M, NV>(x, left.data + r * left.row, left, right.data + p * kWidth<T>, right,
                                     [&](int i, int j, vec<T> v)
                                         __attribute__((always_inline)) { epilogue(r + i, p + j, v); });

@@ -35,8 +35,9 @@ constexpr int64_t by_end(int64_t e, int64_t i) { return (e - 1) * (e - 2) / 2 + 
 
 // The chart of a block of `count` items that share their rules, one after the other:
 //   words  (count n, tp)           exp of the words' scores
-//   left   (count n, nt, se)       sum over y of words[y] rules[A, y, z]: what a word gives as a left child
-//   right  (count n, nt, np)       sum over z of rules[A, y, z] words[z], y a nonterminal
+//   left   (count n, nt, np)       sum over y of words[y] rules[A, y, z], z a nonterminal: a word as a left child
+//   right  (count n, nt, np)       sum over z of rules[A, y, z] words[z], y a nonterminal: as a right child
+//   both   (count n, nt, tp)       sum over y of words[y] rules[A, y, z], z a preterminal
 //   inside (count, spans, np)      mantissas, by start
 // and, float64, the binary exponents of these: (count, n + spans + 1 + nt): of words, of spans, whether the item was
 // done on another rung, and of the slices of rules (of the block's first item). A word's rows lie side by side with
@@ -44,22 +45,23 @@ constexpr int64_t by_end(int64_t e, int64_t i) { return (e - 1) * (e - 2) / 2 + 
 template <class T>
 struct BlockChart {
   static constexpr int64_t kDouble = sizeof(double) / sizeof(T);
-  T *words = nullptr, *left = nullptr, *right = nullptr, *inside = nullptr;
+  T *words = nullptr, *left = nullptr, *right = nullptr, *both = nullptr, *inside = nullptr;
   double* exponents = nullptr;
   Sizes<T> z;
   int64_t n, count;
   BlockChart(T* data, const Sizes<T>& z, int64_t n, int64_t count) : z(z), n(n), count(count) {
     words = data;
     left = words + count * n * z.tp;
-    right = left + count * n * z.nt * z.se;
-    inside = right + count * n * z.nt * z.np;
+    right = left + count * n * z.nt * z.np;
+    both = right + count * n * z.nt * z.np;
+    inside = both + count * n * z.nt * z.tp;
     exponents = reinterpret_cast<double*>(inside + count * span_count(n) * z.np);
   }
   static int64_t exponents_size(const Sizes<T>& z, int64_t n) {  // float64, a multiple of 64 bytes
     return padded<double>(n + span_count(n) + 1 + z.nt);
   }
   static int64_t item_size(const Sizes<T>& z, int64_t n) {
-    return n * (z.tp + z.nt * (z.se + z.np)) + span_count(n) * z.np + kDouble * exponents_size(z, n);
+    return n * (z.tp + z.nt * (2 * z.np + z.tp)) + span_count(n) * z.np + kDouble * exponents_size(z, n);
   }
   double* word_exponents(int64_t q) const { return exponents + q * exponents_size(z, n); }
   double* span_exponents(int64_t q) const { return word_exponents(q) + n; }

@@ -50,17 +50,18 @@ struct InsideSpace {
   T *m, *scaled, *inner, *sums, *factors;
   double* most;
   static int64_t scratch(const Sizes<T>& z, int64_t n) {
-    const int64_t chunk = chunk_of(z, n);
+    const int64_t chunk = chunk_of(z);
     return Scratch::bytes<T>(z.nt * chunk_row(z, chunk)) + Scratch::bytes<T>(n * z.np) + Scratch::bytes<T>(n) +
            Scratch::bytes<T>(chunk * z.np) + Scratch::bytes<T>(z.np) + Scratch::bytes<double>(chunk);
   }
   InsideSpace(Scratch& memory, const Sizes<T>& z, int64_t n) {
-    const int64_t chunk = chunk_of(z, n);
+    const int64_t chunk = chunk_of(z);
     m = memory.take<T>(z.nt * chunk_row(z, chunk));
     scaled = memory.take<T>(n * z.np);
     inner = memory.take<T>(n);
     sums = memory.take<T>(chunk * z.np);
     factors = memory.take<T>(z.np);
+    std::fill_n(factors, z.np, T(1));
     most = memory.take<double>(chunk);
   }
 };
@@ -89,7 +90,7 @@ struct Inside {
         words(words),
         z(s.z),
         n(s.n),
-        chunk(chunk_of(z, n)),
+        chunk(chunk_of(z)),
         m_row(chunk_row(z, chunk)),
         floor(floor_of<T>(n, z.nt + z.t)),
         space(space),
@@ -128,28 +129,29 @@ struct Inside {
   void add_words(int64_t i, int64_t w, const Splits<T>& split, T* sum) const {
     constexpr int R = kTreeRows<T>;
     const T *y = s.at(i, w - 1), *x = s.at(i + 1, w - 1);
-    const T *l = words.left + i * z.nt * z.se, *r = words.right + (i + w - 1) * z.nt * z.np;
-    for (int64_t A = 0; A < z.nt; A += R) {
-      vec<T> v[R];
+    const T *l = words.left + i * z.nt * z.np, *r = words.right + (i + w - 1) * z.nt * z.np;
+    auto rows = [&]<int N>(std::integral_constant<int, N>, int64_t A) __attribute__((always_inline)) {
+      vec<T> v[N];
 #pragma GCC unroll 8
-      for (int q = 0; q < R; q++) v[q] = vec<T>{};
+      for (int q = 0; q < N; q++) v[q] = vec<T>{};
       for (int64_t p = 0; p < z.nv; p += W) {
         const vec<T> xp = load(x + p) * split.first, yp = load(y + p) * split.last;
+        const T *lp = l + A * z.np + p, *rp = r + A * z.np + p;
 #pragma GCC unroll 8
-        for (int q = 0; q < R; q++) {
-          const int64_t a = std::min(A + q, z.nt - 1);
-          v[q] += load(l + a * z.se + p) * xp + load(r + a * z.np + p) * yp;
-        }
+        for (int q = 0; q < N; q++, lp += z.np, rp += z.np) v[q] += load(lp) * xp + load(rp) * yp;
       }
-      store_rows(sum + A, reduce_rows<T>(v, SumOp()));
-    }
+      reduce_into<T, N>(sum + A, v, SumOp());
+    };
+    for (int64_t A = 0; z.nt >= R && A < z.nt; A += R)  // the last rows overlap those before
+      rows(std::integral_constant<int, R>{}, std::min(A, z.nt - R));
+    for (int64_t A = 0; z.nt < R && A < z.nt; A++) rows(std::integral_constant<int, 1>{}, A);
   }
 
   // the mantissas of a span from its sums, and what T lost of them
   void normalise(int64_t i, int64_t w, T* sum, double split_exponent) {
     const SpanFactor<T> f = span_factor(c, z, item, i, w, factors);
     T* to = s.at(i, w);
-    vec<T> top{};
+    vec<T> top = splat(kSmallest<T>);
     for (int64_t p = 0; p < z.nv; p += W) {
       const vec<T> x = iota<T>() < int(z.nt - p) ? load(sum + p) : vec<T>{};
       store(sum + p, x);
@@ -157,8 +159,8 @@ struct Inside {
     }
     const T high = hmax<T>(top);
     const bool possible = split_exponent > -kInf<double>;
-    const T power = exponent_of_scalar(high);
-    const T scale = power_of_two_of<T>(-double(power));
+    const ivec<T> power = exponent_of<T>(splat(high));
+    const vec<T> scale = power_of_two<T>(-power);
     const T least = rules.finite ? floor : PcfgRange<T>::tiny;
     ivec<T> thin{};
     for (int64_t p = 0; p < z.nv; p += W) {
@@ -169,13 +171,11 @@ struct Inside {
       store(to + p, v);
     }
     if (f.lost || (possible && any<T>(thin))) bad = true;
-    const bool empty = high == T(0);
+    const bool empty = high == kSmallest<T>;
     s.start_exponent[by_start(s.n, i, w)] =
-        empty ? -kInf<double> : split_exponent + rules.common + f.exponent + double(power);
+        empty ? -kInf<double> : split_exponent + rules.common + f.exponent + double(power[0]);
     s.copy_to_end(i, w);
   }
-  static T exponent_of_scalar(T x) { return x > kSmallest<T> ? T(exponent_of<T>(splat(x))[0]) : T(0); }
-
   // With rules of -inf: whether a factor of the sums is neither 0 nor at least `tiny`.
   void check_factors(int64_t i, int64_t w, const Splits<T>& split, const T* merged) {
     ivec<T> thin{};
@@ -205,7 +205,8 @@ struct Inside {
       }
     };
     for (int64_t r = 0; r < n * z.nt; r++) {
-      check(words.left + r * z.se, z.np + z.tv);
+      check(words.left + r * z.np, z.nv);
+      check(words.both + r * z.tp, z.tv);
       check(words.right + r * z.np, z.nv);
     }
     if (any<T>(thin)) bad = true;

@@ -37,13 +37,13 @@ struct OutsideSpace {
   T *by_start, *by_end;  // D, then g times the weight of the outer splits
   T *m, *g, *up, *turned, *inner, *scaled, *factors;
   static int64_t scratch(const Sizes<T>& z, int64_t n) {
-    const int64_t chunk = chunk_of(z, n);
+    const int64_t chunk = chunk_of(z);
     return 2 * Scratch::bytes<T>(span_count(n) * z.np) + Scratch::bytes<T>(z.nt * chunk_row(z, chunk)) +
            Scratch::bytes<T>(chunk * z.np) + Scratch::bytes<T>(chunk * z.nv * z.np) + Scratch::bytes<T>(z.nv * z.np) +
            Scratch::bytes<T>(chunk * n) + Scratch::bytes<T>(n * z.np) + Scratch::bytes<T>(z.np);
   }
   OutsideSpace(Scratch& memory, const Sizes<T>& z, int64_t n) {
-    const int64_t chunk = chunk_of(z, n);
+    const int64_t chunk = chunk_of(z);
     by_start = memory.take<T>(span_count(n) * z.np);
     by_end = memory.take<T>(span_count(n) * z.np);
     m = memory.take<T>(z.nt * chunk_row(z, chunk));
@@ -53,6 +53,7 @@ struct OutsideSpace {
     inner = memory.take<T>(chunk * n);
     scaled = memory.take<T>(n * z.np);
     factors = memory.take<T>(z.np);
+    std::fill_n(factors, z.np, T(1));
     for (int64_t r = 0; r < chunk; r++)  // rows behind the nonterminals: read by transpose
       std::fill_n(up + (r * z.nv + z.nt) * z.np, (z.nv - z.nt) * z.np, T(0));
   }
@@ -80,7 +81,7 @@ struct Outside {
         hoisted(hoisted),
         z(s.z),
         n(s.n),
-        chunk(chunk_of(z, n)),
+        chunk(chunk_of(z)),
         m_row(chunk_row(z, chunk)),
         space(space) {}
   T* start_d(int64_t i, int64_t w) const { return space.by_start + by_start(n, i, w) * z.np; }
@@ -146,12 +147,30 @@ struct Outside {
   }
   // the children of the splits with a word on one side
   void add_words(int64_t i, int64_t w) const {
-    static const T one = 1;
-    product<PlusTimes, true, T>({1, z.n_panels(), z.nt}, {start_d(i, w), 0, 1}, {hoisted.left + i * z.nt * z.se, z.se},
-                                Add<T>{end_d(i + w, i + 1), 0, &one, 0});
-    product<PlusTimes, true, T>({1, z.n_panels(), z.nt}, {end_d(i + w, i), 0, 1},
-                                {hoisted.right + (i + w - 1) * z.nt * z.np, z.np},
-                                Add<T>{start_d(i, w - 1), 0, &one, 0});
+    const T *g_first = start_d(i, w), *g_last = end_d(i + w, i);
+    const T *l = hoisted.left + i * z.nt * z.np, *r = hoisted.right + (i + w - 1) * z.nt * z.np;
+    T *x = end_d(i + w, i + 1), *y = start_d(i, w - 1);
+    auto columns = [&]<int NV>(std::integral_constant<int, NV>, int64_t p) __attribute__((always_inline)) {
+      vec<T> dx[2][NV] = {}, dy[2][NV] = {};
+      auto add = [&](int q, int64_t A) __attribute__((always_inline)) {
+#pragma GCC unroll 2
+        for (int j = 0; j < NV; j++) {
+          dx[q][j] += load(l + A * z.np + p + j * W) * g_first[A];
+          dy[q][j] += load(r + A * z.np + p + j * W) * g_last[A];
+        }
+      };
+      int64_t A = 0;
+      for (; A + 2 <= z.nt; A += 2) add(0, A), add(1, A + 1);
+      if (A < z.nt) add(0, A);
+#pragma GCC unroll 2
+      for (int j = 0; j < NV; j++) {
+        store(x + p + j * W, load(x + p + j * W) + (dx[0][j] + dx[1][j]));
+        store(y + p + j * W, load(y + p + j * W) + (dy[0][j] + dy[1][j]));
+      }
+    };
+    int64_t p = 0;
+    for (; p + 2 * W <= z.nv; p += 2 * W) columns(std::integral_constant<int, 2>{}, p);
+    if (p < z.nv) columns(std::integral_constant<int, 1>{}, p);
   }
   // the children of the other splits
   void add_children(int64_t i, int64_t w, const T* G, const T* weights) const {

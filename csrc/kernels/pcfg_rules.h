@@ -128,8 +128,9 @@ struct Slices {
 
   // Row (A, y, :) among nonterminals (`from` = 0) or among preterminals.
   SLV_INLINE void exp_row(const In* x, int64_t count, vec<T> N, T* to) const {
-    for (int64_t c = 0; c < count; c += W)
-      store(to + c, exp_scaled<T>(load_within<T>(x + c, count - c, end(), -kInf<T>), N));
+    int64_t c = 0;
+    for (; c + W <= count; c += W) store(to + c, exp_scaled<T>(load_as<T>(x + c, W, T(0)), N));
+    if (c < count) store(to + c, exp_scaled<T>(load_within<T>(x + c, count - c, end(), -kInf<T>), N));
   }
   vec<T> power_vector(int64_t A) const { return splat(power[A] > -kInf<double> ? T(power[A]) : T(0)); }
   void exponentiate(int64_t A) const {
@@ -166,13 +167,14 @@ bool exp_word(const Sizes<T>& z, const In* x, T* to, double* exponent) {
   return any<T>(thin);
 }
 
-// Words' share of the rules, one row for each word: see BlockChart for `left` and `right`. pairs (np): both children
-// are words, this one and the next.
+// Words' share of the rules: see BlockChart for `left`, `right` and `both`; pairs (words, np): both children are words,
+// this one and the next.
 template <class T>
 struct Hoisted {
-  T *left, *right, *pairs;
+  T *left, *right, *both, *pairs;
   Hoisted from(const Sizes<T>& z, int64_t word) const {
-    return {left + word * z.nt * z.se, right + word * z.nt * z.np, pairs + (pairs ? word * z.np : 0)};
+    const int64_t row = word * z.nt;
+    return {left + row * z.np, right + row * z.np, both + row * z.tp, pairs + (pairs ? word * z.np : 0)};
   }
 };
 template <class T>
@@ -184,12 +186,17 @@ struct Hoist {
   T* turned;  // (tp, np)
   static int64_t scratch(const Sizes<T>& z) { return Scratch::bytes<T>(z.tp * z.np); }
 
-  void slice(int64_t A, const T* e) const {
-    product<PlusTimes, false, T>({rows, (z.np + z.tv) / kWidth<T>, z.t}, {words, z.tp, 1}, {e + z.np * z.se, z.se},
-                                 Store<T>{to.left + A * z.se, z.nt * z.se});
+  // `soon`: what is looked at after this slice
+  template <class In>
+  void slice(int64_t A, const T* e, const In* soon, int64_t count) const {
+    Prefetch ahead(soon, count, tiles_of(rows, z.t_panels()) + 2 * tiles_of(rows, z.n_panels()));
+    product<PlusTimes, false, T>({rows, z.n_panels(), z.t}, {words, z.tp, 1}, {e + z.np * z.se, z.se},
+                                 Store<T>{to.left + A * z.np, z.nt * z.np}, &ahead);
+    product<PlusTimes, false, T>({rows, z.t_panels(), z.t}, {words, z.tp, 1}, {e + z.np * z.se + z.np, z.se},
+                                 Store<T>{to.both + A * z.tp, z.nt * z.tp}, &ahead);
     transpose(e + z.np, z.se, z.nv, z.tv, turned, z.np);
     product<PlusTimes, false, T>({rows, z.n_panels(), z.t}, {words, z.tp, 1}, {turned, z.np},
-                                 Store<T>{to.right + A * z.np, z.nt * z.np});
+                                 Store<T>{to.right + A * z.np, z.nt * z.np}, &ahead);
     join_pairs(A);
   }
   void join_pairs(int64_t A) const {
@@ -199,7 +206,7 @@ struct Hoist {
       vec<T> v[R];
       for (int q = 0; q < R; q++) {
         const int64_t r = std::min(i + q, rows - 2);
-        const T *x = to.left + (r * z.nt + A) * z.se + z.np, *next = words + (r + 1) * z.tp;
+        const T *x = to.both + (r * z.nt + A) * z.tp, *next = words + (r + 1) * z.tp;
         v[q] = load(x) * load(next);
         for (int64_t c = W; c < z.t; c += W) v[q] += load(x + c) * load(next + c);
       }

@@ -11,7 +11,7 @@ template <class In>
 struct PcfgBlockSink {
   In *root, *unary, *spans, *rules;
   int64_t labels;
-  bool add;
+  bool add, stream;
 };
 
 template <class In, class T>
@@ -54,7 +54,7 @@ struct PcfgBlock {
     const FlushDenormals flush;
     slices.bind(memory, chart.slice_exponents());
     for (int64_t q = 0; q < count; q++) exp_words(chart, q);
-    const Hoisted<T> hoisted{chart.left, chart.right, memory.take<T>(words * z.np)};
+    const Hoisted<T> hoisted{chart.left, chart.right, chart.both, memory.take<T>(words * z.np)};
     T* corner = memory.take<T>(corner_size());
     hoist(memory, chart.words, hoisted, corner);
     T *end = memory.take<T>(span_count(longest) * z.np), *probability = memory.take<T>(z.np);
@@ -100,11 +100,10 @@ struct PcfgBlock {
                             memory.take<T>(words * z.np), words};
     outside(memory, chart, weight, common, SpanRules<T>{by_parent, slices.factor, slices.common, true}, d, corner,
             sink);
-    Unhoist<In, T> un{slices,     z,      d,  chart.words, weigh_words(memory, chart, weight, common),
-                      chart.left, corner, {}, {},          {}};
+    Unhoist<In, T> un{slices, z, d, chart.words, weigh_words(memory, chart, weight, common), chart.both, corner};
     un.bind(memory);
-    for (int64_t A = 0; A < z.nt; A++)
-      un.slice(A, sink.rules, T(common), sink.add);
+    for (int64_t A = 0; A < z.nt; A++) un.slice(A, {sink.rules, common, sink.add, sink.stream && !sink.add});
+    if (sink.stream) finish_streams();
     for (int64_t q = 0; sink.unary && q < count; q++)
       if (chart.redone(q) == 0) deliver_words(chart, q, un.d_words, T(weight[q]), sink);
   }
@@ -129,7 +128,7 @@ struct PcfgBlock {
       if (!slices.usable || words == 0) return;
       slices.exponentiate(A);
       for (int64_t y = 0; y < z.nt; y++) std::copy_n(slices.e + y * z.se, z.nv, by_parent + (y * z.np + A) * z.np);
-      each.slice(A, slices.e);
+      each.slice(A, slices.e, slices.slice(A + 1), A + 1 < z.nt ? slices.children() : 0);
     });
     slices.set_factors();
     for (int64_t y = 0; y < z.nt; y++)
@@ -139,7 +138,8 @@ struct PcfgBlock {
   void erase(const BlockChart<T>& chart, int64_t q) const {
     const int64_t word = first.data()[q];
     std::fill_n(chart.words + word * z.tp, len(q) * z.tp, T(0));
-    std::fill_n(chart.left + word * z.nt * z.se, len(q) * z.nt * z.se, T(0));
+    std::fill_n(chart.left + word * z.nt * z.np, len(q) * z.nt * z.np, T(0));
+    std::fill_n(chart.both + word * z.nt * z.tp, len(q) * z.nt * z.tp, T(0));
     std::fill_n(chart.right + word * z.nt * z.np, len(q) * z.nt * z.np, T(0));
   }
   // one item's own weight; else a power of two, relative to which the items' are
@@ -156,7 +156,7 @@ struct PcfgBlock {
     T *end = memory.take<T>(span_count(longest) * z.np), *probability = memory.take<T>(z.np);
     double* end_exponent = memory.take<double>(span_count(longest));
     const OutsideSpace<T> space(memory, z, longest);
-    const Hoisted<T> hoisted{chart.left, chart.right, nullptr};
+    const Hoisted<T> hoisted{chart.left, chart.right, chart.both, nullptr};
     for (int64_t q = 0; q < count; q++) {
       const int64_t n = len(q), word = first.data()[q];
       if (n == 0 || chart.redone(q) != 0) {

@@ -22,15 +22,12 @@ struct SpanFactor {
   double exponent = 0;
   bool lost = false;  // a finite score became 0, or the scores are out of range
 };
+// to (np): left alone where there are none; starts as 1.
 template <class T, class In>
 SpanFactor<T> span_factor(const Pcfg<In>& c, const Sizes<T>& z, int64_t item, int64_t i, int64_t w, T* to) {
   constexpr int W = kWidth<T>;
   SpanFactor<T> f;
-  if (!c.spans) {
-    std::fill(to, to + z.nt, T(1));
-    std::fill(to + z.nt, to + z.np, T(0));
-    return f;
-  }
+  if (!c.spans) return f;
   const In* x = c.spans + (((c.spans_row ? c.spans_row[item] : 0) * c.n + i) * c.n + i + w - 1) * c.labels;
   auto at = [&](int64_t p) {
     return c.labels == 1 ? (iota<T>() < int(z.nt - p) ? splat(T(*x)) : splat(-kInf<T>))
@@ -68,7 +65,9 @@ struct Spans {
   T* at_end(int64_t e, int64_t i) const { return end + by_end(e, i) * z.np; }
   double exponent(int64_t i, int64_t w) const { return w > 1 ? start_exponent[by_start(n, i, w)] : word_exponent[i]; }
   void copy_to_end(int64_t i, int64_t w) const {
-    std::copy_n(at(i, w), z.np, at_end(i + w, i));
+    const T* from = at(i, w);
+    T* to = at_end(i + w, i);
+    for (int64_t p = 0; p < z.nv; p += kWidth<T>) store(to + p, load(from + p));
     end_exponent[by_end(i + w, i)] = exponent(i, w);
   }
   // inner: the weights of the w-3 splits between two spans
@@ -107,8 +106,8 @@ struct Spans {
 
 // Spans that are worked on together: their products with the rules stay in the second cache.
 template <class T>
-int64_t chunk_of(const Sizes<T>& z, int64_t n) {
-  return std::min<int64_t>(n, std::clamp<int64_t>((int64_t(256) << 10) / (z.nt * z.np * int64_t(sizeof(T))), 12, 96));
+int64_t chunk_of(const Sizes<T>& z) {
+  return std::clamp<int64_t>((int64_t(160) << 10) / (z.nt * z.np * int64_t(sizeof(T))), 12, 96);
 }
 template <class T>
 int64_t chunk_row(const Sizes<T>& z, int64_t chunk) {  // not a multiple of the page, else rows share their cache lines
