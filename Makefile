@@ -88,11 +88,12 @@ format: $(STAMP)/dev  ## put every file into the project's format
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $$(find csrc tests -name '*.h' -o -name '*.cpp')
 
-sanitize: $(STAMP)/torch  ## the kernels' own driver under AddressSanitizer and UndefinedBehaviorSanitizer
+sanitize: $(STAMP)/torch  ## the kernels' own drivers under AddressSanitizer and UndefinedBehaviorSanitizer
 	$(call say,Running the kernels under ASan and UBSan: $(ISAS))
 	$(BIN)/cmake -S . -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DSTRUCTLV_SANITIZE=ON
 	$(BIN)/cmake --build build/sanitize
-	set -e; for isa in $(ISAS); do echo "==> STRUCTLV_CPU=$$isa"; STRUCTLV_CPU=$$isa build/sanitize/chain_driver; done
+	set -e; for isa in $(ISAS); do echo "==> STRUCTLV_CPU=$$isa"; \
+	  for driver in build/sanitize/*_driver; do STRUCTLV_CPU=$$isa $$driver; done; done
 
 experiments: $(STAMP)/test  ## benchmarks against peers and full trainings with seeds (an hour or more), as JSON
 	$(call say,Installing each peer library into an environment of its own under benchmarks/.envs (about 4 GB))

@@ -8,12 +8,13 @@
 namespace slv {
 namespace {
 
-// The draws of N chains at the same position, read from their last to their first; one block of random bits serves four
-// positions. Written lane by lane for the compiler to vectorise.
+// The draws of N structures at the same position; one block of random bits serves four positions in a row. Written lane
+// by lane for the compiler to vectorise.
 template <int N>
 struct Draws {
   uint64_t seed;
   uint32_t item[N], sample[N];
+  uint32_t stream = 0;
   int64_t block = -1;
   uint32_t word[4][N] = {};
   const uint32_t* operator()(int64_t position) {
@@ -25,7 +26,7 @@ struct Draws {
   void refill(int64_t b) {
     block = b;
     uint32_t c0[N], c1[N], c2[N], c3[N], k0 = uint32_t(seed), k1 = uint32_t(seed >> 32);
-    for (int l = 0; l < N; l++) c0[l] = uint32_t(b), c1[l] = item[l], c2[l] = sample[l], c3[l] = 0;
+    for (int l = 0; l < N; l++) c0[l] = uint32_t(b), c1[l] = item[l], c2[l] = sample[l], c3[l] = stream;
     for (int round = 0; round < 10; round++) {
       for (int l = 0; l < N; l++) {
         const uint64_t p0 = uint64_t(0xD2511F53u) * c0[l], p1 = uint64_t(0xCD9E8D57u) * c2[l];

@@ -1,6 +1,7 @@
 // The semirings of the exact recursions. The primitive is a reduction of k terms, not a sum of two: Log takes the
 // maximum first, then one exp per term. A sum over nothing but -inf is -inf, and (inf - inf) never arises.
 #pragma once
+#include <algorithm>
 #include <vector>
 
 #include "core/vec.h"
@@ -71,6 +72,15 @@ struct Max {
   }
 };
 
+// The weights exp(row), which add up to `scale`: they start every backward pass. False where all are 0.
+inline bool softmax(const double* row, int64_t k, double scale, double* out) {
+  const double top = *std::max_element(row, row + k);
+  if (top == kNone) return false;
+  double sum = 0;
+  for (int64_t i = 0; i < k; i++) sum += out[i] = scalar_exp(row[i] - top);
+  for (int64_t i = 0; i < k; i++) out[i] *= scale / sum;
+  return true;
+}
 template <class S>
 double total(const double* row, int64_t k) {
   return S::row(k, [&](int64_t j, int) { return row_of(row, j, k); });

@@ -111,15 +111,6 @@ struct Predecessors {
   vd term(int64_t i) const { return splat(alpha[i]) + c.edge(t, i, j); }
   vd weight(int64_t i) const { return exp<double>(term(i) - shift) * inverse; }
 };
-// The weights of the last states, which start every backward pass.
-inline bool last_weights(const double* alpha, int64_t k, double scale, double* out) {
-  const double top = *std::max_element(alpha, alpha + k);
-  if (top == kNone) return false;
-  double sum = 0;
-  for (int64_t i = 0; i < k; i++) sum += out[i] = scalar_exp(alpha[i] - top);
-  for (int64_t i = 0; i < k; i++) out[i] *= scale / sum;
-  return true;
-}
 
 // Smoothing from the filtered side: p(z_t = i, z_t+1 = j) = p(z_t+1 = j) p(i | j, x up to t).
 template <class T>
@@ -129,7 +120,7 @@ void marginals_log(const Chain<T>& chain, int64_t b, double weight, T* unary, co
   clear_from(c.len, c, unary, sink);
   if (c.len == 0) return;
   Doubles alpha = inside<Log>(c), mu(k), before(k);
-  if (!last_weights(&alpha[(c.len - 1) * k], k, weight, mu.data())) return clear_from(0, c, unary, sink);
+  if (!softmax(&alpha[(c.len - 1) * k], k, weight, mu.data())) return clear_from(0, c, unary, sink);
   for (int64_t t = c.len - 1; t >= 0; t--) {
     for (int64_t i = 0; i < k; i++) unary[t * k + i] = T(mu[i]);
     if (t == 0) break;
@@ -200,7 +191,7 @@ double hvp_log(const Chain<T>& chain, int64_t item, double weight, const Directi
   clear_from(c.len, c, unary, sink);
   if (c.len == 0) return 0;
   Doubles alpha = inside<Log>(c), mu(k), suffix(k), before(k), sum(k), after(k);
-  if (!last_weights(&alpha[(c.len - 1) * k], k, 1, mu.data())) return clear_from(0, c, unary, sink), 0;
+  if (!softmax(&alpha[(c.len - 1) * k], k, 1, mu.data())) return clear_from(0, c, unary, sink), 0;
   Tangent<T> v(c, dir, item);
   Doubles a = prefix_means(c, v, alpha);
   double mean = 0;

@@ -53,7 +53,7 @@ struct PcfgLogKernels {
   // marginals>
   double (*hvp)(const Pcfg<T>&, int64_t item, double weight, const Pcfg<T>& v, const PcfgSink<T>& out);
   void (*argmax)(const Pcfg<T>&, int64_t item, int64_t* event);
-  void (*max_marginals)(const Pcfg<T>&, int64_t item, T* root, T* rules, T* unary, T* spans);  // spans (n, n, nt)
+  void (*max_marginals)(const Pcfg<T>&, int64_t item, const PcfgSink<T>& out);  // written, labels nt; -inf: in no tree
   void (*topk)(const Pcfg<T>&, int64_t item, int64_t k, int64_t* events, int64_t stride);
   void (*sample)(const Pcfg<T>&, int64_t item, uint64_t seed, int64_t samples, int64_t* events, int64_t stride);
   // the binary tree over `len` of n words that maximises the sum of its span scores (n, n)

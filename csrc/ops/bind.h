@@ -8,11 +8,11 @@
 
 namespace slv {
 
-// Calls body<T>() for the dtype of `unary`.
+// Calls body(T()) for the dtype of `x`.
 template <class F>
-auto dispatch(const Tensor& unary, F&& body) {
-  const ScalarType t = unary.scalar_type();
-  STD_TORCH_CHECK(t == ScalarType::Float || t == ScalarType::Double, "unary: expected dtype float32 or float64");
+auto dispatch(const Tensor& x, F&& body, const char* name = "unary") {
+  const ScalarType t = x.scalar_type();
+  STD_TORCH_CHECK(t == ScalarType::Float || t == ScalarType::Double, name, ": expected dtype float32 or float64");
   return t == ScalarType::Float ? body(float{}) : body(double{});
 }
 
@@ -43,7 +43,8 @@ const T* pointer(const Operand& x) {
   return x.count ? x.data.template const_data_ptr<T>() : nullptr;
 }
 
-// What every structure has: a unary potential (*b, n, k), which carries the batch, and lengths.
+// What every structure has: a unary potential (*b, n, k), which carries the batch, and lengths. `expected` is what is
+// said where it has not that form.
 template <class T>
 struct BoundBatch {
   Shape batch;
@@ -51,8 +52,8 @@ struct BoundBatch {
   int64_t items = 0, n = 0, k = 0;
   std::vector<int64_t> length;  // clamped; empty where none are given: all n
 
-  BoundBatch(const Tensor& u, const char* form, const MaybeTensor& lengths) {
-    STD_TORCH_CHECK(u.dim() >= 2, "unary: expected ", form, ", found ", text(shape_of(u)));
+  BoundBatch(const Tensor& u, const char* expected, const MaybeTensor& lengths) {
+    STD_TORCH_CHECK(u.dim() >= 2, expected, ", found ", text(shape_of(u)));
     const Shape shape = shape_of(u);
     n = shape[shape.size() - 2], k = shape.back();
     batch = Shape(shape.begin(), shape.end() - 2);

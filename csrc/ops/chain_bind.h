@@ -17,7 +17,7 @@ struct Bound : BoundBatch<T> {
   Chain<T> chain;
 
   Bound(const Tensor& u, const Tensor& a, const MaybeTensor& i, const MaybeTensor& f, const MaybeTensor& lengths)
-      : BoundBatch<T>(u, "(*b, n, k)", lengths) {
+      : BoundBatch<T>(u, "unary: expected (*b, n, k)", lengths) {
     STD_TORCH_CHECK(a.dim() <= u.dim() + 1, "transition: expected (*b, k, k) or (*b, n-1, k, k), found ",
                     text(shape_of(a)));
     STD_TORCH_CHECK(k > 0, "unary: expected at least one state (k >= 1), found ", text(shape_of(u)));
