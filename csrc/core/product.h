@@ -99,7 +99,7 @@ class Prefetch {
   Prefetch() = default;
   template <class T>
   Prefetch(const T* p, int64_t n, int64_t pieces)
-      : next_(reinterpret_cast<const char*>(p)), left_(n * int64_t(sizeof(T))), lines_(left_ / 64 / pieces + 1) {}
+      : next_(reinterpret_cast<const char*>(p)), left_(n * int64_t(sizeof(T))), lines_(left_ / 64 / (pieces + 1) + 1) {}
   SLV_INLINE void step() {
     for (int64_t i = 0; i < lines_ && left_ > 0; i++, next_ += 64, left_ -= 64) __builtin_prefetch(next_, 0, 2);
   }

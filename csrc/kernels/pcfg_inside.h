@@ -41,18 +41,17 @@ double root_probability(const Pcfg<In>& c, int64_t item, const Spans<T>& s, T* p
   if (high == -kInf<double>) return high;
   for (int64_t A = 0; A < c.nt; A++) sum += scalar_exp(term(A) - high);
   for (int64_t A = 0; A < c.nt; A++) probability[A] = T(scalar_exp(term(A) - high) / sum);
-  return high + scalar_log(sum) + kLn2 * s.exponent(0, s.n);
+  return high + scalar_log(sum) + kLn2 * double(s.exponent(0, s.n));
 }
 
 // Memory for one sentence at a time, of up to n words.
 template <class T>
 struct InsideSpace {
-  T *m, *scaled, *inner, *sums, *factors;
-  double* most;
+  T *m, *scaled, *inner, *sums, *factors, *most;
   static int64_t scratch(const Sizes<T>& z, int64_t n) {
     const int64_t chunk = chunk_of(z);
     return Scratch::bytes<T>(z.nt * chunk_row(z, chunk)) + Scratch::bytes<T>(n * z.np) + Scratch::bytes<T>(n) +
-           Scratch::bytes<T>(chunk * z.np) + Scratch::bytes<T>(z.np) + Scratch::bytes<double>(chunk);
+           Scratch::bytes<T>(chunk * z.np) + Scratch::bytes<T>(z.np) + Scratch::bytes<T>(chunk);
   }
   InsideSpace(Scratch& memory, const Sizes<T>& z, int64_t n) {
     const int64_t chunk = chunk_of(z);
@@ -62,7 +61,7 @@ struct InsideSpace {
     sums = memory.take<T>(chunk * z.np);
     factors = memory.take<T>(z.np);
     std::fill_n(factors, z.np, T(1));
-    most = memory.take<double>(chunk);
+    most = memory.take<T>(chunk);
   }
 };
 
@@ -117,7 +116,7 @@ struct Inside {
       }
       if (w > 3) s.merge(i + r, w, inner, scaled, m + r * z.np, m_row);
       add_words(i + r, w, split, sums + r * z.np);
-      if (!rules.finite && split.exponent > -kInf<double>) check_factors(i + r, w, split, m + r * z.np);
+      if (!rules.finite && split.exponent > -kInf<T>) check_factors(i + r, w, split, m + r * z.np);
     }
     if (w > 3)
       product<PlusTimes, true, T>({rows, z.n_panels(), z.nt, z.nt}, {m, z.np, 1, m_row},
@@ -148,7 +147,7 @@ struct Inside {
   }
 
   // the mantissas of a span from its sums, and what T lost of them
-  void normalise(int64_t i, int64_t w, T* sum, double split_exponent) {
+  void normalise(int64_t i, int64_t w, T* sum, T split_exponent) {
     const SpanFactor<T> f = span_factor(c, z, item, i, w, factors);
     T* to = s.at(i, w);
     vec<T> top = splat(kSmallest<T>);
@@ -158,7 +157,7 @@ struct Inside {
       top = vmax(top, x * load(rules.factor + p) * load(factors + p));
     }
     const T high = hmax<T>(top);
-    const bool possible = split_exponent > -kInf<double>;
+    const bool possible = split_exponent > -kInf<T>;
     const ivec<T> power = exponent_of<T>(splat(high));
     const vec<T> scale = power_of_two<T>(-power);
     const T least = rules.finite ? floor : PcfgRange<T>::tiny;
@@ -170,10 +169,10 @@ struct Inside {
       thin |= wanted & (~(x >= floor) | ((f > T(0)) & ~(v >= least)));
       store(to + p, v);
     }
-    if (f.lost || (possible && any<T>(thin))) bad = true;
-    const bool empty = high == kSmallest<T>;
-    s.start_exponent[by_start(s.n, i, w)] =
-        empty ? -kInf<double> : split_exponent + rules.common + f.exponent + double(power[0]);
+    const T exponent = split_exponent + rules.common + f.exponent + T(power[0]);
+    const bool empty = high == kSmallest<T>, counts = std::abs(exponent) < kMagic<T> / 2;  // is exact
+    if (f.lost || (possible && (any<T>(thin) || !(empty || counts)))) bad = true;
+    s.start_exponent[by_start(s.n, i, w)] = empty ? -kInf<T> : exponent;
     s.copy_to_end(i, w);
   }
   // With rules of -inf: whether a factor of the sums is neither 0 nor at least `tiny`.
@@ -186,9 +185,7 @@ struct Inside {
         thin |= (v > T(0)) & (v * weight < PcfgRange<T>::tiny);
       }
     };
-    auto live = [&](int64_t k, int64_t e) {
-      return s.exponent(i, k) > -kInf<double> && s.exponent(i + k, e) > -kInf<double>;
-    };
+    auto live = [&](int64_t k, int64_t e) { return s.exponent(i, k) > -kInf<T> && s.exponent(i + k, e) > -kInf<T>; };
     check_child(s.at(i + 1, w - 1), split.first, live(1, w - 1));
     check_child(s.at(i, w - 1), split.last, live(w - 1, 1));
     for (int64_t k = 2; k < w - 1; k++) check_child(s.at(i, k), inner[k - 2], live(k, w - k));
@@ -211,8 +208,6 @@ struct Inside {
     }
     if (any<T>(thin)) bad = true;
   }
-
-  double finish(T* probability) const { return root_probability(c, item, s, probability); }
 };
 
 }  // namespace

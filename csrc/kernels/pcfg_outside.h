@@ -127,8 +127,8 @@ struct Outside {
   // g of a span; its probabilities; and in place of D, g times the weights of its outer splits
   void take(int64_t i, int64_t w, const Splits<T>& split, T* row, const SpanSink<In, T>& sink) {
     const SpanFactor<T> f = span_factor(c, z, item, i, w, space.factors);
-    const double power = s.exponent(i, w) - split.exponent - rules.common - f.exponent;  // NaN where impossible
-    const T scale = power == power ? power_of_two_of<T>(-power) : T(0);
+    const T power = s.exponent(i, w) - split.exponent - rules.common - f.exponent;
+    const vec<T> scale = power > -kInf<T> ? power_of_two<T>(-__builtin_convertvector(splat(power), ivec<T>)) : vec<T>{};
     const T* inside = s.at(i, w);
     T *d = start_d(i, w), *e = end_d(i + w, i);
     In* out = sink.out ? sink.out + (i * sink.n + i + w - 1) * sink.labels : nullptr;

@@ -40,15 +40,15 @@ SLV_INLINE T power_for(T top) {  // the power of two that a row with this maximu
   return top > -PcfgRange<T>::huge && top < PcfgRange<T>::huge ? nearest<T>(splat(T(top * T(1.44269504088896341))))[0]
                                                                : T(0);
 }
-// 2^d of whole d <= 1000; 0 below the range of float64.
-SLV_INLINE vec<double> power_of_two_of(vec<double> d) {
-  const vec<double> p = (vec<double>)((ivec<double>)(d + (kMagic<double> + 1023.0)) << kMantissa<double>);
-  return d > -1000.0 ? p : vec<double>{};
+// 2^d of whole d <= 0; 0 below the range of T.
+template <class T>
+SLV_INLINE vec<T> power_of_two_of(vec<T> d) {
+  const vec<T> p = (vec<T>)((ivec<T>)(d + (kMagic<T> + T(kBias<T>))) << kMantissa<T>);
+  return d < T(1 - kBias<T>) ? vec<T>{} : p;
 }
 template <class T>
-SLV_INLINE T power_of_two_of(double d) {
-  const double p = power_of_two_of(splat(d))[0];
-  return p < double(kSmallest<T>) ? T(0) : T(p);
+SLV_INLINE T power_of_two_of(T d) {
+  return power_of_two_of<T>(splat(d))[0];
 }
 
 struct ScoreRange {
@@ -84,18 +84,21 @@ struct Slices {
   static constexpr int W = kWidth<T>;
   const Sizes<T> z;
   const In* rules;
-  double* power;  // (nt): of each slice; chart
+  T* power = nullptr;  // (nt): of each slice; -inf where no rule is possible
   bool finite = true, usable = true;
-  double common = 0;      // the largest of `power`
-  T *e = nullptr,         // (se, se): the slice at hand
+  T common = 0;           // the largest of `power`
+  int64_t step = 0;       // from a slice's exponentials to the next: 0 where each is used at once
+  T *e = nullptr,         // (se, se)
       *factor = nullptr;  // (np): each slice's power against the common one
 
-  Slices(const Sizes<T>& z, const In* rules) : z(z), rules(rules), power(nullptr) {}
-  int64_t scratch() const { return Scratch::bytes<T>(z.slice()) + Scratch::bytes<T>(z.np); }
-  void bind(Scratch& s, double* powers) {
+  Slices(const Sizes<T>& z, const In* rules) : z(z), rules(rules) {}
+  int64_t scratch() const { return Scratch::bytes<T>(z.slice() + (z.nt - 1) * step) + Scratch::bytes<T>(z.np); }
+  T* at(int64_t A) const { return e + A * step; }
+  void bind(Scratch& s, T* powers) {
     power = powers;
-    e = s.take<T>(z.slice());
-    std::fill(e, e + z.slice(), T(0));  // padding stays as it is
+    const int64_t size = z.slice() + (z.nt - 1) * step;
+    e = s.take<T>(size);
+    std::fill_n(e, size, T(0));  // padding stays as it is
     factor = s.take<T>(z.np);
   }
   int64_t children() const { return (z.nt + z.t) * (z.nt + z.t); }
@@ -108,7 +111,7 @@ struct Slices {
     ScoreRange all;
     for (int64_t A = 0; A < z.nt; A++) {
       const ScoreRange r = score_range<T>(slice(A), children());
-      power[A] = r.empty() ? -kInf<double> : double(power_for(T(r.top)));
+      power[A] = r.empty() ? -kInf<T> : power_for(T(r.top));
       usable = usable && (r.empty() || (r.top < double(PcfgRange<T>::huge) && r.top > -double(PcfgRange<T>::huge)));
       all.top = std::max(all.top, r.top);
       all.low = std::min(all.low, r.low);
@@ -120,10 +123,10 @@ struct Slices {
   }
   void set_factors() {
     common = *std::max_element(power, power + z.nt);
-    if (common == -kInf<double>) common = 0;
+    if (common == -kInf<T>) common = 0;
     std::fill(factor, factor + z.np, T(0));
     for (int64_t A = 0; A < z.nt; A++)
-      if (power[A] > -kInf<double>) factor[A] = power_of_two_of<T>(power[A] - common);
+      if (power[A] > -kInf<T>) factor[A] = power_of_two_of(power[A] - common);
   }
 
   // Row (A, y, :) among nonterminals (`from` = 0) or among preterminals.
@@ -132,12 +135,12 @@ struct Slices {
     for (; c + W <= count; c += W) store(to + c, exp_scaled<T>(load_as<T>(x + c, W, T(0)), N));
     if (c < count) store(to + c, exp_scaled<T>(load_within<T>(x + c, count - c, end(), -kInf<T>), N));
   }
-  vec<T> power_vector(int64_t A) const { return splat(power[A] > -kInf<double> ? T(power[A]) : T(0)); }
+  vec<T> power_vector(int64_t A) const { return splat(power[A] > -kInf<T> ? power[A] : T(0)); }
   void exponentiate(int64_t A) const {
     const vec<T> N = power_vector(A);
     const In* x = slice(A);
     for (int64_t y = 0; y < z.nt + z.t; y++, x += z.nt + z.t) {
-      T* row = e + (y < z.nt ? y : z.np + y - z.nt) * z.se;
+      T* row = at(A) + (y < z.nt ? y : z.np + y - z.nt) * z.se;
       exp_row(x, z.nt, N, row);
       exp_row(x + z.nt, z.t, N, row + z.np);
     }
@@ -151,7 +154,7 @@ struct Slices {
 
 // exp of one word's scores; true if a finite one was lost or is thin. exponent: -inf where no preterminal is possible.
 template <class In, class T>
-bool exp_word(const Sizes<T>& z, const In* x, T* to, double* exponent) {
+bool exp_word(const Sizes<T>& z, const In* x, T* to, T* exponent) {
   constexpr int W = kWidth<T>;
   vec<T> top = splat(-kInf<T>);
   auto at = [&](int64_t c) { return load_as<T>(x + c, int(std::min<int64_t>(W, z.t - c)), -kInf<T>); };
@@ -163,7 +166,7 @@ bool exp_word(const Sizes<T>& z, const In* x, T* to, double* exponent) {
     thin |= (v > -kInf<T>)&(y < PcfgRange<T>::tiny);
     store(to + c, y);
   }
-  *exponent = most == -kInf<T> ? -kInf<double> : double(N);
+  *exponent = most == -kInf<T> ? -kInf<T> : N;
   return any<T>(thin);
 }
 

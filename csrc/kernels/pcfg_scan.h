@@ -5,15 +5,6 @@
 namespace slv {
 namespace {
 
-// Where the weights of a block go. Item by item: root (batch, nt), unary (batch, n, t), spans (batch, n, n, labels) or
-// null; rules (nt, S, S) of the whole block: written, or added to, or null.
-template <class In>
-struct PcfgBlockSink {
-  In *root, *unary, *spans, *rules;
-  int64_t labels;
-  bool add, stream;
-};
-
 template <class In, class T>
 struct PcfgBlock {
   const Pcfg<In>& c;
@@ -40,7 +31,7 @@ struct PcfgBlock {
   int64_t len(int64_t q) const { return c.len(items[q]) > 1 ? c.len(items[q]) : 0; }
   int64_t corner_size() const { return z.nt * z.np * z.np; }
   int64_t end_scratch() const {
-    return Scratch::bytes<T>(span_count(longest) * z.np) + Scratch::bytes<double>(span_count(longest));
+    return Scratch::bytes<T>(span_count(longest) * z.np) + Scratch::bytes<T>(span_count(longest));
   }
 
   // ---- inside -------------------------------------------------------------------------------------------------
@@ -49,34 +40,43 @@ struct PcfgBlock {
            2 * Scratch::bytes<T>(corner_size()) + end_scratch() + InsideSpace<T>::scratch(z, longest) +
            Scratch::bytes<T>(z.np);
   }
-  // log_z: by item; what this rung could not do is marked in the chart. save: the chart is for a backward pass
-  void forward(Scratch& memory, const BlockChart<T>& chart, bool save, double* log_z) {
+  // log_z: by item; what this rung could not do is marked in the chart. save: the chart is for a backward pass.
+  // each(q, spans, probabilities of root symbols) is called for every item done
+  template <class F>
+  void forward(Scratch& memory, const BlockChart<T>& chart, bool save, double* log_z, F each) {
     const FlushDenormals flush;
+    if (save) chart.clear_rest(words);
     slices.bind(memory, chart.slice_exponents());
     for (int64_t q = 0; q < count; q++) exp_words(chart, q);
     const Hoisted<T> hoisted{chart.left, chart.right, chart.both, memory.take<T>(words * z.np)};
     T* corner = memory.take<T>(corner_size());
     hoist(memory, chart.words, hoisted, corner);
     T *end = memory.take<T>(span_count(longest) * z.np), *probability = memory.take<T>(z.np);
-    double* end_exponent = memory.take<double>(span_count(longest));
+    T* end_exponent = memory.take<T>(span_count(longest));
     const InsideSpace<T> space(memory, z, longest);
     const SpanRules<T> rules{corner, slices.factor, slices.common, slices.finite};
     for (int64_t q = 0; q < count; q++) {
-      double& redo = chart.redone(q);
-      redo = redo != 0 && !slices.finite;  // thin words: nothing if all rules are possible
-      if (len(q) == 0) {
-        redo = 0;
-        log_z[items[q]] = -kInf<double>;
-        continue;
-      }
-      Inside<In, T> in(c, items[q], spans(chart, q, end, end_exponent), rules, hoisted.from(z, first.data()[q]), space);
-      if (!slices.finite) in.check_words();
-      in.bad = in.bad || redo != 0 || !slices.usable;
+      const bool thin = chart.redone(q) != T(0) && !slices.finite;  // nothing if all rules are possible
+      chart.redone(q) = T(0);
+      if (save) chart.clear_spans(q, span_count(len(q)));
+      log_z[items[q]] = -kInf<double>;
+      if (len(q) == 0) continue;
+      const Spans<T> s = spans(chart, q, end, end_exponent);
+      Inside<In, T> in(c, items[q], s, rules, hoisted.from(z, first.data()[q]), space);
+      in.bad = thin || !slices.usable;
+      if (!in.bad && !slices.finite) in.check_words();
       if (!in.bad) in.run();
-      redo = in.bad;
-      if (!in.bad) log_z[items[q]] = in.finish(probability);
-      if (in.bad && save) erase(chart, q);
+      chart.redone(q) = T(in.bad);
+      if (!in.bad) {
+        log_z[items[q]] = root_probability(c, items[q], s, probability);
+        each(q, s, probability);
+      } else if (save) {
+        erase(chart, q);
+      }
     }
+  }
+  void forward(Scratch& memory, const BlockChart<T>& chart, bool save, double* log_z) {
+    forward(memory, chart, save, log_z, [](int64_t, const Spans<T>&, const T*) {});
   }
 
   // ---- outside ------------------------------------------------------------------------------------------------
@@ -105,11 +105,11 @@ struct PcfgBlock {
     for (int64_t A = 0; A < z.nt; A++) un.slice(A, {sink.rules, common, sink.add, sink.stream && !sink.add});
     if (sink.stream) finish_streams();
     for (int64_t q = 0; sink.unary && q < count; q++)
-      if (chart.redone(q) == 0) deliver_words(chart, q, un.d_words, T(weight[q]), sink);
+      if (chart.redone(q) == T(0)) deliver_words(chart, q, un.d_words, T(weight[q]), sink);
   }
 
  private:
-  Spans<T> spans(const BlockChart<T>& chart, int64_t q, T* end, double* end_exponent) const {
+  Spans<T> spans(const BlockChart<T>& chart, int64_t q, T* end, T* end_exponent) const {
     return {z, len(q), chart.spans(q), end, chart.span_exponents(q), end_exponent, chart.word_exponents(q)};
   }
   void exp_words(const BlockChart<T>& chart, int64_t q) const {
@@ -127,8 +127,8 @@ struct PcfgBlock {
     slices.scan([&](int64_t A) {
       if (!slices.usable || words == 0) return;
       slices.exponentiate(A);
-      for (int64_t y = 0; y < z.nt; y++) std::copy_n(slices.e + y * z.se, z.nv, by_parent + (y * z.np + A) * z.np);
-      each.slice(A, slices.e, slices.slice(A + 1), A + 1 < z.nt ? slices.children() : 0);
+      for (int64_t y = 0; y < z.nt; y++) std::copy_n(slices.at(A) + y * z.se, z.nv, by_parent + (y * z.np + A) * z.np);
+      each.slice(A, slices.at(A), slices.slice(A + 1), A + 1 < z.nt ? slices.children() : 0);
     });
     slices.set_factors();
     for (int64_t y = 0; y < z.nt; y++)
@@ -137,6 +137,8 @@ struct PcfgBlock {
   // An item that is computed elsewhere must not spoil sums over the block.
   void erase(const BlockChart<T>& chart, int64_t q) const {
     const int64_t word = first.data()[q];
+    chart.clear_spans(q, 0);
+    std::fill_n(chart.word_exponents(q), len(q), T(0));
     std::fill_n(chart.words + word * z.tp, len(q) * z.tp, T(0));
     std::fill_n(chart.left + word * z.nt * z.np, len(q) * z.nt * z.np, T(0));
     std::fill_n(chart.both + word * z.nt * z.tp, len(q) * z.nt * z.tp, T(0));
@@ -154,12 +156,12 @@ struct PcfgBlock {
   void outside(Scratch& memory, const BlockChart<T>& chart, const double* weight, double common,
                const SpanRules<T>& rules, const WordAdjoints<T>& d, T* corner, const PcfgBlockSink<In>& sink) const {
     T *end = memory.take<T>(span_count(longest) * z.np), *probability = memory.take<T>(z.np);
-    double* end_exponent = memory.take<double>(span_count(longest));
+    T* end_exponent = memory.take<T>(span_count(longest));
     const OutsideSpace<T> space(memory, z, longest);
     const Hoisted<T> hoisted{chart.left, chart.right, chart.both, nullptr};
     for (int64_t q = 0; q < count; q++) {
       const int64_t n = len(q), word = first.data()[q];
-      if (n == 0 || chart.redone(q) != 0) {
+      if (n == 0 || chart.redone(q) != T(0)) {
         clear(d, word, n);
         if (n == 0) clear_outputs(q, sink);
         continue;
@@ -194,7 +196,7 @@ struct PcfgBlock {
     T* to = memory.take<T>(words * z.tp);
     if (count == 1) return chart.words;
     for (int64_t q = 0; q < count; q++) {
-      const T x = chart.redone(q) != 0 ? T(0) : ratio(weight[q], common);
+      const T x = chart.redone(q) != T(0) ? T(0) : ratio(weight[q], common);
       const int64_t from = first.data()[q];
       for (int64_t i = from; i < from + len(q); i++)
         for (int64_t k = 0; k < z.t; k += kWidth<T>) store(to + i * z.tp + k, load(chart.words + i * z.tp + k) * x);

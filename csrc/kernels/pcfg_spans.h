@@ -12,14 +12,14 @@ template <class T>
 struct SpanRules {
   const T* corner;  // nonterminal children: (y, z, A) in the inside pass, (y, A, z) in the outside pass
   const T* factor;  // (np)
-  double common;    // exponent
+  T common;         // exponent
   bool finite;      // no rule is -inf
 };
 
 // A potential times a span's entries: exp of its scores relative to a power of two.
 template <class T>
 struct SpanFactor {
-  double exponent = 0;
+  T exponent = 0;
   bool lost = false;  // a finite score became 0, or the scores are out of range
 };
 // to (np): left alone where there are none; starts as 1.
@@ -36,7 +36,7 @@ SpanFactor<T> span_factor(const Pcfg<In>& c, const Sizes<T>& z, int64_t item, in
   vec<T> top = at(0);
   for (int64_t p = W; p < z.nt; p += W) top = vmax(top, at(p));
   const T most = hmax<T>(top), N = power_for(most);
-  f.exponent = double(N);
+  f.exponent = N;
   f.lost = !(most < PcfgRange<T>::huge) || (most <= -PcfgRange<T>::huge && most > -kInf<T>);
   for (int64_t p = 0; p < z.nv; p += W) {
     const vec<T> v = at(p), y = exp_scaled<T>(v, splat(N));
@@ -49,8 +49,8 @@ SpanFactor<T> span_factor(const Pcfg<In>& c, const Sizes<T>& z, int64_t item, in
 // The weights of a span's splits: powers of two, the largest of them 1.
 template <class T>
 struct Splits {
-  double exponent;  // of the largest; -inf if no split has two possible children
-  T first, last;    // the first (last) word alone is a child
+  T exponent;     // of the largest; -inf if no split has two possible children
+  T first, last;  // the first (last) word alone is a child
 };
 
 template <class T>
@@ -58,12 +58,12 @@ struct Spans {
   const Sizes<T> z;
   const int64_t n;
   T *start, *end;  // mantissas by start and by end, (spans, np) each
-  double *start_exponent, *end_exponent;
-  const double* word_exponent;
+  T *start_exponent, *end_exponent;
+  const T* word_exponent;
 
   T* at(int64_t i, int64_t w) const { return start + by_start(n, i, w) * z.np; }
   T* at_end(int64_t e, int64_t i) const { return end + by_end(e, i) * z.np; }
-  double exponent(int64_t i, int64_t w) const { return w > 1 ? start_exponent[by_start(n, i, w)] : word_exponent[i]; }
+  T exponent(int64_t i, int64_t w) const { return w > 1 ? start_exponent[by_start(n, i, w)] : word_exponent[i]; }
   void copy_to_end(int64_t i, int64_t w) const {
     const T* from = at(i, w);
     T* to = at_end(i + w, i);
@@ -72,22 +72,21 @@ struct Spans {
   }
   // inner: the weights of the w-3 splits between two spans
   Splits<T> weigh(int64_t i, int64_t w, T* inner) const {
-    constexpr int W = kWidth<double>;
+    constexpr int W = kWidth<T>;
     if (w == 2) return {word_exponent[i] + word_exponent[i + 1], T(1), T(1)};
-    const double first = word_exponent[i] + exponent(i + 1, w - 1);
-    const double last = exponent(i, w - 1) + word_exponent[i + w - 1];
+    const T first = word_exponent[i] + exponent(i + 1, w - 1), last = exponent(i, w - 1) + word_exponent[i + w - 1];
     const int64_t splits = w - 3;
-    const double *l = start_exponent + by_start(n, i, 2), *r = end_exponent + by_end(i + w, i + 2);
+    const T *l = start_exponent + by_start(n, i, 2), *r = end_exponent + by_end(i + w, i + 2);
     auto at = [&](int64_t k) __attribute__((always_inline)) {
-      const int left = int(std::min<int64_t>(W, splits - k));
-      return load_n<double>(l + k, left, -kInf<double>) + load_n<double>(r + k, left, -kInf<double>);
+      const int rest = int(std::min<int64_t>(W, splits - k));
+      return load_n<T>(l + k, rest, -kInf<T>) + load_n<T>(r + k, rest, -kInf<T>);
     };
-    vec<double> top = splat(std::max(first, last));
+    vec<T> top = splat(std::max(first, last));
     for (int64_t k = 0; k < splits; k += W) top = vmax(top, at(k));
-    const double most = hmax<double>(top), shift = most > -kInf<double> ? most : 0;
+    const T most = hmax<T>(top), shift = most > -kInf<T> ? most : T(0);
     for (int64_t k = 0; k < splits; k += W)
-      store_as<double>(inner + k, flush_small(power_of_two_of(at(k) - shift)), int(std::min<int64_t>(W, splits - k)));
-    return {most, power_of_two_of<T>(first - shift), power_of_two_of<T>(last - shift)};
+      store_n<T>(inner + k, power_of_two_of<T>(at(k) - shift), int(std::min<int64_t>(W, splits - k)));
+    return {most, power_of_two_of(first - shift), power_of_two_of(last - shift)};
   }
   // m[y][z] = sum over inner splits of weight * left[y] * right[z], rows of y m_row apart; `scaled` (w-3, np) is weight
   // * left
@@ -99,9 +98,6 @@ struct Spans {
     product<PlusTimes, true, T>({z.nt, z.n_panels(), w - 3}, {scaled, 1, z.np}, {at_end(i + w, i + 2), z.np},
                                 Store<T>{m, m_row});
   }
-
- private:
-  static vec<double> flush_small(vec<double> p) { return p < double(kSmallest<T>) ? vec<double>{} : p; }
 };
 
 // Spans that are worked on together: their products with the rules stay in the second cache.

@@ -32,5 +32,9 @@ const PcfgKernels& pcfg_kernels() {
   static const PcfgKernels& chosen = *SLV_CHOOSE(pcfg_kernels);
   return chosen;
 }
+const PcfgScans& pcfg_scans() {
+  static const PcfgScans& chosen = *SLV_CHOOSE(pcfg_scans);
+  return chosen;
+}
 
 }  // namespace slv

@@ -7,4 +7,5 @@ namespace slv {
 // STRUCTLV_CPU = base | avx2 | avx512 overrides the choice (downwards: what the processor lacks is never chosen).
 const Kernels& kernels();
 const PcfgKernels& pcfg_kernels();
+const PcfgScans& pcfg_scans();
 }  // namespace slv
