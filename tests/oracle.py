@@ -1,31 +1,24 @@
-"""What enumeration says of a chain: every query of ``structlv.ops.chain`` from the list of all structures."""
+"""What enumeration says: every query of ``structlv.ops`` from the list of all structures."""
 
 from __future__ import annotations
+
+import functools
 
 import torch
 from torch import Tensor
 
 from structlv.reference import enumerate as brute
-from tests.cases import Chain
+from tests.cases import PCFG, Chain
 
 
-class Enumerated:
-    """All structures of every item, and what follows from them (``*b`` flattened to one dimension)."""
+class _Listed:
+    """``items``: structures and scores of each of the flattened batch; and what follows from the scores."""
 
-    def __init__(self, case: Chain) -> None:
-        *self.batch, self.n, self.k = case.unary.shape
-        self.items = brute.chain_items(*case)
-        self.sizes = [paths.shape[-1] for paths, _ in self.items]
+    batch: list[int]
+    items: list[tuple[Tensor, Tensor]]
 
     def log_partition(self) -> Tensor:
         return self._stack([scores.logsumexp(0) for _, scores in self.items])
-
-    def marginals(self) -> tuple[Tensor, Tensor]:
-        """Unary ``(*b, n, k)`` and per-step edges ``(*b, n-1, k, k)``."""
-        return self._parts(self._weights, "sum")
-
-    def max_marginals(self) -> tuple[Tensor, Tensor]:
-        return self._parts(lambda scores: scores, "amax", -torch.inf)
 
     def topk(self, k: int) -> Tensor:
         """The best scores ``(k, *b)``, ``-inf`` where there are fewer."""
@@ -45,6 +38,22 @@ class Enumerated:
             return torch.zeros(self.batch, dtype=torch.float64)
         return torch.stack(rows).view((*self.batch, *rows[0].shape))
 
+
+class Enumerated(_Listed):
+    """All structures of every item of a chain (``*b`` flattened to one dimension)."""
+
+    def __init__(self, case: Chain) -> None:
+        *self.batch, self.n, self.k = case.unary.shape
+        self.items = brute.chain_items(*case)
+        self.sizes = [paths.shape[-1] for paths, _ in self.items]
+
+    def marginals(self) -> tuple[Tensor, Tensor]:
+        """Unary ``(*b, n, k)`` and per-step edges ``(*b, n-1, k, k)``."""
+        return self._parts(self._weights, "sum")
+
+    def max_marginals(self) -> tuple[Tensor, Tensor]:
+        return self._parts(lambda scores: scores, "amax", -torch.inf)
+
     def _parts(self, value, reduce: str, empty: float = 0.0) -> tuple[Tensor, Tensor]:
         n, k, count = self.n, self.k, len(self.items)
         steps = max(n - 1, 0)
@@ -57,6 +66,55 @@ class Enumerated:
             for t in range(paths.shape[-1] - 1):
                 edges[b, t].scatter_reduce_(0, paths[:, t] * k + paths[:, t + 1], values, reduce)
         return unary.view(*self.batch, n, k), edges.view(*self.batch, steps, k, k)
+
+
+class EnumeratedTrees(_Listed):
+    """All trees of every item of a PCFG."""
+
+    def __init__(self, case: PCFG) -> None:
+        *self.batch, self.n, self.preterminals = case.unary.shape
+        self.nonterminals = case.root.shape[-1]
+        self.items = brute.tree_items(*case)
+
+    def marginals(self) -> list[Tensor]:
+        """Expected uses of the parts: root, rules, unary, spans."""
+        return self._parts(self._weights, "sum")
+
+    def max_marginals(self) -> list[Tensor]:
+        return self._parts(lambda scores: scores, "amax", -torch.inf)
+
+    def _parts(self, value, reduce: str, empty: float = 0.0) -> list[Tensor]:
+        nonterminals, n, count = self.nonterminals, self.n, len(self.items)
+        symbols = nonterminals + self.preterminals
+        rules, words = (nonterminals, symbols, symbols), (n, self.preterminals)
+        shapes = [(nonterminals,), rules, words, (n, n, nonterminals)]
+        parts = [torch.full((count, *shape), empty, dtype=torch.float64) for shape in shapes]
+        for b, (trees, scores) in enumerate(self.items):
+            values = value(scores)
+            uses = _uses((trees.shape[-2] + 1) // 2, nonterminals, self.preterminals)
+            for part, (tree, place) in zip(parts, uses, strict=True):
+                flat = (place * torch.tensor(part[b].stride())).sum(-1)
+                part[b].view(-1).scatter_reduce_(0, flat, values[tree], reduce)
+        return [x.view(*self.batch, *shape) for x, shape in zip(parts, shapes, strict=True)]
+
+
+@functools.cache
+def _uses(length: int, nonterminals: int, preterminals: int) -> list[tuple[Tensor, Tensor]]:
+    """For root, rules, unary and spans: the numbers of trees and the parts that they use."""
+    used: list[list[tuple[int, ...]]] = [[], [], [], []]
+    for t, rows in enumerate(brute.trees(length, nonterminals, preterminals).tolist()):
+        used[0].append((t, rows[0][2]))
+        for at, (i, j, symbol) in enumerate(rows):
+            if i == j:
+                used[2].append((t, i, symbol - nonterminals))
+                continue
+            left = rows[at + 1]
+            right = next(row for row in rows[at:] if row[:2] == [left[1] + 1, j])
+            used[1].append((t, symbol, left[2], right[2]))
+            used[3].append((t, i, j, symbol))
+    widths = (1, 3, 2, 3)
+    tables = [torch.tensor(x).view(-1, 1 + width) for x, width in zip(used, widths, strict=True)]
+    return [(table[:, 0].long(), table[:, 1:].long()) for table in tables]
 
 
 def filtered(case: Chain) -> Tensor:

@@ -1,5 +1,5 @@
 """One typed function per operator: shape, dtype and device checks, derivatives, and the choice of kernel."""
 
-from structlv.ops import chain
+from structlv.ops import chain, pcfg
 
-__all__ = ["chain"]
+__all__ = ["chain", "pcfg"]

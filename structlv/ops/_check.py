@@ -80,22 +80,31 @@ def check_chain(
         if x is not None:
             require_like(name, x, unary)
             require_tail(name, x, (k,), batch, "(*b, k)")
-    if lengths is not None:
-        require_int64("lengths", lengths, unary)
-        if tuple(lengths.shape) != batch:
-            raise ValueError(f"lengths: expected (*b) = {batch}, found {tuple(lengths.shape)}")
+    _check_lengths(lengths, unary)
 
 
 def _check_unary(unary: Tensor) -> None:
-    require_tensor("unary", unary)
-    if not unary.is_floating_point():
-        raise TypeError(f"unary: expected a floating-point dtype, found {unary.dtype}")
-    if unary.dim() < 2:
-        raise ValueError(f"unary: expected (*b, n, k), found {tuple(unary.shape)}")
+    _require_floats("unary", unary, 2, "(*b, n, k)")
     if unary.shape[-1] == 0:
         raise ValueError(
             f"unary: expected at least one state, k >= 1, found (*b, n, k) = {tuple(unary.shape)}"
         )
+
+
+def _require_floats(name: str, x: Tensor, dims: int, rule: str) -> None:
+    require_tensor(name, x)
+    if not x.is_floating_point():
+        raise TypeError(f"{name}: expected a floating-point dtype, found {x.dtype}")
+    if x.dim() < dims:
+        raise ValueError(f"{name}: expected {rule}, found {tuple(x.shape)}")
+
+
+def _check_lengths(lengths: Tensor | None, like: Tensor) -> None:
+    if lengths is not None:
+        require_int64("lengths", lengths, like)
+        batch = tuple(like.shape[:-2])
+        if tuple(lengths.shape) != batch:
+            raise ValueError(f"lengths: expected (*b) = {batch}, found {tuple(lengths.shape)}")
 
 
 def check_states(states: Tensor, unary: Tensor) -> None:
@@ -106,3 +115,63 @@ def check_states(states: Tensor, unary: Tensor) -> None:
         raise ValueError(
             f"states: expected (*s, *b, n), a shape ending in {tail}, found {tuple(states.shape)}"
         )
+
+
+def check_pcfg(
+    root: Tensor,
+    rules: Tensor,
+    unary: Tensor,
+    spans: Tensor | None = None,
+    lengths: Tensor | None = None,
+) -> None:
+    """Raise ``ValueError`` or ``TypeError`` unless these are the potentials of a PCFG with dense rules."""
+    check_words(unary)
+    batch, n = tuple(unary.shape[:-2]), unary.shape[-2]
+    nonterminals = check_root(root, unary)
+    symbols = nonterminals + unary.shape[-1]
+    require_like("rules", rules, unary)
+    require_tail("rules", rules, (nonterminals, symbols, symbols), batch, "(*b, NT, S, S), S = NT + T")
+    if spans is not None:
+        require_like("spans", spans, unary)
+        labels = 1 if spans.dim() and spans.shape[-1] == 1 else nonterminals
+        require_tail("spans", spans, (n, n, labels), batch, "(*b, n, n, NT) or (*b, n, n, 1)")
+    _check_lengths(lengths, unary)
+
+
+def check_words(unary: Tensor) -> None:
+    """Raise unless ``unary`` is ``(*b, n, T)``: scores of the preterminals of every word."""
+    _require_floats("unary", unary, 2, "(*b, n, T)")
+    if unary.shape[-1] == 0:
+        raise ValueError(
+            f"unary: expected at least one preterminal, T >= 1, found (*b, n, T) = {tuple(unary.shape)}"
+        )
+
+
+def check_root(root: Tensor, unary: Tensor) -> int:
+    """Raise unless ``root`` is ``(*b, NT)``; returns NT."""
+    require_like("root", root, unary)
+    nonterminals = root.shape[-1] if root.dim() else 0
+    if nonterminals == 0:
+        raise ValueError(
+            f"root: expected (*b, NT) with at least one nonterminal, NT >= 1, found {tuple(root.shape)}"
+        )
+    require_tail("root", root, (nonterminals,), tuple(unary.shape[:-2]), "(*b, NT)")
+    return nonterminals
+
+
+def check_event(event: Tensor, unary: Tensor) -> None:
+    """Raise unless ``event`` is int64 ``(*s, *b, m, 3)``, m = max(2n - 1, 0)."""
+    require_int64("event", event, unary)
+    tail = (*unary.shape[:-2], max(2 * unary.shape[-2] - 1, 0), 3)
+    if event.dim() < len(tail) or tuple(event.shape[event.dim() - len(tail) :]) != tail:
+        raise ValueError(
+            f"event: expected (*s, *b, 2n - 1, 3), a shape ending in {tail}, found {tuple(event.shape)}"
+        )
+
+
+def check_span_scores(spans: Tensor, lengths: Tensor | None = None) -> None:
+    """Raise unless ``spans`` is ``(*b, n, n)``."""
+    _require_floats("spans", spans, 2, "(*b, n, n)")
+    if spans.shape[-1] != spans.shape[-2]:
+        raise ValueError(f"spans: expected (*b, n, n), found {tuple(spans.shape)}")
+    _check_lengths(lengths, spans)

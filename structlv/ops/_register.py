@@ -67,8 +67,9 @@ class Operator:
 
     ``fake(*args)`` gives empty outputs; ``setup(ctx, inputs, output)``, ``backward(ctx, *grads)`` and
     ``jvp(ctx, *tangents)`` are those of ``torch.autograd.Function``; ``vmap(apply, info, in_dims, *args)``
-    too, but for what it applies to the folded arguments. ``schema`` and ``kernel`` define an operator that is
-    not C++.
+    too, but for what it applies to the folded arguments. ``eager(ctx, inputs, output)`` is a shorter
+    ``setup`` for eager mode, which has no forward mode to prepare for; it returns what is to be seen of the
+    output. ``schema`` and ``kernel`` define an operator that is not C++.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Operator:
         backward: Callable[..., Any],
         jvp: Callable[..., Any],
         vmap: Callable[..., Any],
+        eager: Callable[..., Any] | None = None,
         schema: str | None = None,
         kernel: Callable[..., Any] | None = None,
     ) -> None:
@@ -92,7 +94,7 @@ class Operator:
             self.op = getattr(torch.ops.structlv, name).default
             self._register(fake, setup, backward, vmap)
             self.function = self._make_function(setup, backward, jvp, vmap)
-            self.record = self._make_recorder(setup, backward).apply
+            self.record = self._make_recorder(setup, backward, eager).apply
 
     def _register(self, fake: Callable, setup: Callable, backward: Callable, vmap: Callable) -> None:
         op, library = self.op, torch.library
@@ -113,11 +115,13 @@ class Operator:
         function.vmap = staticmethod(rule)
         return function
 
-    def _make_recorder(self, setup: Callable, backward: Callable) -> Any:
+    def _make_recorder(self, setup: Callable, backward: Callable, eager: Callable | None) -> Any:
         """Autograd for eager mode: 14 µs less a call than the registered one, which does the same."""
 
         def forward(ctx: Any, *args: Any) -> Any:
             output = self.raw(*args)
+            if eager is not None:
+                return eager(ctx, args, output)
             setup(ctx, args, output)
             return output
 

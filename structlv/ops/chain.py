@@ -11,29 +11,13 @@ The kernels are for the CPU; other devices, and installations without kernels, r
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
 from torch import Tensor
 
-from structlv import _native, reference
+from structlv import reference
 from structlv.ops import _chain_ops as ops
 from structlv.ops._check import check_chain, check_states, require_int
 from structlv.ops._register import eager, recorded, transformed
-
-_KERNEL_DTYPES = frozenset((torch.float32, torch.float64))
-_RETRY = (
-    RuntimeError,
-    TypeError,
-    AttributeError,
-)  # what a quick attempt may raise where the checks say it better
-_SLOW, _RAW, _RECORDED = range(3)
-_MAX_SEED = 2**63 - 1
-
-
-def _kernels(unary: Tensor) -> bool:
-    """The one decision between the compiled kernels and the reference."""
-    return _native._C is not None and unary.is_cpu
+from structlv.ops._route import KERNEL_DTYPES, MAX_SEED, RAW, RECORDED, RETRY, SLOW, Route, kernels
 
 
 def _mode(
@@ -45,36 +29,18 @@ def _mode(
 ) -> int:
     """How an operator can be called at once, its own checks being enough: for eager mode, under 1 µs."""
     here = (
-        _kernels(unary)
+        kernels(unary)
         and transition.is_cpu
         and (initial is None or initial.is_cpu)
         and (final is None or final.is_cpu)
         and (lengths is None or lengths.is_cpu)
     )
-    if not (here and eager() and unary.dtype in _KERNEL_DTYPES):
-        return _SLOW
-    return _RECORDED if recorded(unary, transition, initial, final) else _RAW
+    if not (here and eager() and unary.dtype in KERNEL_DTYPES):
+        return SLOW
+    return RECORDED if recorded(unary, transition, initial, final) else RAW
 
 
-class _Prepared:
-    """Checked potentials in a dtype that is computed in."""
-
-    def __init__(self, *potentials: Any) -> None:
-        unary = potentials[0]
-        if isinstance(unary, Tensor) and torch.is_autocast_enabled(unary.device.type):
-            potentials = tuple(_widen(x) for x in potentials)
-        check_chain(*potentials)
-        self.dtype: torch.dtype = potentials[0].dtype
-        self.args: Any = tuple(_widen(x) for x in potentials) if self.dtype.itemsize < 4 else potentials
-        self.native = _kernels(self.args[0])
-        self.recorded = recorded(*self.args[:4])
-
-    def narrow(self, outputs: tuple[Tensor, ...]) -> Any:
-        return tuple(x.to(self.dtype) for x in outputs)
-
-
-def _widen(x: Any) -> Any:
-    return x.float() if isinstance(x, Tensor) and x.is_floating_point() and x.dtype.itemsize < 4 else x
+_route = Route(check_chain, _mode)
 
 
 def log_partition(
@@ -93,13 +59,13 @@ def log_partition(
     """
     try:
         mode = _mode(unary, transition, initial, final, lengths)
-        if mode == _RAW:
+        if mode == RAW:
             return ops.LOG_PARTITION.raw(unary, transition, initial, final, lengths, as_double)
-        if mode == _RECORDED:
-            return ops.INSIDE.record(unary, transition, initial, final, lengths, as_double)[0]
-    except _RETRY:
+        if mode == RECORDED:
+            return ops.INSIDE.record(unary, transition, initial, final, lengths, as_double)
+    except RETRY:
         pass
-    p = _Prepared(unary, transition, initial, final, lengths)
+    p = _route.prepare(unary, transition, initial, final, lengths)
     if not p.native:
         return reference.chain.log_partition(*p.args, as_double=as_double)
     if p.recorded or transformed():
@@ -123,13 +89,13 @@ def marginals(
     """
     try:
         mode = _mode(unary, transition, initial, final, lengths)
-        if mode == _RAW:
+        if mode == RAW:
             return ops.MARGINALS.raw(unary, transition, initial, final, lengths, edges)
-        if mode == _RECORDED:
+        if mode == RECORDED:
             return ops.MARGINALS.record(unary, transition, initial, final, lengths, edges)
-    except _RETRY:
+    except RETRY:
         pass
-    p = _Prepared(unary, transition, initial, final, lengths)
+    p = _route.prepare(unary, transition, initial, final, lengths)
     if not p.native:
         return p.narrow(reference.chain.marginals(*p.args, edges=edges))
     return p.narrow(ops.MARGINALS(*p.args, edges))
@@ -146,18 +112,7 @@ def argmax(
 
     Ties go to the lowest index, decided from the last position to the first. Not differentiable.
     """
-    return _choose(ops.ARGMAX, reference.chain.argmax, (unary, transition, initial, final, lengths))
-
-
-def _choose(operator: Any, fallback: Any, potentials: tuple, **options: int) -> Any:
-    """A query that is not differentiable; options are keywords of the fallback, arguments of the operator."""
-    try:
-        if _mode(*potentials) != _SLOW:
-            return operator.raw(*potentials, *options.values())
-    except _RETRY:
-        pass
-    p = _Prepared(*potentials)
-    return operator(*p.args, *options.values()) if p.native else fallback(*p.args, **options)
+    return _route.choose(ops.ARGMAX, reference.chain.argmax, (unary, transition, initial, final, lengths))
 
 
 def max_marginals(
@@ -175,12 +130,12 @@ def max_marginals(
     potentials = (unary, transition, initial, final, lengths)
     try:
         mode = _mode(*potentials)
-        if mode != _SLOW:
+        if mode != SLOW:
             operator = ops.MAX_MARGINALS
-            return operator.raw(*potentials) if mode == _RAW else operator.record(*potentials)
-    except _RETRY:
+            return operator.raw(*potentials) if mode == RAW else operator.record(*potentials)
+    except RETRY:
         pass
-    p = _Prepared(*potentials)
+    p = _route.prepare(*potentials)
     return p.narrow(ops.MAX_MARGINALS(*p.args) if p.native else reference.chain.max_marginals(*p.args))
 
 
@@ -198,7 +153,7 @@ def topk(
     Not differentiable. Time O(b n S (S + k) log k) for S states, or a little more.
     """
     require_int("k", k, 0)
-    return _choose(ops.TOPK, reference.chain.topk, (unary, transition, initial, final, lengths), k=k)
+    return _route.choose(ops.TOPK, reference.chain.topk, (unary, transition, initial, final, lengths), k=k)
 
 
 def sample(
@@ -217,9 +172,9 @@ def sample(
     differentiable. Time O(b n k^2 + num_samples b n k).
     """
     require_int("num_samples", num_samples, 0)
-    require_int("seed", seed, 0, _MAX_SEED)
+    require_int("seed", seed, 0, MAX_SEED)
     potentials = (unary, transition, initial, final, lengths)
-    return _choose(ops.SAMPLE, reference.chain.sample, potentials, num_samples=num_samples, seed=seed)
+    return _route.choose(ops.SAMPLE, reference.chain.sample, potentials, num_samples=num_samples, seed=seed)
 
 
 def filter(
@@ -236,13 +191,13 @@ def filter(
     """
     try:
         mode = _mode(unary, transition, initial, final, lengths)
-        if mode == _RAW:
+        if mode == RAW:
             return ops.FILTER.raw(unary, transition, initial, final, lengths)
-        if mode == _RECORDED:
+        if mode == RECORDED:
             return ops.FILTER.record(unary, transition, initial, final, lengths)
-    except _RETRY:
+    except RETRY:
         pass
-    p = _Prepared(unary, transition, initial, final, lengths)
+    p = _route.prepare(unary, transition, initial, final, lengths)
     if p.native and not transformed():
         return p.narrow((ops.FILTER(*p.args),))[0]
     return p.narrow((reference.chain.filter(*p.args),))[0]
@@ -262,13 +217,13 @@ def score(
     """
     try:
         mode = _mode(unary, transition, initial, final, lengths)
-        if mode == _RAW:
+        if mode == RAW:
             return ops.SCORE.raw(states, unary, transition, initial, final, lengths)
-        if mode == _RECORDED:
+        if mode == RECORDED:
             return ops.SCORE.record(states, unary, transition, initial, final, lengths)
-    except _RETRY:
+    except RETRY:
         pass
-    p = _Prepared(unary, transition, initial, final, lengths)
+    p = _route.prepare(unary, transition, initial, final, lengths)
     check_states(states, p.args[0])
     return ops.SCORE(states, *p.args) if p.native else reference.chain.score(states, *p.args)
 
@@ -283,9 +238,9 @@ def has_nan(
     """Whether some potential is NaN; padding is ignored. For eager mode: the answer is a Python bool."""
     potentials = (unary, transition, initial, final, lengths)
     try:
-        if _mode(*potentials) != _SLOW:
+        if _mode(*potentials) != SLOW:
             return ops.has_nan(*potentials)
-    except _RETRY:
+    except RETRY:
         pass
-    p = _Prepared(*potentials)
+    p = _route.prepare(*potentials)
     return ops.has_nan(*p.args) if p.native else reference.chain.has_nan(*p.args)

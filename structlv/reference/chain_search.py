@@ -130,16 +130,9 @@ def sample(
     u = u.view(num_samples, *batch, n)
     alphas = forward(chain)
     last = (chain.lengths - 1).clamp(min=0).expand(u.shape[:-1])
-    states = [_draw(alphas[-1], u.gather(-1, last[..., None])[..., 0])]
+    states = [philox.draw(alphas[-1], u.gather(-1, last[..., None])[..., 0])]
     for t in range(n - 2, -1, -1):
-        drawn = _draw(alphas[t] + _column(chain.step(t), states[-1]), u[..., t])
+        drawn = philox.draw(alphas[t] + _column(chain.step(t), states[-1]), u[..., t])
         states.append(torch.where(chain.valid[..., t + 1], drawn, states[-1]))
     possible = chain.valid & (alphas[-1].amax(-1) > -torch.inf)[..., None]
     return torch.where(possible, torch.stack(states[::-1], -1), -1)
-
-
-def _draw(log_weights: Tensor, u: Tensor) -> Tensor:
-    """The first index whose cumulative weight exceeds ``u`` times the total (0 where there is no weight)."""
-    cumulative = semiring.softmax(log_weights, -1).cumsum(-1)
-    above = cumulative > u[..., None] * cumulative[..., -1:]
-    return above.to(torch.uint8).argmax(-1)

@@ -1,6 +1,7 @@
 """Brute force over every structure: slow, obviously right, and sharing no code with the recursions.
 
-An item has ``unary (l, k)``, ``transition (k, k)`` or ``(>= l-1, k, k)``, ``initial (k)`` and ``final (k)``.
+An item of a chain has ``unary (l, k)``, ``transition (k, k)`` or ``(>= l-1, k, k)``, ``initial (k)`` and
+``final (k)``; one of a PCFG ``root (NT)``, ``rules (NT, S, S)``, ``unary (l, T)``, ``spans (l, l, NT or 1)``.
 """
 
 from __future__ import annotations
@@ -57,4 +58,71 @@ def chain_items(
         size = sizes[b]
         ends = [None if x is None else x[b] for x in flat]
         items.append((paths(size, k), chain_scores(flat_unary[b, :size], flat_transition[b], *ends)))
+    return items
+
+
+def brackets(first: int, last: int) -> list[list[tuple[int, int, int]]]:
+    """All binary trees over words first..last: rows (i, j, last word of the left child) in pre-order."""
+    if first == last:
+        return [[(first, last, -1)]]
+    return [
+        [(first, last, middle), *left, *right]
+        for middle in range(first, last)
+        for left in brackets(first, middle)
+        for right in brackets(middle + 1, last)
+    ]
+
+
+def labelled(rows: list[tuple[int, int, int]], nonterminals: int, preterminals: int) -> Tensor:
+    """All ways to give each row of a tree a symbol, ``(count, rows)``."""
+    above, below = range(nonterminals), range(nonterminals, nonterminals + preterminals)
+    return torch.tensor(list(itertools.product(*[above if i < j else below for i, j, _ in rows])))
+
+
+def trees(length: int, nonterminals: int, preterminals: int) -> Tensor:
+    """All labelled trees of a sentence, ``(count, max(2 l - 1, 0), 3)`` rows (i, j, symbol) in pre-order."""
+    found = [torch.zeros(0, max(2 * length - 1, 0), 3, dtype=torch.long)]
+    for rows in brackets(0, length - 1) if length > 1 else []:
+        symbols = labelled(rows, nonterminals, preterminals)
+        ends = torch.tensor([row[:2] for row in rows]).expand(len(symbols), -1, -1)
+        found.append(torch.cat([ends, symbols[..., None]], -1))
+    return torch.cat(found)
+
+
+def tree_scores(root: Tensor, rules: Tensor, unary: Tensor, spans: Tensor | None) -> Tensor:
+    """The score of each of :func:`trees`, float64, added up row by row."""
+    (length, preterminals), nonterminals = unary.shape, len(root)
+    found = [unary.new_zeros(0, dtype=torch.float64)]
+    for rows in brackets(0, length - 1) if length > 1 else []:
+        symbols = labelled(rows, nonterminals, preterminals)
+        total = root[symbols[:, 0]].double()
+        for at, (i, j, middle) in enumerate(rows):
+            symbol = symbols[:, at]
+            if i == j:
+                total = total + unary[i, symbol - nonterminals].double()
+                continue
+            right = next(r for r in range(at, len(rows)) if rows[r][:2] == (middle + 1, j))
+            total = total + rules[symbol, symbols[:, at + 1], symbols[:, right]].double()
+            if spans is not None:
+                total = total + spans[i, j].expand(nonterminals)[symbol].double()
+        found.append(total)
+    return torch.cat(found)
+
+
+def tree_items(
+    root: Tensor, rules: Tensor, unary: Tensor, spans: Tensor | None = None, lengths: Tensor | None = None
+) -> list[tuple[Tensor, Tensor]]:
+    """``(trees, scores)`` of every item of the flattened batch, each cut to its own length."""
+    batch, (n, preterminals) = unary.shape[:-2], unary.shape[-2:]
+    sizes = [n] * batch.numel() if lengths is None else lengths.clamp(0, n).flatten().tolist()
+
+    def item(x: Tensor, core: int, b: int) -> Tensor:
+        tail = x.shape[x.dim() - core :]
+        return x.expand(*batch, *tail).reshape(batch.numel(), *tail)[b]
+
+    items = []
+    for b, size in enumerate(sizes):
+        between = None if spans is None else item(spans, 3, b)
+        scores = tree_scores(item(root, 1, b), item(rules, 3, b), item(unary, 2, b)[:size], between)
+        items.append((trees(size, root.shape[-1], preterminals), scores))
     return items

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from structlv.reference.semiring import wide_dtype
+from structlv.reference.semiring import softmax, wide_dtype
 
 _MASK = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -39,13 +39,31 @@ def uniform(
 ) -> Tensor:
     """Uniforms in [0, 1) of shape ``(samples, items, positions)``, in the widest float of the device.
 
-    The counter is ``(position >> 2, item, sample, 0)``, the key the two halves of ``seed`` in [0, 2^63), and
-    a position takes word ``position & 3``: 32 bits of it where the potentials are float64, else its upper 24.
+    The counter is ``(position >> 2, item, sample, 0)``, and a position takes word ``position & 3``.
     """
-    position = torch.arange((positions + 3) // 4, device=device)
-    item = torch.arange(items, device=device)[:, None]
-    sample = torch.arange(samples, device=device)[:, None, None]
-    counter = (position, item, sample, torch.zeros_like(position))
-    words = philox(counter, (seed & _MASK, seed >> 32)).flatten(-2)[..., :positions]
-    wide = wide_dtype(device)
+    block = torch.arange((positions + 3) // 4, device=device)
+    return uniforms(seed, samples, items, block, 0, dtype).flatten(-2)[..., :positions]
+
+
+def uniforms(seed: int, samples: int, items: int, place: Tensor, stream: int, dtype: torch.dtype) -> Tensor:
+    """Uniforms in [0, 1), four for each ``place (p)``: ``(samples, items, p, 4)``.
+
+    The counter is ``(place, item, sample, stream)``, the key the two halves of ``seed`` in [0, 2^63). A
+    uniform is all 32 bits of a word where the potentials are float64, else its upper 24.
+    """
+    item = torch.arange(items, device=place.device)[:, None]
+    sample = torch.arange(samples, device=place.device)[:, None, None]
+    counter = (place, item, sample, torch.full_like(place, stream))
+    words = philox(counter, (seed & _MASK, seed >> 32))
+    wide = wide_dtype(place.device)
     return words.to(wide) * 2.0**-32 if dtype == torch.float64 else (words >> 8).to(wide) * 2.0**-24
+
+
+def draw(log_weights: Tensor, u: Tensor) -> Tensor:
+    """The first index of the last dimension whose cumulative weight exceeds ``u`` times the total.
+
+    0 where there is no weight.
+    """
+    cumulative = softmax(log_weights, -1).cumsum(-1)
+    above = cumulative > u[..., None] * cumulative[..., -1:]
+    return above.to(torch.uint8).argmax(-1)

@@ -1,8 +1,10 @@
-"""Every query of the chain under one name, and helpers to compare what they return."""
+"""Every query under one name for each family, and helpers to call queries and to compare what they return."""
 
 import torch
 
 from structlv.ops import chain as ops
+from structlv.ops import pcfg
+from tests.cases import PCFG
 
 QUERIES = {
     "log_partition": ops.log_partition,
@@ -15,6 +17,26 @@ QUERIES = {
     "filter": ops.filter,
     "score": lambda u, *x: ops.score(torch.zeros(2, *u.shape[:-1], dtype=torch.long), u, *x),
 }
+PCFG_QUERIES = {
+    "log_partition": pcfg.log_partition,
+    "marginals": pcfg.marginals,
+    "argmax": pcfg.argmax,
+    "max_marginals": pcfg.max_marginals,
+    "topk": lambda *x: pcfg.topk(*x, k=2),
+    "sample": lambda *x: pcfg.sample(*x, num_samples=2, seed=3),
+    "score": lambda root, rules, unary, *x: pcfg.score(
+        right_branching(unary, root.shape[-1]), root, rules, unary, *x
+    ),
+}
+
+
+def right_branching(unary, nonterminals):
+    """The tree that always splits behind the first word, with the lowest symbols: ``(2, *b, 2n - 1, 3)``."""
+    n = unary.shape[-2]
+    rows = [row for i in range(n - 1) for row in ((i, n - 1, 0), (i, i, nonterminals))]
+    rows += [(n - 1, n - 1, nonterminals)] if n else []
+    event = torch.tensor(rows, dtype=torch.long).view(-1, 3)
+    return event.expand(2, *unary.shape[:-2], *event.shape)
 
 
 def same(found, expected):
@@ -27,11 +49,89 @@ def same(found, expected):
         assert not a.isnan().any()
 
 
+def assert_same_bits(found, expected):
+    for index, (a, b) in enumerate(zip(found, expected, strict=True)):
+        assert torch.equal(a, b), f"result {index} differs"
+
+
 def flatten(x):
     """The tensors of nested tuples."""
     return [x] if isinstance(x, torch.Tensor) else [z for y in x for z in flatten(y)]
 
 
+def dot(xs, ys):
+    return sum((x * y).sum() for x, y in zip(xs, ys, strict=True))
+
+
 def gradient(case, leaves):
     """The gradient of the summed log-partition."""
-    return torch.autograd.grad(ops.log_partition(*case).sum(), leaves)
+    family = pcfg if isinstance(case, PCFG) else ops
+    return torch.autograd.grad(family.log_partition(*case).sum(), leaves)
+
+
+def call(query, case, **options):
+    """``query`` as a function of the tensors that ``case.leaves()`` gives."""
+
+    def f(*leaves):
+        rest = iter(leaves)
+        return query(*[None if x is None else next(rest) for x in case[:4]], case.lengths, **options)
+
+    return f, case.leaves()[1]
+
+
+def stack(x, dim, salt):
+    """Three variations of ``x`` along a new dimension ``dim``."""
+    if x is None or dim is None:
+        return x
+    if not x.is_floating_point():
+        return torch.stack([x, (x - 1).clamp(min=0), torch.full_like(x, 2)], dim)
+    return torch.stack([x, torch.roll(x, 1, -1), x * 0.5 + salt], dim)
+
+
+def assert_vmap_is_the_loop(query, case, mapped, shapes_alone=False):
+    """``query`` of three variations of ``case``, stacked at the dimensions ``mapped``, and one by one."""
+    stacked = [stack(x, dim, i) for i, (x, dim) in enumerate(zip(case, mapped, strict=True))]
+    found = torch.vmap(query, in_dims=mapped)(*stacked)
+    rows = [
+        query(*[x if d is None else x.select(d, i) for x, d in zip(stacked, mapped, strict=True)])
+        for i in range(3)
+    ]
+    if shapes_alone:
+        assert found.shape == (3, *rows[0].shape)
+    elif isinstance(rows[0], tuple):
+        same(found, tuple(torch.stack(x) for x in zip(*rows, strict=True)))
+    else:
+        same(found, torch.stack(rows))
+
+
+def scattered(x):
+    """The same values, neither contiguous nor in row-major order."""
+    if x.dim() > 1:
+        wide = x.new_zeros(*x.shape[:-2], 2 * x.shape[-1], 3 * x.shape[-2]).transpose(-1, -2)
+        view = wide[..., ::3, ::2]
+    else:
+        view = x.new_zeros(2 * len(x))[::2]
+    return view.copy_(x)
+
+
+def chi_square_p(counts, probabilities):
+    """p-value of Pearson's test; cells expected fewer than five times are pooled."""
+    expected = probabilities * counts.sum()
+    rare = expected < 5
+    observed = torch.cat([counts[~rare], counts[rare].sum()[None]]).double()
+    expected = torch.cat([expected[~rare], expected[rare].sum()[None]])
+    keep = expected > 0
+    statistic = ((observed - expected)[keep] ** 2 / expected[keep]).sum()
+    freedom = keep.sum().double() - 1
+    return float(torch.special.gammaincc(freedom / 2, statistic / 2))
+
+
+class Module(torch.nn.Module):
+    """A module whose forward is one query."""
+
+    def __init__(self, query):
+        super().__init__()
+        self.query = query
+
+    def forward(self, *potentials):
+        return self.query(*potentials)

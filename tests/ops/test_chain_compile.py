@@ -6,7 +6,7 @@ import torch
 from structlv import _native, reference
 from structlv.ops import chain as ops
 from tests.cases import SHARINGS, chain
-from tests.ops.queries import QUERIES, gradient, same
+from tests.ops.queries import QUERIES, Module, gradient, same
 from tests.tolerance import assert_nats, assert_probabilities
 
 pytestmark = pytest.mark.usefixtures("native")
@@ -95,17 +95,6 @@ def test_compile_with_inductor():
     case, leaves = chain(n=4).leaves()
     z = torch.compile(ops.log_partition, fullgraph=True)(*case)
     same(torch.autograd.grad(z, leaves, torch.ones_like(z)), gradient(case, leaves))
-
-
-class Module(torch.nn.Module):
-    """A module whose forward is one query."""
-
-    def __init__(self, query):
-        super().__init__()
-        self.query = query
-
-    def forward(self, *potentials):
-        return self.query(*potentials)
 
 
 @queries

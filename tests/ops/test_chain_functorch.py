@@ -7,7 +7,7 @@ from torch.autograd import forward_ad
 from structlv import reference
 from structlv.ops import chain as ops
 from tests.cases import SHARINGS, chain
-from tests.ops.queries import QUERIES, flatten, gradient, same
+from tests.ops.queries import QUERIES, assert_vmap_is_the_loop, flatten, gradient, same
 from tests.tolerance import assert_nats, assert_probabilities, assert_second_order
 
 pytestmark = pytest.mark.usefixtures("native")
@@ -25,28 +25,8 @@ queries = pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES.keys())
 )
 def test_vmap_is_the_loop(query, sharing, mapped):
     case = chain(batch=(2,), n=3, sharing=sharing)
-    stacked = [stack(x, dim, i) for i, (x, dim) in enumerate(zip(case, mapped, strict=True))]
-    found = torch.vmap(query, in_dims=mapped)(*stacked)
-    rows = [
-        query(*[x if d is None else x.select(d, i) for x, d in zip(stacked, mapped, strict=True)])
-        for i in range(3)
-    ]
-    if query in (QUERIES["sample"],):  # the item's index in the flattened batch is part of a draw
-        assert found.shape == (3, *rows[0].shape)
-        return
-    if isinstance(rows[0], tuple):
-        same(found, tuple(torch.stack(x) for x in zip(*rows, strict=True)))
-    else:
-        same(found, torch.stack(rows))
-
-
-def stack(x, dim, salt):
-    """Three variations of ``x`` along a new dimension ``dim``."""
-    if x is None or dim is None:
-        return x
-    if not x.is_floating_point():
-        return torch.stack([x, (x - 1).clamp(min=0), torch.full_like(x, 2)], dim)
-    return torch.stack([x, torch.roll(x, 1, -1), x * 0.5 + salt], dim)
+    # the item's index in the flattened batch is part of a draw
+    assert_vmap_is_the_loop(query, case, mapped, shapes_alone=query is QUERIES["sample"])
 
 
 @sharing

@@ -10,6 +10,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from structlv import reference
 from structlv.ops import chain as ops
 from tests.cases import SHARINGS, chain
+from tests.ops.queries import call, dot
 from tests.tolerance import assert_probabilities, assert_second_order
 
 sharing = pytest.mark.parametrize("sharing", SHARINGS)
@@ -20,16 +21,6 @@ cases = [
     {"batch": (2, 1), "n": 2},
 ]
 small = pytest.mark.parametrize("options", cases, ids=lambda o: "-".join(f"{k}{v}" for k, v in o.items()))
-
-
-def call(query, case, **options):
-    """``query`` as a function of the tensors that ``case.leaves()`` gives."""
-
-    def f(*leaves):
-        rest = iter(leaves)
-        return query(*[None if x is None else next(rest) for x in case[:4]], case.lengths, **options)
-
-    return f, case.leaves()[1]
 
 
 @sharing
@@ -77,16 +68,12 @@ def test_forbidden_parts_have_exact_finite_derivatives(sharing, holes, native):
     first = torch.autograd.grad(z[possible].sum(), leaves, create_graph=True)
     expected = torch.autograd.grad(oracle[possible].sum(), leaves, create_graph=True)
     weights = [torch.randn_like(x) for x in first]
-    second = torch.autograd.grad(_dot(first, weights), leaves)
-    expected_second = torch.autograd.grad(_dot(expected, weights), leaves)
+    second = torch.autograd.grad(dot(first, weights), leaves)
+    expected_second = torch.autograd.grad(dot(expected, weights), leaves)
     for mine, theirs in zip(first, expected, strict=True):
         assert_probabilities(mine, theirs)
     for mine, theirs in zip(second, expected_second, strict=True):
         assert_second_order(mine, theirs)
-
-
-def _dot(xs, ys):
-    return sum((x * y).sum() for x, y in zip(xs, ys, strict=True))
 
 
 @sharing
@@ -101,7 +88,7 @@ def test_second_order_of_awkward_sizes(k, dtype, sharing, native):
         z = query(*potentials)
         first = torch.autograd.grad(z[z.isfinite()].sum(), tensors, create_graph=True)
         return torch.autograd.grad(
-            _dot(first, [w.to(x.dtype) for w, x in zip(weights, first, strict=True)]), tensors
+            dot(first, [w.to(x.dtype) for w, x in zip(weights, first, strict=True)]), tensors
         )
 
     found = product(ops.log_partition, case, leaves)

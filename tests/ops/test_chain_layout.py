@@ -5,6 +5,7 @@ import torch
 
 from structlv.ops import chain as ops
 from tests.cases import SHARINGS, Chain, chain
+from tests.ops.queries import assert_same_bits, scattered
 from tests.tolerance import assert_nats, assert_probabilities
 
 sharing = pytest.mark.parametrize("sharing", SHARINGS)
@@ -27,24 +28,6 @@ def everything(case):
         ops.filter(*case),
         ops.score(ops.argmax(*case), *case),
     ]
-
-
-def assert_same_bits(found, expected):
-    for index, (a, b) in enumerate(zip(found, expected, strict=True)):
-        assert torch.equal(a, b), f"result {index} differs"
-
-
-def scattered(x):
-    """The same values, neither contiguous nor in row-major order."""
-    wide = (
-        x.new_zeros(*[2 * s for s in x.shape]).transpose(-1, -2) if x.dim() > 1 else x.new_zeros(2 * len(x))
-    )
-    if x.dim() > 1:
-        wide = x.new_zeros(*x.shape[:-2], 2 * x.shape[-1], 3 * x.shape[-2]).transpose(-1, -2)
-        view = wide[..., ::3, ::2]
-    else:
-        view = wide[::2]
-    return view.copy_(x)
 
 
 @sharing

@@ -6,22 +6,11 @@ import torch
 from structlv import reference
 from structlv.ops import chain as ops
 from tests.cases import SHARINGS, Chain, chain
+from tests.ops.queries import chi_square_p
 from tests.oracle import Enumerated
 from tests.tolerance import CHI_SQUARE
 
 dtypes = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["f64", "f32"])
-
-
-def chi_square_p(counts, probabilities):
-    """p-value of Pearson's test; cells expected fewer than five times are pooled."""
-    expected = probabilities * counts.sum()
-    rare = expected < 5
-    observed = torch.cat([counts[~rare], counts[rare].sum()[None]]).double()
-    expected = torch.cat([expected[~rare], expected[rare].sum()[None]])
-    keep = expected > 0
-    statistic = ((observed - expected)[keep] ** 2 / expected[keep]).sum()
-    freedom = keep.sum().double() - 1
-    return float(torch.special.gammaincc(freedom / 2, statistic / 2))
 
 
 @pytest.mark.parametrize("sharing", SHARINGS)

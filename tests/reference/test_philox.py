@@ -37,3 +37,20 @@ def test_a_draw_depends_on_nothing_else():
     u = philox.uniform(5, 4, 3, 9, torch.float32, torch.device("cpu"))
     assert torch.equal(u[:2, :2, :6], philox.uniform(5, 2, 2, 6, torch.float32, torch.device("cpu")))
     assert not torch.equal(u, philox.uniform(5 + 2**32, 4, 3, 9, torch.float32, torch.device("cpu")))
+
+
+def test_streams_and_places_are_independent():
+    """Four uniforms for each place of each stream; the first stream is that of ``uniform``."""
+    place, cpu = torch.arange(3), torch.device("cpu")
+    u = [philox.uniforms(5, 4, 2, place, stream, torch.float32) for stream in range(3)]
+    assert u[0].shape == (4, 2, 3, 4)
+    assert torch.equal(u[0].flatten(-2), philox.uniform(5, 4, 2, 12, torch.float32, cpu))
+    assert torch.stack(u).unique().numel() == 3 * 4 * 2 * 3 * 4
+    assert torch.equal(u[1][..., 2:, :], philox.uniforms(5, 4, 2, place[2:], 1, torch.float32))
+
+
+def test_draw():
+    weights = torch.tensor([-torch.inf, 0.0, -torch.inf, 1.0, -torch.inf]).expand(4, 5)
+    u = torch.tensor([0.0, 0.26, 0.27, 1 - 2**-24])  # the first has 1 / (1 + e) = 0.269 of the weight
+    assert philox.draw(weights, u).tolist() == [1, 1, 3, 3]
+    assert philox.draw(torch.full((1, 3), -torch.inf), u[:1]).tolist() == [0]
