@@ -3,15 +3,27 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <new>
+#include <vector>
 #if defined(__SANITIZE_ADDRESS__)
 #include <algorithm>
-#include <memory>
-#include <vector>
 #endif
 
 namespace slv {
 namespace {
+
+// A vector whose member functions are this translation unit's own: those of std::vector<double> have one copy for all
+// instruction sets.
+template <class T>
+struct LocalAllocator : std::allocator<T> {
+  LocalAllocator() = default;
+  template <class U>
+  LocalAllocator(const LocalAllocator<U>&) noexcept {}
+};
+template <class T>
+using Vector = std::vector<T, LocalAllocator<T>>;
+using Doubles = Vector<double>;
 
 template <class T>
 class Buffer {

@@ -2,15 +2,14 @@
 // maximum first, then one exp per term. A sum over nothing but -inf is -inf, and (inf - inf) never arises.
 #pragma once
 #include <algorithm>
-#include <vector>
 
+#include "core/buffer.h"
 #include "core/vec.h"
 
 namespace slv {
 namespace {
 
 using vd = vec<double>;
-using Doubles = std::vector<double>;
 constexpr int kLanes = kWidth<double>;
 constexpr double kNone = -kInf<double>;
 

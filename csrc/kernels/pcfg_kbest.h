@@ -34,16 +34,16 @@ class KBest {
 
  private:
   struct List {
-    std::vector<Alternative> best, heap;
+    Vector<Alternative> best, heap;
     bool pending = false;  // what follows the last of `best` is not yet in the heap
     bool exhausted() const { return heap.empty() && !pending; }
   };
   const Sentence<T>& c_;
   const TreeChart& in_;
   const int64_t most_;
-  std::vector<int32_t> id_;  // of a node's list
-  std::vector<List> lists_;
-  std::vector<TreeNode> requests_;
+  Vector<int32_t> id_;  // of a node's list
+  Vector<List> lists_;
+  Vector<TreeNode> requests_;
 
   // A node's list, at first with the best alternative of each split and pair of children, the `most_` best of them.
   int32_t open(const TreeNode& node) {
@@ -133,7 +133,7 @@ void pcfg_topk_log(const Pcfg<T>& g, int64_t b, int64_t count, int64_t* events, 
   const TreeChart in = inside<Max>(c);
   const Doubles roots = whole(c, in);
   KBest<T> lists(c, in, count);
-  std::vector<Alternative> heap;  // of the root: its symbol as y, the rank of its tree as left_rank
+  Vector<Alternative> heap;  // of the root: its symbol as y, the rank of its tree as left_rank
   auto add = [&](int32_t a, int32_t rank) {
     const Alternative* tree = rank ? lists.find({0, c.len - 1, a, rank}) : nullptr;
     const double x = rank == 0 ? roots[a] : tree ? double(c.root[a]) + tree->score : kNone;

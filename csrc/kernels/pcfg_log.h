@@ -7,7 +7,6 @@
 #pragma once
 #include <algorithm>
 #include <type_traits>
-#include <vector>
 
 #include "core/semiring.h"
 #include "kernels/pcfg.h"
@@ -50,7 +49,7 @@ struct Sentence {
   const int64_t len, n, nt, t, s, labels;
   const T *root, *unary, *spans;
   const Layout layout;
-  std::vector<T> rules;
+  Vector<T> rules;
 
   Sentence(const Pcfg<T>& g, int64_t b, T fill = T(kNone))
       : len(g.len(b)),

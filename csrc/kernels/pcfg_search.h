@@ -20,7 +20,7 @@ template <class F>
 void grow(int64_t n, const TreeNode& root, int64_t* event, F&& choose) {
   std::fill_n(event, event_size(n), -1);
   if (root.symbol < 0) return;
-  std::vector<TreeNode> open{root};
+  Vector<TreeNode> open{root};
   for (int64_t* row = event; !open.empty(); row += 3) {
     const TreeNode node = open.back();
     row[0] = node.i, row[1] = node.j, row[2] = node.symbol;

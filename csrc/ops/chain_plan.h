@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "kernels/chain.h"
+#include "ops/parallel.h"
 
 namespace slv {
 
@@ -57,10 +58,6 @@ template <class T>
 int64_t block_rows(const Chain<T>& c) {
   if (c.batch >= 128) return kMaxRows;
   return c.batch >= 32 ? 16 : 8;
-}
-inline int64_t accumulators(int64_t elements) {
-  constexpr int64_t kMost = int64_t(1) << 24;  // float64: 128 MiB
-  return std::clamp<int64_t>(kMost / std::max<int64_t>(elements, 1), 1, 32);
 }
 
 // A transition prepared for the kernels: once for all where there is one, by the unit that needs it where there are

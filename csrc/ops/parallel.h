@@ -24,4 +24,10 @@ void parallel_units(int64_t units, double flops, F&& body) {
   });
 }
 
+// How many sums of so many float64 elements are kept beside each other: what is added up is a function of the problem.
+inline int64_t accumulators(int64_t elements) {
+  constexpr int64_t kMost = int64_t(1) << 24;  // float64: 128 MiB
+  return std::clamp<int64_t>(kMost / std::max<int64_t>(elements, 1), 1, 32);
+}
+
 }  // namespace slv
