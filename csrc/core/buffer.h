@@ -74,6 +74,9 @@ class Scratch {
     next_ += bytes<T>(n);
     return isolated(p, n);
   }
+  // What was taken since `mark` is free again.
+  char* mark() const { return next_; }
+  void release(char* mark) { next_ = mark; }
   template <class T>
   static int64_t bytes(int64_t n) {
     return (n * int64_t(sizeof(T)) + 63) / 64 * 64;

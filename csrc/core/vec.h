@@ -103,11 +103,12 @@ SLV_INLINE void store_n(T* p, vec<T> v, int n) {
 #endif
 }
 // Past the cache: for results much larger than it, on addresses aligned to a vector.
-SLV_INLINE void store_stream(float* p, vec<float> v) {
+template <class T>
+SLV_INLINE void store_stream(T* p, vec<T> v) {
 #if defined(__AVX512F__)
-  _mm512_stream_ps(p, (__m512)v);
+  _mm512_stream_si512((__m512i*)p, (__m512i)v);
 #elif defined(__AVX2__)
-  _mm256_stream_ps(p, (__m256)v);
+  _mm256_stream_si256((__m256i*)p, (__m256i)v);
 #else
   store(p, v);
 #endif

@@ -60,6 +60,40 @@ struct PcfgLogKernels {
   void (*decode)(const T* spans, int64_t n, int64_t len, int64_t* event);
 };
 
+constexpr int64_t span_count(int64_t n) { return n > 1 ? n * (n - 1) / 2 : 0; }  // of two words or more
+// Elements of T that the inside pass leaves for the backward pass, for each item and on every machine: see
+// pcfg_chart.h.
+template <class T>
+constexpr int64_t pcfg_chart_size(int64_t n, int64_t nt, int64_t t) {
+  constexpr int64_t line = 64 / int64_t(sizeof(T));
+  auto pad = [](int64_t k) { return (k + line - 1) / line * line; };
+  const int64_t np = pad(nt), tp = pad(t), spans = span_count(n);
+  return n * (tp + nt * (2 * np + tp)) + spans * np + pad(n + spans + 1 + nt);
+}
+
+// Where the weights of a block of items that share their rules go. Item by item: root (batch, nt), unary (batch, n, t),
+// spans (batch, n, n, labels) or null; rules (nt, s, s) of the whole block or null: written, or added to, and past the
+// cache if they are much larger than it.
+template <class T>
+struct PcfgBlockSink {
+  T *root, *unary, *spans, *rules;
+  int64_t labels;
+  bool add, stream;
+};
+
+// The ladder of precision (pcfg_ladder.h), for a block of items that share their rules.
+template <class T>
+struct PcfgScanKernels {
+  // chart: this block's part, or null; log_z: by item
+  void (*forward)(const Pcfg<T>&, const int64_t* items, int64_t count, T* chart, double* log_z);
+  // chart null: the forward pass is made here; weight: by item, or null for ones
+  void (*backward)(const Pcfg<T>&, const int64_t* items, int64_t count, T* chart, const double* weight,
+                   const PcfgBlockSink<T>&);
+  void (*argmax)(const Pcfg<T>&, const int64_t* items, int64_t count, int64_t* events);  // (batch, rows, 3)
+  void (*sample)(const Pcfg<T>&, const int64_t* items, int64_t count, uint64_t seed, int64_t samples,
+                 int64_t* events);  // (samples, batch, rows, 3)
+};
+
 struct PcfgKernels {
   PcfgLogKernels<float> log_f32;
   PcfgLogKernels<double> log_f64;
@@ -67,5 +101,13 @@ struct PcfgKernels {
 const PcfgKernels* pcfg_kernels_base();
 const PcfgKernels* pcfg_kernels_avx2();
 const PcfgKernels* pcfg_kernels_avx512();
+
+struct PcfgScans {
+  PcfgScanKernels<float> f32;
+  PcfgScanKernels<double> f64;
+};
+const PcfgScans* pcfg_scans_base();
+const PcfgScans* pcfg_scans_avx2();
+const PcfgScans* pcfg_scans_avx512();
 
 }  // namespace slv

@@ -40,5 +40,9 @@ const SparsePcfgKernels& sparse_pcfg_kernels() {
   static const SparsePcfgKernels& chosen = *SLV_CHOOSE(sparse_pcfg_kernels);
   return chosen;
 }
+const PcfgScans& pcfg_scans() {
+  static const PcfgScans& chosen = *SLV_CHOOSE(pcfg_scans);
+  return chosen;
+}
 
 }  // namespace slv

@@ -11,4 +11,5 @@ const Kernels& kernels();
 const PcfgKernels& pcfg_kernels();
 const LowRankTable& lowrank_kernels();
 const SparsePcfgKernels& sparse_pcfg_kernels();
+const PcfgScans& pcfg_scans();
 }  // namespace slv

@@ -16,10 +16,7 @@ Tensor log_partition(SLV_POTENTIALS, bool as_double) {
   return dispatch(unary, [&](auto t) {
     using T = decltype(t);
     BoundPcfg<T> p(root, rules, unary, spans, lengths);
-    return log_partitions<T>(p, as_double, [&](double* log_z) {
-      each_sentence(p.pcfg, pcfg_log_work(p.pcfg),
-                    [&](int64_t b) { log_z[b] = pcfg_log_kernels<T>().log_partition(p.pcfg, b); });
-    });
+    return log_partitions<T>(p, as_double, [&](double* log_z) { run_pcfg_inside<T>(p.pcfg, nullptr, log_z); });
   });
 }
 
@@ -27,8 +24,10 @@ std::tuple<Tensor, Tensor> inside(SLV_POTENTIALS, bool as_double) {
   return dispatch(unary, [&](auto t) {
     using T = decltype(t);
     BoundPcfg<T> p(root, rules, unary, spans, lengths);
-    Tensor log_z = log_partition(root, rules, unary, spans, lengths, as_double);
-    return std::make_tuple(log_z, p.empty({pcfg_chart_size(p.pcfg)}));
+    Tensor chart = p.empty({pcfg_chart_size(p.pcfg)});
+    T* data = chart.mutable_data_ptr<T>();
+    Tensor out = log_partitions<T>(p, as_double, [&](double* log_z) { run_pcfg_inside<T>(p.pcfg, data, log_z); });
+    return std::make_tuple(out, chart);
   });
 }
 
@@ -36,12 +35,11 @@ FourTensors vjp(const Tensor& grad, const Tensor& chart, SLV_POTENTIALS) {
   return dispatch(unary, [&](auto t) {
     using T = decltype(t);
     BoundPcfg<T> p(root, rules, unary, spans, lengths);
-    STD_TORCH_CHECK(chart.scalar_type() == scalar_type<T> && chart.numel() == pcfg_chart_size(p.pcfg),
-                    "chart: expected what pcfg_inside returned for these potentials");
+    STD_TORCH_CHECK(
+        chart.scalar_type() == scalar_type<T> && chart.is_contiguous() && chart.numel() == pcfg_chart_size(p.pcfg),
+        "chart: expected what pcfg_inside returned for these potentials");
     const std::vector<double> weight = weights_of<T>(grad, p.batch);
-    return pcfg_gradients(p, root, rules, spans, 2 * pcfg_log_work(p.pcfg), [&](int64_t b, const PcfgSink<T>& sink) {
-      pcfg_log_kernels<T>().marginals(p.pcfg, b, weight[b], sink);
-    });
+    return run_pcfg_adjoint<T>(p, root, rules, spans, const_cast<T*>(chart.const_data_ptr<T>()), weight.data());
   });
 }
 
@@ -49,10 +47,7 @@ FourTensors marginals(SLV_POTENTIALS, bool want_rules, bool want_spans) {
   return dispatch(unary, [&](auto t) {
     using T = decltype(t);
     BoundPcfg<T> p(root, rules, unary, spans, lengths);
-    PcfgParts<T> out(p, want_rules, want_spans);
-    each_sentence(p.pcfg, 2 * pcfg_log_work(p.pcfg),
-                  [&](int64_t b) { pcfg_log_kernels<T>().marginals(p.pcfg, b, 1, out.sink(b)); });
-    return out.tensors();
+    return run_pcfg_marginals(p, want_rules, want_spans);
   });
 }
 
@@ -81,8 +76,10 @@ Tensor argmax(SLV_POTENTIALS) {
     BoundPcfg<T> p(root, rules, unary, spans, lengths);
     Tensor out = p.empty(p.event_shape(), ScalarType::Long);
     int64_t* events = out.mutable_data_ptr<int64_t>();
-    each_sentence(p.pcfg, pcfg_log_work(p.pcfg) / 4,
-                  [&](int64_t b) { pcfg_log_kernels<T>().argmax(p.pcfg, b, events + b * event_size(p.n)); });
+    const PcfgPlan plan = pcfg_plan(p.pcfg, true, 0);
+    each_block<T>(plan, pcfg_scan_work(p.pcfg), [&](const PcfgPlan::Block&, const int64_t* items, int64_t count) {
+      pcfg_scan_kernels<T>().argmax(p.pcfg, items, count, events);
+    });
     return out;
   });
 }
@@ -121,10 +118,12 @@ Tensor sample(SLV_POTENTIALS, int64_t num_samples, int64_t seed) {
     Tensor out = p.empty(p.event_shape({num_samples}), ScalarType::Long);
     if (out.numel() == 0) return out;
     int64_t* events = out.mutable_data_ptr<int64_t>();
-    const int64_t size = event_size(p.n);
-    each_sentence(p.pcfg, pcfg_log_work(p.pcfg) * (1 + 0.1 * double(num_samples)), [&](int64_t b) {
-      pcfg_log_kernels<T>().sample(p.pcfg, b, uint64_t(seed), num_samples, events + b * size, p.items * size);
-    });
+    const double draws = double(num_samples) * double(p.items) * double(p.n) * double(p.n) * double(p.pcfg.nt);
+    const PcfgPlan plan = pcfg_plan(p.pcfg, true, 0);
+    each_block<T>(plan, pcfg_scan_work(p.pcfg) + draws * double(p.pcfg.nt),
+                  [&](const PcfgPlan::Block&, const int64_t* items, int64_t count) {
+                    pcfg_scan_kernels<T>().sample(p.pcfg, items, count, uint64_t(seed), num_samples, events);
+                  });
     return out;
   });
 }
