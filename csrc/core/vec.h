@@ -210,17 +210,28 @@ SLV_INLINE bool any(ivec<T> m) {
 
 // A bit for each lane where a == b, or a > b.
 #if defined(__AVX512F__)
+// By hand: GCC 12 may store a mask as 16 bits and read it back as 64.
+SLV_INLINE unsigned mask_bits(__mmask16 m) {
+  unsigned bits;
+  asm("kmovw %1, %0" : "=r"(bits) : "k"(m));
+  return bits;
+}
+SLV_INLINE unsigned mask_bits(__mmask8 m) {
+  unsigned bits;
+  asm("kmovb %1, %0" : "=r"(bits) : "k"(m));
+  return bits;
+}
 SLV_INLINE unsigned equal_lanes(vec<float> a, vec<float> b) {
-  return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_EQ_OQ);
+  return mask_bits(_mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_EQ_OQ));
 }
 SLV_INLINE unsigned equal_lanes(vec<double> a, vec<double> b) {
-  return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_EQ_OQ);
+  return mask_bits(_mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_EQ_OQ));
 }
 SLV_INLINE unsigned greater_lanes(vec<float> a, vec<float> b) {
-  return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_GT_OQ);
+  return mask_bits(_mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_GT_OQ));
 }
 SLV_INLINE unsigned greater_lanes(vec<double> a, vec<double> b) {
-  return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_GT_OQ);
+  return mask_bits(_mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_GT_OQ));
 }
 #else
 template <class M>
