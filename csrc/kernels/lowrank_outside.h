@@ -110,8 +110,7 @@ struct Outside {
     }
     gather(1, f.active(1));
     words();
-    for (int64_t c = 0; out.sums.left && c < f.count; c++)
-      if (!f.bad[c]) counts(c);
+    if (out.sums.left) all_counts();
   }
 
   int64_t side_row(int64_t w, int64_t x) const { return w == 1 ? x : leaves + f.first[w] + x; }
@@ -269,11 +268,21 @@ struct Outside {
   double* side(int64_t which, int64_t c) const {
     return (which ? out.sums.right : out.sums.left) + c * out.side_stride;
   }
-  // Expected counts of one item, times its weight.
-  void counts(int64_t c) {
-    if (f.len[c] == 0) return;
-    Vector<Stretch> nodes, words{{f.lead[c], f.len[c]}};
-    for (int64_t w = 2; w <= f.len[c]; w++) nodes.push_back({f.first[w] + f.start(w, c), f.len[c] - w + 1});
+  // Items with sums of their own one by one; of those that share sums, neighbours of one weight together.
+  void all_counts() {
+    const bool shared = out.head_stride == 0 && out.side_stride == 0;
+    for (int64_t c = 0, end; c < f.count && f.len[c] > 0; c = end) {
+      end = c + 1;
+      if (f.bad[c]) continue;
+      while (shared && end < f.count && !f.bad[end] && f.len[end] > 0 && weight[end] == weight[c]) end++;
+      counts(c, end);
+    }
+  }
+  // Expected counts of the items from c to `end`, times their weight.
+  void counts(int64_t c, int64_t end) {
+    Vector<Stretch> nodes, words{{f.lead[c], f.lead[end] - f.lead[c]}};
+    for (int64_t w = 2; w <= f.len[c]; w++)
+      nodes.push_back({f.first[w] + f.start(w, c), f.start(w, std::min(end, f.active(w))) - f.start(w, c)});
     const int64_t s = p.s();
     if (g.has_head) {
       double* head = out.sums.head + c * out.head_stride;
