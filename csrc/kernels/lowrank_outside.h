@@ -5,58 +5,10 @@
 // their order is fixed. The counts are sums over spans of outer products, formed once for all spans of an item.
 #pragma once
 #include "kernels/lowrank_inside.h"
+#include "kernels/lowrank_outer.h"
 
 namespace slv {
 namespace {
-
-// Rows [first, first + count) of a span's arrays.
-struct Stretch {
-  int64_t first, count;
-};
-// to(i, panel p, sum over the rows of x(i) * y(panel p)) for i < k; in pieces of about a thousand rows.
-template <int M, int NV, class T, class F>
-SLV_INLINE void outer_piece(const Stretch* from, const Stretch* end, int64_t i, int64_t p, const T* x, int64_t x_panel,
-                            const T* y, int64_t y_panel, F to) {
-  constexpr int W = kWidth<T>;
-  vec<T> sum[M][NV] = {};
-  const T *xi = x + i / W * x_panel + i % W, *yp = y + p * y_panel;
-  for (; from < end; from++)
-    for (int64_t r = from->first; r < from->first + from->count; r++) {
-      vec<T> v[NV];
-#pragma GCC unroll 4
-      for (int j = 0; j < NV; j++) v[j] = load(yp + j * y_panel + r * W);
-#pragma GCC unroll 16
-      for (int q = 0; q < M; q++) {
-        const vec<T> a = splat(xi[r * W + q]);
-#pragma GCC unroll 4
-        for (int j = 0; j < NV; j++) sum[q][j] += a * v[j];
-      }
-    }
-#pragma GCC unroll 16
-  for (int q = 0; q < M; q++)
-#pragma GCC unroll 4
-    for (int j = 0; j < NV; j++) to(i + q, p + j, sum[q][j]);
-}
-template <class T, class F>
-SLV_INLINE void outer_rows(const Vector<Stretch>& rows, int64_t k, const T* x, int64_t x_panel, int64_t panels,
-                           const T* y, int64_t y_panel, F to) {
-  constexpr int W = kWidth<T>, M = kTileRows < W ? kTileRows : W;
-  constexpr int64_t kPiece = 1024;
-  auto columns = [&]<int NV>(std::integral_constant<int, NV>, const Stretch* from, const Stretch* end, int64_t p)
-                     __attribute__((always_inline)) {
-                       int64_t i = 0;
-                       for (; i + M <= k; i += M) outer_piece<M, NV>(from, end, i, p, x, x_panel, y, y_panel, to);
-                       for (; i < k; i++) outer_piece<1, NV>(from, end, i, p, x, x_panel, y, y_panel, to);
-                     };
-  const Stretch *from = rows.data(), *last = from + rows.size(), *end = from;
-  for (; from < last; from = end) {
-    for (int64_t n = 0; end < last && n < kPiece; end++) n += end->count;
-    int64_t p = 0;
-    for (; p + kTilePanels <= panels; p += kTilePanels)
-      columns(std::integral_constant<int, kTilePanels>{}, from, end, p);
-    for (; p < panels; p++) columns(std::integral_constant<int, 1>{}, from, end, p);
-  }
-}
 
 template <class In, class T>
 struct Outside {
@@ -110,8 +62,7 @@ struct Outside {
     }
     gather(1, f.active(1));
     words();
-    for (int64_t c = 0; out.sums.left && c < f.count; c++)
-      if (!f.bad[c]) counts(c);
+    if (out.sums.left) all_counts();
   }
 
   int64_t side_row(int64_t w, int64_t x) const { return w == 1 ? x : leaves + f.first[w] + x; }
@@ -269,11 +220,21 @@ struct Outside {
   double* side(int64_t which, int64_t c) const {
     return (which ? out.sums.right : out.sums.left) + c * out.side_stride;
   }
-  // Expected counts of one item, times its weight.
-  void counts(int64_t c) {
-    if (f.len[c] == 0) return;
-    Vector<Stretch> nodes, words{{f.lead[c], f.len[c]}};
-    for (int64_t w = 2; w <= f.len[c]; w++) nodes.push_back({f.first[w] + f.start(w, c), f.len[c] - w + 1});
+  // Items with sums of their own one by one; of those that share sums, neighbours of one weight together.
+  void all_counts() {
+    const bool shared = out.head_stride == 0 && out.side_stride == 0;
+    for (int64_t c = 0, end; c < f.count && f.len[c] > 0; c = end) {
+      end = c + 1;
+      if (f.bad[c]) continue;
+      while (shared && end < f.count && !f.bad[end] && f.len[end] > 0 && weight[end] == weight[c]) end++;
+      counts(c, end);
+    }
+  }
+  // Expected counts of the items from c to `end`, times their weight.
+  void counts(int64_t c, int64_t end) {
+    Vector<Stretch> nodes, words{{f.lead[c], f.lead[end] - f.lead[c]}};
+    for (int64_t w = 2; w <= f.len[c]; w++)
+      nodes.push_back({f.first[w] + f.start(w, c), f.start(w, std::min(end, f.active(w))) - f.start(w, c)});
     const int64_t s = p.s();
     if (g.has_head) {
       double* head = out.sums.head + c * out.head_stride;

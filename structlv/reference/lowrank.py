@@ -39,8 +39,7 @@ def to_dense(head: Maybe, left: Tensor, right: Tensor) -> Tensor:
     pairs = left.unsqueeze(-1) + right.unsqueeze(-2)  # (*b, r, S, S)
     if head is None:
         return pairs
-    rows = [semiring.logsumexp(row[..., None, None] + pairs, -3) for row in head.unbind(-2)]
-    return torch.stack(rows, -3)
+    return torch.stack([semiring.logsumexp(row[..., None, None] + pairs, -3) for row in head.unbind(-2)], -3)
 
 
 def log_partition(
@@ -57,8 +56,8 @@ def log_partition(
     """The log of the sum of exp(score) over all trees, ``(*b)`` nats; ``-inf`` if none is possible."""
     s = prepare(root, head, left, right, unary, spans, lengths)
     if unary.shape[-2] < 2:  # zeros: what is unused has a gradient, of zeros
-        used = [s.root.sum(-1), s.left.sum((-2, -1)), s.right.sum((-2, -1)), s.words.sum((-2, -1))]
-        used += [] if s.head is None else [s.head.sum((-2, -1))]
+        tables = [x.sum((-2, -1)) for x in (s.head, s.left, s.right, s.words) if x is not None]
+        used = [s.root.sum(-1), *tables]
         used += [] if s.spans is None else [s.spans.sum((-3, -2, -1))]
         total = torch.stack(torch.broadcast_tensors(*used)).sum(0)
     else:
@@ -136,14 +135,13 @@ def hvp(
     """
     given = (root, head, left, right, unary, spans)
     if unary.shape[-2] < 2:
-        return unary.new_zeros(unary.shape[:-2]), *[
-            unary.new_zeros(0 if x is None else x.shape) for x in given
-        ]
+        zeros = [unary.new_zeros(0 if x is None else x.shape) for x in given]
+        return unary.new_zeros(unary.shape[:-2]), *zeros
     s = prepare(root, head, left, right, unary, spans, lengths)
     descent = Descent(s, prepare(v_root, v_head, v_left, v_right, v_unary, v_spans, lengths))
     flows = descent.run()
     covers = _covers([_cov(x) for x in flows.spans]) if spans is not None else None
-    found = [None if x is None else _cov(x) for x in (flows.root, flows.head, flows.left, flows.right)]
+    found = [x and _cov(x) for x in (flows.root, flows.head, flows.left, flows.right)]
     gradients = [
         unary.new_zeros(0) if like is None or x is None else _weighted(x, grad, s.lengths.dim(), like)
         for x, like in zip([*found, _cov(flows.words), covers], given, strict=True)
@@ -174,7 +172,6 @@ def score(
     lengths: Maybe = None,
 ) -> Tensor:
     """The score of ``event (*s, *b, m, 3)``: ``(*s, *b)`` float64 nats; ``-inf`` if it is no tree.
-
     Reads the rows of the grammar that the tree uses: O(s b n r) time and memory.
     """
     s, n, nonterminals = (
@@ -244,7 +241,7 @@ def sample(
     rank; of stream 2 for the top.
     """
     given = (root, head, left, right, unary, spans)
-    s = prepare(*[None if x is None else x.detach() for x in given], lengths)  # type: ignore
+    s = prepare(*[x if x is None else x.detach() for x in given], lengths)  # type: ignore
     n, batch = unary.shape[-2], unary.shape[:-2]
     if n < 2 or s.lengths.numel() == 0 or num_samples == 0:
         return no_trees((num_samples, *batch), n, unary.device)
@@ -299,5 +296,5 @@ def has_nan(
     lengths: Maybe = None,
 ) -> bool:
     """Is there a NaN in a potential that some tree can use? Padding is ignored."""
-    s = prepare(root, head, left, right, unary, spans, lengths)
-    return any(x is not None and bool(x.isnan().any()) for x in s[:-1])
+    potentials = prepare(root, head, left, right, unary, spans, lengths)[:-1]
+    return any(x is not None and bool(x.isnan().any()) for x in potentials)

@@ -115,6 +115,51 @@ def test_awkward_sizes(n, symbols, rank, spans, heads, dtype, native):
             assert_probabilities(mine, theirs, dtype)
 
 
+FOLDED = [
+    {"n": n, "symbols": symbols, "rank": rank, "grammar": grammar, "spans": spans}
+    for (symbols, rank), n in itertools.product(
+        [((2, 3), 1), ((9, 4), 4), ((33, 17), 16), ((40, 3), 17)], [2, 7, 9]
+    )
+    for grammar, spans in [("shared", None), ("item", "one")]
+]
+
+
+@pytest.mark.parametrize("options", FOLDED, ids=name)
+@pytest.mark.parametrize("holes", [0.0, 0.2])
+@dtypes
+def test_few_ranks_for_many_nonterminals(options, holes, dtype, native):
+    """Then nonterminals are summed out of the rules beforehand, in sentences that are long enough."""
+    case = lowrank((4,), holes=holes, dtype=dtype, seed=9, **options)
+    (narrow, leaves), (wide, wide_leaves) = case.leaves(), case.to(torch.float64).leaves()
+    z, expected = ops.log_partition(*narrow, as_double=True), reference.lowrank.log_partition(*wide)
+    assert_nats(z, expected, dtype)
+    weight, some = torch.tensor([0.5, -2.0, 1.0, 3.0], dtype=torch.float64), expected.isfinite()
+    found = torch.autograd.grad((z * weight)[some].sum(), leaves)
+    gradients = torch.autograd.grad((expected * weight)[some].sum(), wide_leaves)
+    for mine, theirs in zip(found, gradients, strict=True):
+        assert_probabilities(mine, theirs, dtype)
+    theirs = reference.lowrank.marginals(*wide)
+    for with_spans in (False, True):
+        mine = ops.marginals(*case, with_spans=with_spans)
+        for a, b in zip(mine, theirs, strict=True):
+            assert a is None or assert_probabilities(a, b, dtype) is None
+
+
+@pytest.mark.parametrize("shift", [200.0, 3000.0])
+@dtypes
+def test_a_root_far_from_the_rest(dtype, shift, native):
+    """Only the last nonterminal may be at the top, and its ranks are unlikely under all others."""
+    case = lowrank((3,), 8, (12, 5), 6, ragged=False, dtype=dtype)
+    case.root[:11] -= shift
+    case.head[11] -= 100.0
+    (narrow, leaves), (wide, wide_leaves) = case.leaves(), case.to(torch.float64).leaves()
+    z, expected = ops.log_partition(*narrow, as_double=True), reference.lowrank.log_partition(*wide)
+    assert_nats(z, expected, dtype)
+    gradients = torch.autograd.grad(expected.sum(), wide_leaves)
+    for mine, theirs in zip(torch.autograd.grad(z.sum(), leaves), gradients, strict=True):
+        assert_probabilities(mine, theirs, dtype)
+
+
 @heads
 @dtypes
 def test_long_sentences(heads, dtype, native):
