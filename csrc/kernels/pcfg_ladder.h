@@ -93,9 +93,7 @@ void backward_block(PcfgBlock<In, In>& block, Scratch& memory, const BlockChart<
   const Vector<bool> apart = set_apart<In>(weight);
   for (int64_t q = 0; q < block.count; q++)
     if (apart[q] || chart.redone(q) != In(0)) again.push_back(q), own[q] = 0;
-  const bool some = int64_t(again.size()) < block.count;
-  if (some) block.backward(memory, chart, own.data(), sink);
-  if (!some && block.count > 1 && sink.rules && !sink.add) std::fill_n(sink.rules, block.c.rules_size(), In(0));
+  if (int64_t(again.size()) < block.count || block.count > 1) block.backward(memory, chart, own.data(), sink);
 }
 
 template <class In>

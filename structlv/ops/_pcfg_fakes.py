@@ -19,7 +19,7 @@ def inside(root: Tensor, rules: Tensor, unary: Tensor, *rest: Any) -> tuple[Tens
 
 
 def chart_size(n: Any, nonterminals: Any, preterminals: Any, itemsize: int) -> Any:
-    """Elements that ``pcfg_inside`` leaves for each sentence: ``pcfg_chart_size`` of ``csrc/kernels/pcfg.h``."""
+    """Elements of a chart for each sentence: ``pcfg_chart_size`` in ``csrc/kernels/pcfg.h``."""
     line = 64 // itemsize  # rows are padded to 64 bytes on every machine
 
     def padded(k: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Dynamic range: trees agree with float64 log space however large, small, forbidden or late their parts are."""
+"""Dynamic range: trees agree with float64 log space however large, small or forbidden their parts are."""
 
 import pytest
 import torch

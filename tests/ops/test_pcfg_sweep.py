@@ -18,7 +18,7 @@ GRAMMARS = 12  # for each of twelve seeds
 
 
 def draw(rng):
-    """A grammar, and what it was made of; float64 is not shifted: there the oracle itself would lose digits."""
+    """A grammar, and what it was made of; float64 is not shifted, where the oracle would lose digits."""
     options = {
         "batch": rng.choice([(1,), (2,), (5,), (2, 2), (11,)]),
         "n": rng.choice([2, 3, 4, 5, 8, 13, 20]),
@@ -32,7 +32,7 @@ def draw(rng):
         "dtype": rng.choice([torch.float32, torch.float64]),
     }
     (batch, *more), s = options["batch"], sum(options["symbols"])
-    if batch * (more or [1])[0] * options["n"] ** 2 * options["symbols"][0] * s**2 > 20_000_000:
+    if batch * (more or [1])[0] * options["n"] ** 2 * options["symbols"][0] * s**2 > 5_000_000:
         return draw(rng)
     case = pcfg(**options)
     if options["dtype"] == torch.float32 and rng.random() < 0.3:
