@@ -9,8 +9,8 @@
 //
 // When is that exact? What underflows is at most `n S^2` times the smallest number, S the number of symbols.
 // * Rules all finite: then a span that has a split with two possible children is possible for every A, with s[A] not
-//   below the rules' range. If s[A] and inside[A] stay `floor` = 64 n S^2 min / eps or more, what was lost is a
-//   quarter of a rounding error of s[A], wherever in its sum it was; else the item is bad.
+//   below the rules' range. If s[A], inside[A] and the factor between them stay `floor` = 64 n S^2 min / eps or more,
+//   what was lost is a quarter of a rounding error of s[A], wherever in its sum it was; else the item is bad.
 // * Some rules -inf: 0 has to mean impossible, so no product of two numbers may underflow. With the finite rules within
 //   `wide` of each other, every factor must be 0 or at least `tiny`; else the item is bad. (s also `floor`, for the
 //   sake of 1/s.)
@@ -154,7 +154,7 @@ struct Inside {
     for (int64_t p = 0; p < z.nv; p += W) {
       const vec<T> x = iota<T>() < int(z.nt - p) ? load(sum + p) : vec<T>{};
       store(sum + p, x);
-      top = vmax(top, x * load(rules.factor + p) * load(factors + p));
+      top = vmax(top, x * (load(rules.factor + p) * load(factors + p)));
     }
     const T high = hmax<T>(top);
     const bool possible = split_exponent > -kInf<T>;
@@ -164,14 +164,14 @@ struct Inside {
     ivec<T> thin{};
     for (int64_t p = 0; p < z.nv; p += W) {
       const ivec<T> live = iota<T>() < int(z.nt - p);
-      const vec<T> x = load(sum + p), f = load(factors + p), v = x * (load(rules.factor + p) * scale) * f;
+      const vec<T> x = load(sum + p), f = load(factors + p), k = load(rules.factor + p) * f, v = x * (k * scale);
       const ivec<T> wanted = live & (rules.finite ? (vec<T>{} == vec<T>{}) : x > T(0));
-      thin |= wanted & (~(x >= floor) | ((f > T(0)) & ~(v >= least)));
+      thin |= wanted & (~(x >= floor) | ((f > T(0)) & (~(v >= least) | (k < floor))));
       store(to + p, v);
     }
     const T exponent = split_exponent + rules.common + f.exponent + T(power[0]);
     const bool empty = high == kSmallest<T>, counts = std::abs(exponent) < kMagic<T> / 2;  // is exact
-    if (f.lost || (possible && (any<T>(thin) || !(empty || counts)))) bad = true;
+    if (possible && (f.lost || any<T>(thin) || !(empty || counts))) bad = true;
     s.start_exponent[by_start(s.n, i, w)] = empty ? -kInf<T> : exponent;
     s.copy_to_end(i, w);
   }

@@ -1,7 +1,6 @@
 // The ladder of precision for the PCFG: blocks of sentences in the input's own precision, those that do not fit its
 // range one by one in float64, and what does not fit that in exact log space (NUMERICS, section 2).
 #pragma once
-#include <vector>
 
 #include "kernels/pcfg_log_outside.h"
 #include "kernels/pcfg_scan.h"
@@ -42,7 +41,7 @@ void forward_item(const Pcfg<In>& c, int64_t item, double* log_z) {
 template <class In>
 void marginals_item_log(const Pcfg<In>& c, int64_t item, double weight, const PcfgBlockSink<In>& sink) {
   const int64_t spans = c.n * c.n * sink.labels, rules = c.rules_size();
-  std::vector<double> sum(sink.rules && sink.add ? rules : 0);
+  Doubles sum(sink.rules && sink.add ? rules : 0);
   pcfg_marginals_log(c, item, weight,
                      PcfgSink<In>{sink.root + item * c.nt, sink.unary + item * c.n * c.t,
                                   sink.add ? nullptr : sink.rules, sum.empty() ? nullptr : sum.data(),
@@ -52,7 +51,7 @@ void marginals_item_log(const Pcfg<In>& c, int64_t item, double weight, const Pc
 // An item by itself, from its potentials. `apart`: its weight did not fit its block, its range may
 template <class In>
 void marginals_item(const Pcfg<In>& c, int64_t item, double weight, bool apart, const PcfgBlockSink<In>& sink) {
-  std::vector<double> log_z(c.batch);
+  Doubles log_z(c.batch);
   if (apart || sizeof(In) == 4) {
     PcfgItem<In, double> one(c, &item);
     if (one.forward(true, log_z.data())) return one.block.backward(one.memory, one.chart, &weight, sink);
@@ -62,7 +61,7 @@ void marginals_item(const Pcfg<In>& c, int64_t item, double weight, bool apart, 
 
 template <class In>
 void pcfg_forward(const Pcfg<In>& c, const int64_t* items, int64_t count, In* chart, double* log_z) {
-  std::vector<int64_t> again;
+  Vector<int64_t> again;
   {
     PcfgBlock<In, In> block(c, items, count);
     const int64_t size = count * pcfg_chart_size<In>(c.n, c.nt, c.t);
@@ -77,10 +76,10 @@ void pcfg_forward(const Pcfg<In>& c, const int64_t* items, int64_t count, In* ch
 
 // Weights of very different size would lose the range of the smaller ones in sums over the block.
 template <class In>
-std::vector<bool> set_apart(const std::vector<double>& weight) {
+Vector<bool> set_apart(const Doubles& weight) {
   double most = 0;
   for (double w : weight) most = std::max(most, std::abs(w));
-  std::vector<bool> apart(weight.size());
+  Vector<bool> apart(weight.size());
   for (size_t q = 0; q < weight.size(); q++)
     apart[q] = weight[q] != 0 && std::abs(weight[q]) < most * (sizeof(In) == 4 ? 1e-6 : 1e-30);
   return apart;
@@ -88,23 +87,21 @@ std::vector<bool> set_apart(const std::vector<double>& weight) {
 
 // The backward pass of a block from its chart, and by themselves of the items that are not in it.
 template <class In>
-void backward_block(PcfgBlock<In, In>& block, Scratch& memory, const BlockChart<In>& chart,
-                    const std::vector<double>& weight, const PcfgBlockSink<In>& sink, std::vector<int64_t>& again) {
-  std::vector<double> own = weight;
-  const std::vector<bool> apart = set_apart<In>(weight);
+void backward_block(PcfgBlock<In, In>& block, Scratch& memory, const BlockChart<In>& chart, const Doubles& weight,
+                    const PcfgBlockSink<In>& sink, Vector<int64_t>& again) {
+  Doubles own = weight;
+  const Vector<bool> apart = set_apart<In>(weight);
   for (int64_t q = 0; q < block.count; q++)
     if (apart[q] || chart.redone(q) != In(0)) again.push_back(q), own[q] = 0;
-  const bool some = int64_t(again.size()) < block.count;
-  if (some) block.backward(memory, chart, own.data(), sink);
-  if (!some && block.count > 1 && sink.rules && !sink.add) std::fill_n(sink.rules, block.c.rules_size(), In(0));
+  if (int64_t(again.size()) < block.count || block.count > 1) block.backward(memory, chart, own.data(), sink);
 }
 
 template <class In>
 void pcfg_backward(const Pcfg<In>& c, const int64_t* items, int64_t count, In* saved, const double* weights,
                    const PcfgBlockSink<In>& sink) {
-  std::vector<double> weight(count, 1.0), log_z(saved ? 0 : c.batch);
+  Doubles weight(count, 1.0), log_z(saved ? 0 : c.batch);
   for (int64_t q = 0; weights && q < count; q++) weight[q] = weights[items[q]];
-  std::vector<int64_t> again;
+  Vector<int64_t> again;
   {
     PcfgBlock<In, In> block(c, items, count);
     const int64_t size = count * pcfg_chart_size<In>(c.n, c.nt, c.t);

@@ -138,7 +138,7 @@ struct Outside {
       const vec<T> v = y > T(0) ? both : vec<T>{};
       if (out && sink.labels > 1) store_as<T>(out + p, y * v * sink.weight, int(std::min<int64_t>(W, z.nt - p)));
       sum += y * v;
-      const vec<T> x = v * (load(rules.factor + p) * scale) * load(space.factors + p);
+      const vec<T> x = v * (load(rules.factor + p) * load(space.factors + p) * scale);
       store(row + p, x);
       store(d + p, x * split.first);
       store(e + p, x * split.last);

@@ -17,8 +17,8 @@ struct ChartSampler {
   const Sizes<T>& z;
   const T* words;  // of the sentence
   const Hoisted<T> hoisted;
-  T *inner, *rows;               // (n), (n, np)
-  std::vector<double>& weights;  // of what is drawn
+  T *inner, *rows;   // (n), (n, np)
+  Doubles& weights;  // of what is drawn
   Draws<1> nodes{};
 
   int64_t draw(int64_t count, double u) const {
@@ -69,7 +69,7 @@ struct ChartSampler {
 // A block of items on one rung; those it cannot do go into `again`.
 template <class In, class T>
 void sample_block(const Pcfg<In>& c, const int64_t* items, int64_t count, uint64_t seed, int64_t samples,
-                  int64_t* events, std::vector<int64_t>& again) {
+                  int64_t* events, Vector<int64_t>& again) {
   PcfgBlock<In, T> block(c, items, count);
   const Sizes<T>& z = block.z;
   block.slices.step = z.slice();
@@ -80,7 +80,7 @@ void sample_block(const Pcfg<In>& c, const int64_t* items, int64_t count, uint64
                  Scratch::bytes<T>(n * z.np));
   const BlockChart<T> chart(memory.take<T>(size), z, n, count);
   T *inner = memory.take<T>(n), *rows = memory.take<T>(n * z.np);
-  std::vector<double> log_z(c.batch), weights(std::max(n, std::max(z.nt, z.t)));
+  Doubles log_z(c.batch), weights(std::max(n, std::max(z.nt, z.t)));
   block.forward(memory, chart, false, log_z.data(), [&](int64_t q, const Spans<T>& s, const T* probability) {
     const int64_t word = block.first.data()[q];
     const Hoisted<T> hoisted{chart.left, chart.right, chart.both, nullptr};
@@ -103,7 +103,7 @@ void sample_block(const Pcfg<In>& c, const int64_t* items, int64_t count, uint64
 template <class In>
 void pcfg_sample(const Pcfg<In>& c, const int64_t* items, int64_t count, uint64_t seed, int64_t samples,
                  int64_t* events) {
-  std::vector<int64_t> again, last;
+  Vector<int64_t> again, last;
   sample_block<In, In>(c, items, count, seed, samples, events, again);
   for (const int64_t& item : again) {
     if (sizeof(In) == 4)

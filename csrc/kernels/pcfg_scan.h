@@ -89,6 +89,15 @@ struct PcfgBlock {
   // weight: by place in the block; 0 for items done elsewhere
   void backward(Scratch& memory, const BlockChart<T>& chart, const double* weight, const PcfgBlockSink<In>& sink) {
     const FlushDenormals flush;
+    bool some = false;
+    for (int64_t q = 0; q < count; q++) {
+      if (len(q) == 0) clear_outputs(q, sink);
+      some = some || (len(q) > 0 && chart.redone(q) == T(0));
+    }
+    if (!some) {  // also where the rules are out of range
+      if (sink.rules && !sink.add) std::fill_n(sink.rules, c.rules_size(), In(0));
+      return;
+    }
     slices.bind(memory, chart.slice_exponents());
     slices.set_factors();
     T *by_parent = memory.take<T>(corner_size()), *corner = memory.take<T>(corner_size());
@@ -163,7 +172,6 @@ struct PcfgBlock {
       const int64_t n = len(q), word = first.data()[q];
       if (n == 0 || chart.redone(q) != T(0)) {
         clear(d, word, n);
-        if (n == 0) clear_outputs(q, sink);
         continue;
       }
       const Spans<T> s = spans(chart, q, end, end_exponent);

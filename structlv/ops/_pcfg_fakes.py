@@ -13,7 +13,21 @@ def log_partition(root: Tensor, rules: Tensor, unary: Tensor, *rest: Any) -> Ten
 
 
 def inside(root: Tensor, rules: Tensor, unary: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    return log_partition(root, rules, unary, *rest), unary.new_empty([0])
+    size = chart_size(unary.shape[-2], root.shape[-1], unary.shape[-1], unary.element_size())
+    items = unary.shape[:-2].numel()
+    return log_partition(root, rules, unary, *rest), unary.new_empty([items * size])
+
+
+def chart_size(n: Any, nonterminals: Any, preterminals: Any, itemsize: int) -> Any:
+    """Elements of a chart for each sentence: ``pcfg_chart_size`` in ``csrc/kernels/pcfg.h``."""
+    line = 64 // itemsize  # rows are padded to 64 bytes on every machine
+
+    def padded(k: Any) -> Any:
+        return (k + line - 1) // line * line
+
+    width, leaves, spans = padded(nonterminals), padded(preterminals), n * (n - 1) // 2
+    exponents = padded(n + spans + 1 + nonterminals)
+    return n * (leaves + nonterminals * (2 * width + leaves)) + spans * width + exponents
 
 
 def gradients(root: Tensor, rules: Tensor, unary: Tensor, spans: Tensor | None, *_: Any) -> tuple:
