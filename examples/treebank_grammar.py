@@ -6,6 +6,8 @@ there, which is the best, how sure is that, and which constituents are there wha
 
 from __future__ import annotations
 
+import math
+
 from structlv import SparseRules, TreePosterior
 from structlv.data import binarise, collapse_unary, estimate_grammar, expand_unary, parse_trees, unbinarise
 from structlv.viz import tree_text

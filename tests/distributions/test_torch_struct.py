@@ -1,4 +1,4 @@
-"""torch-struct's SentCFG computes the same log Z and marginals where all is finite and sentences are equally long."""
+"""torch-struct's SentCFG has the same log Z and marginals where all is finite and equally long."""
 
 from __future__ import annotations
 
