@@ -137,7 +137,7 @@ struct PcfgBlock {
       if (!slices.usable || words == 0) return;
       slices.exponentiate(A);
       for (int64_t y = 0; y < z.nt; y++) std::copy_n(slices.at(A) + y * z.se, z.nv, by_parent + (y * z.np + A) * z.np);
-      each.slice(A, slices.at(A), slices.slice(A + 1), A + 1 < z.nt ? slices.children() : 0);
+      each.slice(A, slices.at(A));
     });
     slices.set_factors();
     for (int64_t y = 0; y < z.nt; y++)
