@@ -145,10 +145,9 @@ struct Slices {
       exp_row(x + z.nt, z.t, N, row + z.np);
     }
   }
-  // The nonterminal corner alone, as [y][A][z].
-  void exponentiate_corner(int64_t A, T* corner) const {
-    for (int64_t y = 0; y < z.nt; y++)
-      exp_row(slice(A) + y * (z.nt + z.t), z.nt, power_vector(A), corner + (y * z.np + A) * z.np);
+  // The pairs of nonterminals alone.
+  void exponentiate_pairs(int64_t A, T* to) const {
+    for (int64_t y = 0; y < z.nt; y++) exp_row(slice(A) + y * (z.nt + z.t), z.nt, power_vector(A), to + y * z.nv);
   }
 };
 

@@ -42,7 +42,7 @@ struct Unhoist {
   const WordAdjoints<T> up;
   const T *words, *weighted;          // (rows, tp): exp of the words' scores, and times the weight of their item
   const T* both;                      // of Hoisted
-  const T* corner;                    // (nt, np, np): sums of the rules with two nonterminal children, as (y, A, z)
+  const T* sums;                      // (nt, pairs): of the rules with two nonterminal children
   T *q = nullptr, *turned = nullptr;  // (rows, se), (se, tp)
   T* d_words = nullptr;               // (rows, tp), of all slices
   In* compact = nullptr;              // a slice of weights that goes elsewhere in one piece
@@ -97,7 +97,7 @@ struct Unhoist {
     const Extent row = Gradient::extent(1, z.nt, 0);
     for (int64_t y = 0; y < z.nt; y++) {
       const Gradient to{e + y * z.se, 0, out + y * S, 0, z.nt, scale};
-      const T* x = corner + (y * z.np + A) * z.np;
+      const T* x = sums + A * z.pairs + y * z.nv;
       for (int64_t p = 0; p + 1 < row.panels; p++) to(0, p * W, load(x + p * W));
       to(0, row.last, load(x + row.last));
     }
