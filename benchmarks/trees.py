@@ -63,8 +63,7 @@ def flops(query: str, size: Size) -> float:
     forward = (
         splits * nt**2 + wide * nt**3 + 2 * n * nt**2 * t + 2 * wider * nt**2 + n * nt * t**2 + n * nt * t
     )
-    whole = 3 * forward + splits * nt**2 if "grad" in query else forward * (2 if "viterbi" in query else 1)
-    return 2.0 * batch * whole
+    return 2.0 * batch * (3 * forward + splits * nt**2 if "grad" in query else forward)
 
 
 def streamed(query: str, size: Size) -> int:
