@@ -14,9 +14,10 @@ constexpr int kMostRows = 12;  // times two vectors, of 32 registers
 constexpr int kMostRows = 6;
 #endif
 
-// Terms come in blocks, each `terms` long.
+// Terms come in blocks, each `terms` long. `last` is the column of the last panel, if not the multiple of a vector that
+// it would be: then it overlaps the one before, and rows need no padding.
 struct Extent {
-  int64_t rows, panels, terms, blocks = 1;
+  int64_t rows, panels, terms, blocks = 1, last = -1;
 };
 template <class T>
 struct Left {  // element (row, block, term)
@@ -24,7 +25,7 @@ struct Left {  // element (row, block, term)
   int64_t row, term, block = 0;
 };
 template <class T>
-struct Right {  // vector (block, term, panel): panels lie side by side
+struct Right {  // vectors (block, term): panels lie side by side
   const T* data;
   int64_t term, block = 0;
 };
@@ -37,9 +38,9 @@ constexpr int kPartialSums = !Split || M >= 4 ? 1
                                               : 2;
 
 template <class S, bool Split, int M, int NV, class T, class E>
-SLV_INLINE void product_tile(const Extent& x, const T* a, const Left<T>& left, const T* b, const Right<T>& right,
-                             E epilogue) {
-  constexpr int Q = kPartialSums<Split, M>, W = kWidth<T>;
+SLV_INLINE void product_tile(const Extent& x, const T* a, const Left<T>& left, const Right<T>& right,
+                             const int64_t* columns, E epilogue) {
+  constexpr int Q = kPartialSums<Split, M>;
   vec<T> sum[Q][M][NV], one{};
   if constexpr (std::is_same_v<S, MaxPlus>) one = opaque_ones<T>();
 #pragma GCC unroll 4
@@ -51,7 +52,7 @@ SLV_INLINE void product_tile(const Extent& x, const T* a, const Left<T>& left, c
   auto add = [&](int q, const T* column, const T* row) __attribute__((always_inline)) {
     vec<T> v[NV];
 #pragma GCC unroll 2
-    for (int j = 0; j < NV; j++) v[j] = load(row + j * W);
+    for (int j = 0; j < NV; j++) v[j] = load(row + columns[j]);
 #pragma GCC unroll 16
     for (int i = 0; i < M; i++) {
       const vec<T> y = splat(column[i * left.row]);
@@ -60,7 +61,7 @@ SLV_INLINE void product_tile(const Extent& x, const T* a, const Left<T>& left, c
     }
   };
   for (int64_t block = 0; block < x.blocks; block++) {
-    const T *column = a + block * left.block, *row = b + block * right.block;
+    const T *column = a + block * left.block, *row = right.data + block * right.block;
     int64_t p = 0;
     for (; p + Q <= x.terms; p += Q)
 #pragma GCC unroll 4
@@ -75,7 +76,7 @@ SLV_INLINE void product_tile(const Extent& x, const T* a, const Left<T>& left, c
       vec<T> v = sum[0][i][j];
 #pragma GCC unroll 4
       for (int q = 1; q < Q; q++) v = S::join(v, sum[q][i][j]);
-      epilogue(i, j, v);
+      epilogue(i, columns[j], v);
     }
 }
 
@@ -93,35 +94,17 @@ SLV_INLINE void each_tile(int64_t rows, F body) {
   }
 }
 
-// Memory that will be wanted soon, brought into the second cache in about so many pieces, one with every tile.
-class Prefetch {
- public:
-  Prefetch() = default;
-  template <class T>
-  Prefetch(const T* p, int64_t n, int64_t pieces)
-      : next_(reinterpret_cast<const char*>(p)), left_(n * int64_t(sizeof(T))), lines_(left_ / 64 / (pieces + 1) + 1) {}
-  SLV_INLINE void step() {
-    for (int64_t i = 0; i < lines_ && left_ > 0; i++, next_ += 64, left_ -= 64) __builtin_prefetch(next_, 0, 2);
-  }
-
- private:
-  const char* next_ = nullptr;
-  int64_t left_ = 0, lines_ = 0;
-};
-constexpr int64_t tiles_of(int64_t rows, int64_t panels) {
-  return (rows + kMostRows - 1) / kMostRows * ((panels + 1) / 2);
-}
-
-// epilogue(row, panel, vector) for the whole product.
+// epilogue(row, column, vector) for the whole product.
 template <class S, bool Split, class T, class E>
-__attribute__((noinline)) void product(const Extent& x, const Left<T>& left, const Right<T>& right, E epilogue,
-                                       Prefetch* ahead = nullptr) {
+__attribute__((noinline)) void product(const Extent& x, const Left<T>& left, const Right<T>& right, E epilogue) {
+  constexpr int W = kWidth<T>;
   auto columns = [&]<int NV>(std::integral_constant<int, NV>, int64_t p) __attribute__((always_inline)) {
+    const int64_t column[2] = {NV == 1 && x.last >= 0 ? x.last : p * W,
+                               p + 2 == x.panels && x.last >= 0 ? x.last : (p + 1) * W};
     each_tile(x.rows, [&]<int M>(std::integral_constant<int, M>, int64_t r) __attribute__((always_inline)) {
-      if (ahead) ahead->step();
-      product_tile<S, Split, M, NV>(x, left.data + r * left.row, left, right.data + p * kWidth<T>, right,
-                                    [&](int i, int j, vec<T> v)
-                                        __attribute__((always_inline)) { epilogue(r + i, p + j, v); });
+      product_tile<S, Split, M, NV>(x, left.data + r * left.row, left, right, column,
+                                    [&](int i, int64_t c, vec<T> v)
+                                        __attribute__((always_inline)) { epilogue(r + i, c, v); });
     });
   };
   int64_t p = 0;
@@ -133,7 +116,7 @@ template <class T>
 struct Store {
   T* to;
   int64_t row;
-  SLV_INLINE void operator()(int64_t i, int64_t p, vec<T> v) const { store(to + i * row + p * kWidth<T>, v); }
+  SLV_INLINE void operator()(int64_t i, int64_t c, vec<T> v) const { store(to + i * row + c, v); }
 };
 // The sums, each row times a factor of its own, added to what is there.
 template <class T>
@@ -142,8 +125,8 @@ struct Add {
   int64_t row;
   const T* factor;
   int64_t factor_row;
-  SLV_INLINE void operator()(int64_t i, int64_t p, vec<T> v) const {
-    T* x = to + i * row + p * kWidth<T>;
+  SLV_INLINE void operator()(int64_t i, int64_t c, vec<T> v) const {
+    T* x = to + i * row + c;
     store(x, load(x) + factor[i * factor_row] * v);
   }
 };
@@ -151,8 +134,8 @@ template <class T>
 struct Raise {
   T* to;
   int64_t row;
-  SLV_INLINE void operator()(int64_t i, int64_t p, vec<T> v) const {
-    T* x = to + i * row + p * kWidth<T>;
+  SLV_INLINE void operator()(int64_t i, int64_t c, vec<T> v) const {
+    T* x = to + i * row + c;
     store(x, vmax(load(x), v));
   }
 };

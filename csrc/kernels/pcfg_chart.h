@@ -14,6 +14,7 @@ template <class T>
 struct Sizes {
   int64_t nt, t, np, tp, se;
   int64_t nv, tv;  // whole vectors of nt and t
+  int64_t pairs;   // distance of rows over pairs of nonterminals, y nv + z; not of whole pages, which share cache lines
   Sizes(int64_t nt, int64_t t)
       : nt(nt),
         t(t),
@@ -21,9 +22,11 @@ struct Sizes {
         tp(padded<T>(t)),
         se(np + tp),
         nv((nt + kWidth<T> - 1) / kWidth<T> * kWidth<T>),
-        tv((t + kWidth<T> - 1) / kWidth<T> * kWidth<T>) {}
+        tv((t + kWidth<T> - 1) / kWidth<T> * kWidth<T>),
+        pairs(nv * nv + kChartBytes / int64_t(sizeof(T))) {}
   int64_t n_panels() const { return nv / kWidth<T>; }
   int64_t t_panels() const { return tv / kWidth<T>; }
+  int64_t pair_panels() const { return nt * nv / kWidth<T>; }
   int64_t slice() const { return se * se; }
 };
 

@@ -50,12 +50,12 @@ struct InsideSpace {
   T *m, *scaled, *inner, *sums, *factors, *most;
   static int64_t scratch(const Sizes<T>& z, int64_t n) {
     const int64_t chunk = chunk_of(z);
-    return Scratch::bytes<T>(z.nt * chunk_row(z, chunk)) + Scratch::bytes<T>(n * z.np) + Scratch::bytes<T>(n) +
+    return Scratch::bytes<T>(chunk * z.pairs) + Scratch::bytes<T>(n * z.np) + Scratch::bytes<T>(n) +
            Scratch::bytes<T>(chunk * z.np) + Scratch::bytes<T>(z.np) + Scratch::bytes<T>(chunk);
   }
   InsideSpace(Scratch& memory, const Sizes<T>& z, int64_t n) {
     const int64_t chunk = chunk_of(z);
-    m = memory.take<T>(z.nt * chunk_row(z, chunk));
+    m = memory.take<T>(chunk * z.pairs);
     scaled = memory.take<T>(n * z.np);
     inner = memory.take<T>(n);
     sums = memory.take<T>(chunk * z.np);
@@ -74,7 +74,7 @@ struct Inside {
   const SpanRules<T> rules;
   const Hoisted<T> words;
   const Sizes<T> z;
-  const int64_t n, chunk, m_row;
+  const int64_t n, chunk;
   const T floor;
   const InsideSpace<T> space;
   T *const m, *const scaled, *const inner, *const sums, *const factors;
@@ -90,7 +90,6 @@ struct Inside {
         z(s.z),
         n(s.n),
         chunk(chunk_of(z)),
-        m_row(chunk_row(z, chunk)),
         floor(floor_of<T>(n, z.nt + z.t)),
         space(space),
         m(space.m),
@@ -114,13 +113,13 @@ struct Inside {
         std::copy_n(words.pairs + (i + r) * z.np, z.nv, sums + r * z.np);
         continue;
       }
-      if (w > 3) s.merge(i + r, w, inner, scaled, m + r * z.np, m_row);
+      if (w > 3) s.merge(i + r, w, inner, scaled, m + r * z.pairs);
       add_words(i + r, w, split, sums + r * z.np);
-      if (!rules.finite && split.exponent > -kInf<T>) check_factors(i + r, w, split, m + r * z.np);
+      if (!rules.finite && split.exponent > -kInf<T>) check_factors(i + r, w, split, m + r * z.pairs);
     }
     if (w > 3)
-      product<PlusTimes, true, T>({rows, z.n_panels(), z.nt, z.nt}, {m, z.np, 1, m_row},
-                                  {rules.corner, z.np, z.np * z.np}, Add<T>{sums, z.np, &one, 0});
+      product<PlusTimes, true, T>({rows, z.n_panels(), z.nt, z.nt}, {m, z.pairs, 1, z.nv},
+                                  {rules.pairs, z.nv, z.nv * z.nv}, Add<T>{sums, z.np, &one, 0});
     for (int64_t r = 0; r < rows; r++) normalise(i + r, w, sums + r * z.np, space.most[r]);
   }
 
@@ -190,7 +189,7 @@ struct Inside {
     check_child(s.at(i, w - 1), split.last, live(w - 1, 1));
     for (int64_t k = 2; k < w - 1; k++) check_child(s.at(i, k), inner[k - 2], live(k, w - k));
     for (int64_t y = 0; w > 3 && y < z.nt; y++)
-      for (int64_t p = 0; p < z.nv; p += W) thin |= small(load(merged + y * m_row + p));
+      for (int64_t p = 0; p < z.nv; p += W) thin |= small(load(merged + y * z.nv + p));
     if (any<T>(thin)) bad = true;
   }
   void check_words() {  // the same of what the words give to the rules

@@ -38,24 +38,24 @@ struct OutsideSpace {
   T *m, *g, *up, *turned, *inner, *scaled, *factors;
   static int64_t scratch(const Sizes<T>& z, int64_t n) {
     const int64_t chunk = chunk_of(z);
-    return 2 * Scratch::bytes<T>(span_count(n) * z.np) + Scratch::bytes<T>(z.nt * chunk_row(z, chunk)) +
-           Scratch::bytes<T>(chunk * z.np) + Scratch::bytes<T>(chunk * z.nv * z.np) + Scratch::bytes<T>(z.nv * z.np) +
-           Scratch::bytes<T>(chunk * n) + Scratch::bytes<T>(n * z.np) + Scratch::bytes<T>(z.np);
+    return 2 * Scratch::bytes<T>(span_count(n) * z.np) + 2 * Scratch::bytes<T>(chunk * z.pairs) +
+           Scratch::bytes<T>(chunk * z.np) + Scratch::bytes<T>(z.nv * z.nv) + Scratch::bytes<T>(chunk * n) +
+           Scratch::bytes<T>(n * z.np) + Scratch::bytes<T>(z.np);
   }
   OutsideSpace(Scratch& memory, const Sizes<T>& z, int64_t n) {
     const int64_t chunk = chunk_of(z);
     by_start = memory.take<T>(span_count(n) * z.np);
     by_end = memory.take<T>(span_count(n) * z.np);
-    m = memory.take<T>(z.nt * chunk_row(z, chunk));
+    m = memory.take<T>(chunk * z.pairs);
     g = memory.take<T>(chunk * z.np);
-    up = memory.take<T>(chunk * z.nv * z.np);
-    turned = memory.take<T>(z.nv * z.np);
+    up = memory.take<T>(chunk * z.pairs);
+    turned = memory.take<T>(z.nv * z.nv);
     inner = memory.take<T>(chunk * n);
     scaled = memory.take<T>(n * z.np);
     factors = memory.take<T>(z.np);
     std::fill_n(factors, z.np, T(1));
     for (int64_t r = 0; r < chunk; r++)  // rows behind the nonterminals: read by transpose
-      std::fill_n(up + (r * z.nv + z.nt) * z.np, (z.nv - z.nt) * z.np, T(0));
+      std::fill_n(up + r * z.pairs + z.nt * z.nv, (z.nv - z.nt) * z.nv, T(0));
   }
 };
 
@@ -68,27 +68,18 @@ struct Outside {
   const SpanRules<T> rules;
   const Hoisted<T> hoisted;
   const Sizes<T> z;
-  const int64_t n, chunk, m_row;
+  const int64_t n, chunk;
   const OutsideSpace<T> space;
   int64_t filled = 0;  // spans in m and g that are not yet in the rules' sums
 
   Outside(const Pcfg<In>& c, int64_t item, const Spans<T>& s, const SpanRules<T>& rules, const Hoisted<T>& hoisted,
           const OutsideSpace<T>& space)
-      : c(c),
-        item(item),
-        s(s),
-        rules(rules),
-        hoisted(hoisted),
-        z(s.z),
-        n(s.n),
-        chunk(chunk_of(z)),
-        m_row(chunk_row(z, chunk)),
-        space(space) {}
+      : c(c), item(item), s(s), rules(rules), hoisted(hoisted), z(s.z), n(s.n), chunk(chunk_of(z)), space(space) {}
   T* start_d(int64_t i, int64_t w) const { return space.by_start + by_start(n, i, w) * z.np; }
   T* end_d(int64_t e, int64_t i) const { return space.by_end + by_end(e, i) * z.np; }
 
-  // probability: of each root symbol; corner (nt, np, np): sums of the rules, as (y, A, z), added to, times `weight`
-  void run(const T* probability, T weight, T* corner, const WordAdjoints<T>& words, int64_t first_word,
+  // probability: of each root symbol; sums (nt, pairs): of the rules, added to, times `weight`
+  void run(const T* probability, T weight, T* sums, const WordAdjoints<T>& words, int64_t first_word,
            const SpanSink<In, T>& sink) {
     std::fill_n(space.by_start, span_count(n) * z.np, T(0));
     std::fill_n(space.by_end, span_count(n) * z.np, T(0));
@@ -98,29 +89,28 @@ struct Outside {
     for (int64_t w = n; w >= 2; w--)
       for (int64_t i = 0; i + w <= n; i += chunk) {
         const int64_t count = std::min(chunk, n - w + 1 - i);
-        if (filled + count > chunk) add_rules(weight, corner);
+        if (filled + count > chunk) add_rules(weight, sums);
         spans(i, w, count, words.pairs + first_word * z.np, sink);
       }
-    add_rules(weight, corner);
+    add_rules(weight, sums);
     std::fill_n(words.pairs + (first_word + n - 1) * z.np, z.np, T(0));
     for (int64_t i = 0; i < n; i++) word_adjoints(i, words, first_word + i);
   }
 
  private:
   void spans(int64_t i, int64_t w, int64_t count, T* pairs, const SpanSink<In, T>& sink) {
-    T *gs = w > 3 ? space.g + filled * z.np : space.scaled, *ms = space.m + filled * z.np;
+    T *gs = w > 3 ? space.g + filled * z.np : space.scaled, *ms = space.m + filled * z.pairs;
     for (int64_t r = 0; r < count; r++) {
       T *weights = space.inner + r * n, *row = w == 2 ? pairs + (i + r) * z.np : gs + (w > 3 ? r * z.np : 0);
       const Splits<T> split = s.weigh(i + r, w, weights);
       take(i + r, w, split, row, sink);
       if (w > 2) add_words(i + r, w);
-      if (w > 3) s.merge(i + r, w, weights, space.scaled, ms + r * z.np, m_row);
+      if (w > 3) s.merge(i + r, w, weights, space.scaled, ms + r * z.pairs);
     }
     if (w < 4) return;
-    for (int64_t y = 0; y < z.nt; y++)
-      product<PlusTimes, true, T>({count, z.n_panels(), z.nt}, {gs, z.np, 1}, {rules.corner + y * z.np * z.np, z.np},
-                                  Store<T>{space.up + y * z.np, z.nv * z.np});
-    for (int64_t r = 0; r < count; r++) add_children(i + r, w, space.up + r * z.nv * z.np, space.inner + r * n);
+    product<PlusTimes, true, T>({count, z.pair_panels(), z.nt}, {gs, z.np, 1}, {rules.pairs, z.pairs},
+                                Store<T>{space.up, z.pairs});
+    for (int64_t r = 0; r < count; r++) add_children(i + r, w, space.up + r * z.pairs, space.inner + r * n);
     filled += count;
   }
 
@@ -175,16 +165,16 @@ struct Outside {
   // the children of the other splits
   void add_children(int64_t i, int64_t w, const T* G, const T* weights) const {
     const int64_t splits = w - 3;
-    product<PlusTimes, true, T>({splits, z.n_panels(), z.nt}, {s.at(i, 2), z.np, 1}, {G, z.np},
+    product<PlusTimes, true, T>({splits, z.n_panels(), z.nt}, {s.at(i, 2), z.np, 1}, {G, z.nv},
                                 Add<T>{end_d(i + w, i + 2), z.np, weights, 1});
-    transpose(G, z.np, z.nv, z.nv, space.turned, z.np);
-    product<PlusTimes, true, T>({splits, z.n_panels(), z.nt}, {s.at_end(i + w, i + 2), z.np, 1}, {space.turned, z.np},
+    transpose(G, z.nv, z.nv, z.nv, space.turned, z.nv);
+    product<PlusTimes, true, T>({splits, z.n_panels(), z.nt}, {s.at_end(i + w, i + 2), z.np, 1}, {space.turned, z.nv},
                                 Add<T>{start_d(i, 2), z.np, weights, 1});
   }
-  void add_rules(T weight, T* corner) {
-    for (int64_t y = 0; filled > 0 && y < z.nt; y++)
-      product<PlusTimes, true, T>({z.nt, z.n_panels(), filled}, {space.g, 1, z.np}, {space.m + y * m_row, z.np},
-                                  Add<T>{corner + y * z.np * z.np, z.np, &weight, 0});
+  void add_rules(T weight, T* sums) {
+    if (filled > 0)
+      product<PlusTimes, true, T>({z.nt, z.pair_panels(), filled}, {space.g, 1, z.np}, {space.m, z.pairs},
+                                  Add<T>{sums, z.pairs, &weight, 0});
     filled = 0;
   }
   void word_adjoints(int64_t i, const WordAdjoints<T>& words, int64_t row) const {

@@ -145,10 +145,9 @@ struct Slices {
       exp_row(x + z.nt, z.t, N, row + z.np);
     }
   }
-  // The nonterminal corner alone, as [y][A][z].
-  void exponentiate_corner(int64_t A, T* corner) const {
-    for (int64_t y = 0; y < z.nt; y++)
-      exp_row(slice(A) + y * (z.nt + z.t), z.nt, power_vector(A), corner + (y * z.np + A) * z.np);
+  // The pairs of nonterminals alone.
+  void exponentiate_pairs(int64_t A, T* to) const {
+    for (int64_t y = 0; y < z.nt; y++) exp_row(slice(A) + y * (z.nt + z.t), z.nt, power_vector(A), to + y * z.nv);
   }
 };
 
@@ -189,17 +188,14 @@ struct Hoist {
   T* turned;  // (tp, np)
   static int64_t scratch(const Sizes<T>& z) { return Scratch::bytes<T>(z.tp * z.np); }
 
-  // `soon`: what is looked at after this slice
-  template <class In>
-  void slice(int64_t A, const T* e, const In* soon, int64_t count) const {
-    Prefetch ahead(soon, count, tiles_of(rows, z.t_panels()) + 2 * tiles_of(rows, z.n_panels()));
+  void slice(int64_t A, const T* e) const {
     product<PlusTimes, false, T>({rows, z.n_panels(), z.t}, {words, z.tp, 1}, {e + z.np * z.se, z.se},
-                                 Store<T>{to.left + A * z.np, z.nt * z.np}, &ahead);
+                                 Store<T>{to.left + A * z.np, z.nt * z.np});
     product<PlusTimes, false, T>({rows, z.t_panels(), z.t}, {words, z.tp, 1}, {e + z.np * z.se + z.np, z.se},
-                                 Store<T>{to.both + A * z.tp, z.nt * z.tp}, &ahead);
+                                 Store<T>{to.both + A * z.tp, z.nt * z.tp});
     transpose(e + z.np, z.se, z.nv, z.tv, turned, z.np);
     product<PlusTimes, false, T>({rows, z.n_panels(), z.t}, {words, z.tp, 1}, {turned, z.np},
-                                 Store<T>{to.right + A * z.np, z.nt * z.np}, &ahead);
+                                 Store<T>{to.right + A * z.np, z.nt * z.np});
     join_pairs(A);
   }
   void join_pairs(int64_t A) const {

@@ -29,7 +29,6 @@ struct PcfgBlock {
     }
   }
   int64_t len(int64_t q) const { return c.len(items[q]) > 1 ? c.len(items[q]) : 0; }
-  int64_t corner_size() const { return z.nt * z.np * z.np; }
   int64_t end_scratch() const {
     return Scratch::bytes<T>(span_count(longest) * z.np) + Scratch::bytes<T>(span_count(longest));
   }
@@ -37,8 +36,8 @@ struct PcfgBlock {
   // ---- inside -------------------------------------------------------------------------------------------------
   int64_t forward_scratch() const {
     return slices.scratch() + Hoist<T>::scratch(z) + Scratch::bytes<T>(words * z.np) +
-           2 * Scratch::bytes<T>(corner_size()) + end_scratch() + InsideSpace<T>::scratch(z, longest) +
-           Scratch::bytes<T>(z.np);
+           Scratch::bytes<T>(z.nv * z.pairs) + Scratch::bytes<T>(z.nt * z.nv * z.nv) + end_scratch() +
+           InsideSpace<T>::scratch(z, longest) + Scratch::bytes<T>(z.np);
   }
   // log_z: by item; what this rung could not do is marked in the chart. save: the chart is for a backward pass.
   // each(q, spans, probabilities of root symbols) is called for every item done
@@ -49,12 +48,12 @@ struct PcfgBlock {
     slices.bind(memory, chart.slice_exponents());
     for (int64_t q = 0; q < count; q++) exp_words(chart, q);
     const Hoisted<T> hoisted{chart.left, chart.right, chart.both, memory.take<T>(words * z.np)};
-    T* corner = memory.take<T>(corner_size());
-    hoist(memory, chart.words, hoisted, corner);
+    T* pairs = memory.take<T>(z.nt * z.nv * z.nv);
+    hoist(memory, chart.words, hoisted, pairs);
     T *end = memory.take<T>(span_count(longest) * z.np), *probability = memory.take<T>(z.np);
     T* end_exponent = memory.take<T>(span_count(longest));
     const InsideSpace<T> space(memory, z, longest);
-    const SpanRules<T> rules{corner, slices.factor, slices.common, slices.finite};
+    const SpanRules<T> rules{pairs, slices.factor, slices.common, slices.finite};
     for (int64_t q = 0; q < count; q++) {
       const bool thin = chart.redone(q) != T(0) && !slices.finite;  // nothing if all rules are possible
       chart.redone(q) = T(0);
@@ -81,7 +80,7 @@ struct PcfgBlock {
 
   // ---- outside ------------------------------------------------------------------------------------------------
   int64_t backward_scratch() const {
-    return slices.scratch() + 2 * Scratch::bytes<T>(corner_size()) + end_scratch() +
+    return slices.scratch() + 2 * Scratch::bytes<T>(z.nt * z.pairs) + end_scratch() +
            OutsideSpace<T>::scratch(z, longest) + 2 * Scratch::bytes<T>(z.nt * words * z.np) +
            Scratch::bytes<T>(words * z.np) + Scratch::bytes<T>(z.np) + Scratch::bytes<T>(words * z.tp) +
            Unhoist<In, T>::scratch(z, words);
@@ -100,16 +99,14 @@ struct PcfgBlock {
     }
     slices.bind(memory, chart.slice_exponents());
     slices.set_factors();
-    T *by_parent = memory.take<T>(corner_size()), *corner = memory.take<T>(corner_size());
-    std::fill_n(by_parent, corner_size(), T(0));
-    std::fill_n(corner, corner_size(), T(0));
-    for (int64_t A = 0; A < z.nt; A++) slices.exponentiate_corner(A, by_parent);
+    T *pairs = memory.take<T>(z.nt * z.pairs), *sums = memory.take<T>(z.nt * z.pairs);
+    std::fill_n(sums, z.nt * z.pairs, T(0));
+    for (int64_t A = 0; A < z.nt; A++) slices.exponentiate_pairs(A, pairs + A * z.pairs);
     const double common = common_weight(weight);
     const WordAdjoints<T> d{memory.take<T>(z.nt * words * z.np), memory.take<T>(z.nt * words * z.np),
                             memory.take<T>(words * z.np), words};
-    outside(memory, chart, weight, common, SpanRules<T>{by_parent, slices.factor, slices.common, true}, d, corner,
-            sink);
-    Unhoist<In, T> un{slices, z, d, chart.words, weigh_words(memory, chart, weight, common), chart.both, corner};
+    outside(memory, chart, weight, common, SpanRules<T>{pairs, slices.factor, slices.common, true}, d, sums, sink);
+    Unhoist<In, T> un{slices, z, d, chart.words, weigh_words(memory, chart, weight, common), chart.both, sums};
     un.bind(memory);
     for (int64_t A = 0; A < z.nt; A++) un.slice(A, {sink.rules, common, sink.add, sink.stream && !sink.add});
     if (sink.stream) finish_streams();
@@ -128,20 +125,19 @@ struct PcfgBlock {
                        chart.word_exponents(q) + i);
     chart.redone(q) = thin;
   }
-  // every slice while it is in the cache; corner: its nonterminal children as (y, z, A)
-  void hoist(Scratch& memory, const T* word_rows, const Hoisted<T>& to, T* corner) {
+  // every slice while it is in the cache; pairs: those of nonterminals as (y, z, A)
+  void hoist(Scratch& memory, const T* word_rows, const Hoisted<T>& to, T* pairs) {
     const Hoist<T> each{z, words, word_rows, to, memory.take<T>(z.tp * z.np)};
-    T* by_parent = memory.take<T>(corner_size());
-    std::fill_n(by_parent, corner_size(), T(0));
+    T* by_parent = memory.take<T>(z.nv * z.pairs);
+    std::fill_n(by_parent, z.nv * z.pairs, T(0));
     slices.scan([&](int64_t A) {
       if (!slices.usable || words == 0) return;
       slices.exponentiate(A);
-      for (int64_t y = 0; y < z.nt; y++) std::copy_n(slices.at(A) + y * z.se, z.nv, by_parent + (y * z.np + A) * z.np);
-      each.slice(A, slices.at(A), slices.slice(A + 1), A + 1 < z.nt ? slices.children() : 0);
+      for (int64_t y = 0; y < z.nt; y++) std::copy_n(slices.at(A) + y * z.se, z.nv, by_parent + A * z.pairs + y * z.nv);
+      each.slice(A, slices.at(A));
     });
     slices.set_factors();
-    for (int64_t y = 0; y < z.nt; y++)
-      transpose(by_parent + y * z.np * z.np, z.np, z.nv, z.nv, corner + y * z.np * z.np, z.np);
+    transpose(by_parent, z.pairs, z.nv, z.nt * z.nv, pairs, z.nv);
   }
   // An item that is computed elsewhere must not spoil sums over the block.
   void erase(const BlockChart<T>& chart, int64_t q) const {
@@ -163,7 +159,7 @@ struct PcfgBlock {
   T ratio(double weight, double common) const { return count == 1 ? T(1) : T(weight / common); }
 
   void outside(Scratch& memory, const BlockChart<T>& chart, const double* weight, double common,
-               const SpanRules<T>& rules, const WordAdjoints<T>& d, T* corner, const PcfgBlockSink<In>& sink) const {
+               const SpanRules<T>& rules, const WordAdjoints<T>& d, T* sums, const PcfgBlockSink<In>& sink) const {
     T *end = memory.take<T>(span_count(longest) * z.np), *probability = memory.take<T>(z.np);
     T* end_exponent = memory.take<T>(span_count(longest));
     const OutsideSpace<T> space(memory, z, longest);
@@ -182,7 +178,7 @@ struct PcfgBlock {
       In* out = sink.spans ? sink.spans + items[q] * c.n * c.n * sink.labels : nullptr;
       if (out) std::fill_n(out, c.n * c.n * sink.labels, In(0));
       Outside<In, T> o(c, items[q], s, rules, hoisted.from(z, word), space);
-      o.run(probability, ratio(weight[q], common), corner, d, word, {out, c.n, sink.labels, T(weight[q])});
+      o.run(probability, ratio(weight[q], common), sums, d, word, {out, c.n, sink.labels, T(weight[q])});
     }
   }
   void clear(const WordAdjoints<T>& d, int64_t word, int64_t n) const {

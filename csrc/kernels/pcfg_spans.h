@@ -10,7 +10,7 @@ namespace {
 // Rules as the passes over spans need them.
 template <class T>
 struct SpanRules {
-  const T* corner;  // nonterminal children: (y, z, A) in the inside pass, (y, A, z) in the outside pass
+  const T* pairs;   // with two nonterminal children: (y, z, A), rows of nv, in the inside pass, else (A, y, z)
   const T* factor;  // (np)
   T common;         // exponent
   bool finite;      // no rule is -inf
@@ -88,15 +88,14 @@ struct Spans {
       store_n<T>(inner + k, power_of_two_of<T>(at(k) - shift), int(std::min<int64_t>(W, splits - k)));
     return {most, power_of_two_of(first - shift), power_of_two_of(last - shift)};
   }
-  // m[y][z] = sum over inner splits of weight * left[y] * right[z], rows of y m_row apart; `scaled` (w-3, np) is weight
-  // * left
-  void merge(int64_t i, int64_t w, const T* inner, T* scaled, T* m, int64_t m_row) const {
+  // m[y][z] = sum over inner splits of weight * left[y] * right[z]; `scaled` (w-3, np) is weight * left
+  void merge(int64_t i, int64_t w, const T* inner, T* scaled, T* m) const {
     constexpr int W = kWidth<T>;
     const T* y = at(i, 2);
     for (int64_t k = 0; k < w - 3; k++)
       for (int64_t p = 0; p < z.nv; p += W) store(scaled + k * z.np + p, load(y + k * z.np + p) * inner[k]);
     product<PlusTimes, true, T>({z.nt, z.n_panels(), w - 3}, {scaled, 1, z.np}, {at_end(i + w, i + 2), z.np},
-                                Store<T>{m, m_row});
+                                Store<T>{m, z.nv});
   }
 };
 
@@ -105,10 +104,5 @@ template <class T>
 int64_t chunk_of(const Sizes<T>& z) {
   return std::clamp<int64_t>((int64_t(160) << 10) / (z.nt * z.np * int64_t(sizeof(T))), 12, 96);
 }
-template <class T>
-int64_t chunk_row(const Sizes<T>& z, int64_t chunk) {  // not a multiple of the page, else rows share their cache lines
-  return chunk * z.np + kChartBytes / int64_t(sizeof(T));
-}
-
 }  // namespace
 }  // namespace slv

@@ -13,26 +13,46 @@ struct RuleSink {
   bool add, stream;
 };
 
+// Adjoints times rules times a factor, in the potential's own layout: `count` columns, in vectors that lie within them.
+template <class In, class T>
+struct RuleGradient {
+  const T* e;
+  int64_t e_row;
+  In* out;
+  int64_t out_row, count;
+  T scale;
+  SLV_INLINE void operator()(int64_t i, int64_t c, vec<T> v) const {
+    v *= load(e + i * e_row + c) * scale;
+    if (count >= kWidth<T>)
+      store_as<T>(out + i * out_row + c, v, kWidth<T>);
+    else
+      store_as<T>(out + i * out_row, v, int(count));
+  }
+  static Extent extent(int64_t rows, int64_t count, int64_t terms) {
+    constexpr int64_t W = kWidth<T>;
+    return {rows, (count + W - 1) / W, terms, 1, std::max<int64_t>(count - W, 0)};
+  }
+};
+
 template <class In, class T>
 struct Unhoist {
   static constexpr int W = kWidth<T>;
   const Slices<In, T>& slices;
   const Sizes<T> z;
   const WordAdjoints<T> up;
-  const T *words, *weighted;           // (rows, tp): exp of the words' scores, and times the weight of their item
-  const T* both;                       // of Hoisted
-  const T* corner;                     // (nt, np, np): sums of the rules with two nonterminal children, as (y, A, z)
-  T *q = nullptr, *turned = nullptr;   // (rows, se), (se, tp)
-  T *d_words = nullptr, *d = nullptr;  // (rows, tp), of all slices; (se, se), of this one
-  In* compact = nullptr;               // a slice as it will be written
+  const T *words, *weighted;          // (rows, tp): exp of the words' scores, and times the weight of their item
+  const T* both;                      // of Hoisted
+  const T* sums;                      // (nt, pairs): of the rules with two nonterminal children
+  T *q = nullptr, *turned = nullptr;  // (rows, se), (se, tp)
+  T* d_words = nullptr;               // (rows, tp), of all slices
+  In* compact = nullptr;              // a slice of weights that goes elsewhere in one piece
 
   static int64_t scratch(const Sizes<T>& z, int64_t rows) {
     return Scratch::bytes<T>(rows * z.se) + Scratch::bytes<T>(z.se * z.tp) + Scratch::bytes<T>(rows * z.tp) +
-           Scratch::bytes<T>(z.slice()) + Scratch::bytes<In>(compact_size(z));
+           Scratch::bytes<In>(compact_size(z));
   }
   static int64_t compact_size(const Sizes<T>& z) { return (z.nt + z.t) * (z.nt + z.t) + 2 * kChartBytes; }
   void bind(Scratch& memory) {
-    d = memory.take<T>(z.slice());
     compact = memory.take<In>(compact_size(z));
     q = memory.take<T>(up.rows * z.se);
     turned = memory.take<T>(z.se * z.tp);
@@ -46,23 +66,19 @@ struct Unhoist {
   }
 
   void slice(int64_t A, const RuleSink<In>& sink) {
-    const int64_t tiles = tiles_of(up.rows, z.t_panels()) * 2;
     slices.exponentiate(A);
     gather(A);
-    Prefetch ahead(slices.slice(A + 1), A + 1 < z.nt ? slices.children() : 0, tiles);
     if (sink.out) {
-      Prefetch result(sink.out + A * slices.children(), sink.stream ? 0 : slices.children(), rule_tiles());
-      rule_adjoints(A, &result);
-      if (sink.stream)
-        stream(A, sink);
+      In* out = sink.out + A * slices.children();
+      if (sink.stream || sink.add)
+        pass_on(A, sink, out);
       else
-        write(A, sink, sink.out + A * slices.children());
+        rule_gradients(A, T(sink.scale), out);
     }
-    word_gradients(A, &ahead);
+    word_gradients(A);
   }
 
  private:
-  int64_t rule_tiles() const { return tiles_of(z.nt, z.t_panels()) + tiles_of(z.t, z.n_panels() + z.t_panels()); }
   // q: adjoints of a word's row as a left child, over all right children
   void gather(int64_t A) {
     const int64_t rows = up.rows;
@@ -74,55 +90,49 @@ struct Unhoist {
       for (int64_t c = 0; c < z.t; c += W) store(to + z.np + c, load(next + c) * x);
     }
   }
-  // of all but the corner
-  void rule_adjoints(int64_t A, Prefetch* ahead) const {
-    const int64_t rows = up.rows;
-    product<PlusTimes, false, T>({z.nt, z.t_panels(), rows}, {up.right + A * rows * z.np, 1, z.np}, {weighted, z.tp},
-                                 Store<T>{d + z.np, z.se}, ahead);
-    product<PlusTimes, false, T>({z.t, (z.np + z.tv) / W, rows}, {weighted, 1, z.tp}, {q, z.se},
-                                 Store<T>{d + z.np * z.se, z.se}, ahead);
-  }
-  // adjoints times rules, in the potential's own layout
-  void write(int64_t A, const RuleSink<In>& sink, In* out) const {
-    const T scale = T(sink.scale);
-    const In* end = out + slices.children();
-    auto row = [&](const T* x, const T* e, int64_t count) __attribute__((always_inline)) {
-      for (int64_t c = 0; c < count; c += W) {  // what is written behind the row's end is written again
-        const int n = int(std::min<int64_t>(end - out - c, W));
-        vec<T> v = load(x + c) * (load(e + c) * scale);
-        if (sink.add) v += load_as<T>(out + c, n, T(0));
-        store_as<T>(out + c, v, sink.add ? int(std::min<int64_t>(count - c, W)) : n);
-      }
-      out += count;
-    };
+  void rule_gradients(int64_t A, T scale, In* out) const {
+    using Gradient = RuleGradient<In, T>;
+    const int64_t S = z.nt + z.t, rows = up.rows;
+    const T* e = slices.e;
+    const Extent row = Gradient::extent(1, z.nt, 0);
     for (int64_t y = 0; y < z.nt; y++) {
-      row(corner + (y * z.np + A) * z.np, slices.e + y * z.se, z.nt);
-      row(d + y * z.se + z.np, slices.e + y * z.se + z.np, z.t);
+      const Gradient to{e + y * z.se, 0, out + y * S, 0, z.nt, scale};
+      const T* x = sums + A * z.pairs + y * z.nv;
+      for (int64_t p = 0; p + 1 < row.panels; p++) to(0, p * W, load(x + p * W));
+      to(0, row.last, load(x + row.last));
     }
-    for (int64_t y = z.np; y < z.np + z.t; y++) {
-      row(d + y * z.se, slices.e + y * z.se, z.nt);
-      row(d + y * z.se + z.np, slices.e + y * z.se + z.np, z.t);
-    }
+    product<PlusTimes, false, T>(Gradient::extent(z.nt, z.t, rows), {up.right + A * rows * z.np, 1, z.np},
+                                 {weighted, z.tp}, Gradient{e + z.np, z.se, out + z.nt, S, z.t, scale});
+    e += z.np * z.se;
+    out += z.nt * S;
+    product<PlusTimes, false, T>(Gradient::extent(z.t, z.nt, rows), {weighted, 1, z.tp}, {q, z.se},
+                                 Gradient{e, z.se, out, S, z.nt, scale});
+    product<PlusTimes, false, T>(Gradient::extent(z.t, z.t, rows), {weighted, 1, z.tp}, {q + z.np, z.se},
+                                 Gradient{e + z.np, z.se, out + z.nt, S, z.t, scale});
   }
-  void stream(int64_t A, const RuleSink<In>& sink) const {
+  // by way of a slice in the cache
+  void pass_on(int64_t A, const RuleSink<In>& sink, In* out) const {
     constexpr int64_t w = kVectorBytes / int64_t(sizeof(In));
-    In* out = sink.out + A * slices.children();
     const int64_t size = slices.children(), phase = int64_t(reinterpret_cast<uintptr_t>(out) / sizeof(In)) % w;
     In* from = compact + phase;  // as far from an aligned address as `out` is
-    write(A, sink, from);
+    rule_gradients(A, T(sink.scale), from);
+    if (sink.add) {
+      for (int64_t i = 0; i < size; i++) out[i] += from[i];
+      return;
+    }
     int64_t i = std::min(size, (w - phase) % w);
     std::copy_n(from, i, out);
     for (; i + w <= size; i += w) store_stream(out + i, load(from + i));
     std::copy(from + i, from + size, out + i);
   }
-  void word_gradients(int64_t A, Prefetch* ahead) const {
+  void word_gradients(int64_t A) const {
     static const T one = 1;
     const int64_t rows = up.rows;
     const Add<T> to{d_words, z.tp, &one, 0};
     transpose(slices.e + z.np * z.se, z.se, z.tv, z.np + z.tv, turned, z.tp);
-    product<PlusTimes, false, T>({rows, z.t_panels(), z.np + z.t}, {q, z.se, 1}, {turned, z.tp}, to, ahead);
+    product<PlusTimes, false, T>({rows, z.t_panels(), z.np + z.t}, {q, z.se, 1}, {turned, z.tp}, to);
     product<PlusTimes, false, T>({rows, z.t_panels(), z.nt}, {up.right + A * rows * z.np, z.np, 1},
-                                 {slices.e + z.np, z.se}, to, ahead);
+                                 {slices.e + z.np, z.se}, to);
   }
 };
 

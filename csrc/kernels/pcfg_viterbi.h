@@ -33,16 +33,16 @@ struct BestTrees {
   int64_t scratch() const {
     return Scratch::bytes<T>(words * z.tp) + Scratch::bytes<T>(z.slice()) + Scratch::bytes<T>(z.tp * z.np) +
            2 * Scratch::bytes<T>(words * z.nt * z.np) + Scratch::bytes<T>(words * z.np) +
-           2 * Scratch::bytes<T>(z.nt * z.np * z.np) + 2 * Scratch::bytes<T>(span_count(longest) * z.np) +
-           Scratch::bytes<T>(z.nt * chunk_row(z, chunk_of(z))) + Scratch::bytes<T>(chunk_of(z) * z.np) +
-           Scratch::bytes<T>(words * z.tp);
+           Scratch::bytes<T>(z.nv * z.pairs) + Scratch::bytes<T>(z.nt * z.nv * z.nv) +
+           2 * Scratch::bytes<T>(span_count(longest) * z.np) + Scratch::bytes<T>(chunk_of(z) * z.pairs) +
+           Scratch::bytes<T>(chunk_of(z) * z.np) + Scratch::bytes<T>(words * z.tp);
   }
   void run(int64_t* events) {
     Scratch memory(scratch());
     hoist(memory);
     start = memory.take<T>(span_count(longest) * z.np);
     end = memory.take<T>(span_count(longest) * z.np);
-    m = memory.take<T>(z.nt * chunk_row(z, chunk_of(z)));
+    m = memory.take<T>(chunk_of(z) * z.pairs);
     sums = memory.take<T>(chunk_of(z) * z.np);
     for (int64_t q = 0, first = 0; q < count; first += len(q), q++) {
       int64_t* event = events + items[q] * event_size(c.n);
@@ -70,8 +70,8 @@ struct BestTrees {
     left = memory.take<T>(words * z.nt * z.np);
     right = memory.take<T>(words * z.nt * z.np);
     pairs = memory.take<T>(words * z.np);
-    corner = memory.take<T>(z.nt * z.np * z.np);
-    T *by_parent = take(memory, z.nt * z.np * z.np), *both = memory.take<T>(words * z.tp);
+    corner = memory.take<T>(z.nt * z.nv * z.nv);
+    T *by_parent = take(memory, z.nv * z.pairs), *both = memory.take<T>(words * z.tp);
     T* row = leaves;
     for (int64_t q = 0; q < count; q++)
       for (int64_t i = 0; i < len(q); i++, row += z.tp) copy_row(c.unary + (items[q] * c.n + i) * z.t, z.t, row);
@@ -83,11 +83,10 @@ struct BestTrees {
         copy_row(x, z.nt, to);
         copy_row(x + z.nt, z.t, to + z.np);
       }
-      for (int64_t y = 0; y < z.nt; y++) std::copy_n(slice + y * z.se, z.nv, by_parent + (y * z.np + A) * z.np);
+      for (int64_t y = 0; y < z.nt; y++) std::copy_n(slice + y * z.se, z.nv, by_parent + A * z.pairs + y * z.nv);
       hoist_slice(A, both);
     }
-    for (int64_t y = 0; y < z.nt; y++)
-      transpose(by_parent + y * z.np * z.np, z.np, z.nv, z.nv, corner + y * z.np * z.np, z.np);
+    transpose(by_parent, z.pairs, z.nv, z.nt * z.nv, corner, z.nv);
   }
   void hoist_slice(int64_t A, T* both) const {
     const T* e = slice + z.np * z.se;
@@ -121,7 +120,6 @@ struct BestTrees {
     });
   }
   void spans(const Spans<T>& s, int64_t q, int64_t first, int64_t i, int64_t w, int64_t rows) const {
-    const int64_t m_row = chunk_row(z, chunk_of(z));
     for (int64_t r = 0; r < rows; r++) {
       T* sum = sums + r * z.np;
       if (w == 2) {
@@ -132,10 +130,10 @@ struct BestTrees {
       for (int64_t p = z.nt; p < z.nv; p++) sum[p] = -kInf<T>;
       if (w > 3)
         product<MaxPlus, true, T>({z.nt, z.n_panels(), w - 3}, {s.at(i + r, 2), 1, z.np},
-                                  {s.at_end(i + r + w, i + r + 2), z.np}, Store<T>{m + r * z.np, m_row});
+                                  {s.at_end(i + r + w, i + r + 2), z.np}, Store<T>{m + r * z.pairs, z.nv});
     }
     if (w > 3)
-      product<MaxPlus, true, T>({rows, z.n_panels(), z.nt, z.nt}, {m, z.np, 1, m_row}, {corner, z.np, z.np * z.np},
+      product<MaxPlus, true, T>({rows, z.n_panels(), z.nt, z.nt}, {m, z.pairs, 1, z.nv}, {corner, z.nv, z.nv * z.nv},
                                 Raise<T>{sums, z.np});
     for (int64_t r = 0; r < rows; r++) finish(s, q, i + r, w, sums + r * z.np);
   }

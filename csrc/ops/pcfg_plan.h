@@ -29,9 +29,10 @@ inline int64_t block_items(int64_t sharing, int64_t n) {
   return std::clamp<int64_t>(1024 / std::max<int64_t>(n, 1), 1, most);
 }
 
-// together: blocks may hold several items; most_groups: accumulators for the rules of one grammar, 0: as many as blocks
+// together: blocks may hold several items; most_groups: accumulators for the rules of one grammar, 0: as many as blocks;
+// backward: among equals those come first that a forward pass did last, and left in the cache
 template <class T>
-PcfgPlan pcfg_plan(const Pcfg<T>& g, bool together, int64_t most_groups) {
+PcfgPlan pcfg_plan(const Pcfg<T>& g, bool together, int64_t most_groups, bool backward = false) {
   PcfgPlan plan;
   plan.order.resize(g.batch);
   for (int64_t b = 0; b < g.batch; b++) plan.order[b] = b;
@@ -55,6 +56,7 @@ PcfgPlan pcfg_plan(const Pcfg<T>& g, bool together, int64_t most_groups) {
         const int64_t len = g.len(plan.order[plan.blocks[q].first + i]);
         x.work += len * len * (len + g.nt) + g.nt;
       }
+  if (backward) std::reverse(plan.groups.begin(), plan.groups.end());
   std::stable_sort(plan.groups.begin(), plan.groups.end(),
                    [](const PcfgPlan::Group& a, const PcfgPlan::Group& b) { return a.work > b.work; });
   return plan;

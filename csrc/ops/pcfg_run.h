@@ -236,7 +236,7 @@ FourTensors run_pcfg_adjoint(const BoundPcfg<T>& p, const Tensor& root, const Te
   Tensor du = p.empty(p.with({g.n, g.t})), dr = p.empty(shape_of(rules));
   const bool own_spans = spans && p.spans.count == g.batch;
   Tensor ds = p.empty(!spans ? Shape{0} : own_spans ? shape_of(*spans) : p.with({g.n, g.n, g.labels}));
-  const PcfgPlan plan = pcfg_plan(g, true, accumulators(g.rules_size()));
+  const PcfgPlan plan = pcfg_plan(g, true, accumulators(g.rules_size()), true);
   RuleGradients<T> rule_sums(g, plan, p.rules.count, dr.template mutable_data_ptr<T>());
   std::vector<T> root_rows(g.batch * g.nt);
   T *unary = du.template mutable_data_ptr<T>(), *tables = spans ? ds.template mutable_data_ptr<T>() : nullptr;

@@ -1,5 +1,5 @@
 // Every entry of the PCFG's kernel table on small awkward grammars, without torch, as chain_driver.cpp does it.
-#include "pcfg_checks.h"
+#include "pcfg_scaled_checks.h"
 
 namespace driver {
 
@@ -16,6 +16,7 @@ void run_all() {
           context = (sizeof(T) == 4 ? "float32 " : "float64 ") + spec.text();
           skew = seed % 4 >= 2;
           PcfgChecks<T>(spec).run();
+          PcfgScaledChecks<T>(spec).run();
         }
   for (int64_t n = 0; n < 40; n++)
     for (int64_t len : {n, n / 2, int64_t(0)}) {
