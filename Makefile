@@ -14,7 +14,7 @@ BUILD_TOOLS := 'scikit-build-core>=0.11' 'pybind11>=3' 'cython>=3.1' 'cmake>=3.2
 RESULTS := benchmarks/results
 SEEDS := 0 1 2
 # Of the sanitized build; x86-64-v3 and x86-64 are the other two on this kind of machine.
-MARCH := native
+MARCH ?= native
 # The wheel's own environment lies outside .venv; both install the same torch.
 CLEAN := build/clean-env
 
