@@ -1,7 +1,8 @@
 // The inside pass of one sentence (Baker 1979; Lari and Young 1990, section 2) in the scaled linear domain.
 //
 // Every vector over nonterminals is relative to a power of two of its own, kept as a whole number (of T: an item whose
-// exponents are not exact in it is bad); words' share of the rules is taken out (pcfg_rules.h). With Y, Z the left and right children of a split k of span (i, w):
+// exponents are not exact in it is bad); words' share of the rules is taken out (pcfg_rules.h).
+// With Y, Z the left and right children of a split k of span (i, w):
 //   M = sum_k 2^d_k Y_k Z_k'                       w-3 splits between spans; d_k: their exponents, less the largest
 //   s[A] = <R_A, M> + <left_i[A], Z> + <right_j[A], Y>     the outer two splits have a word for a child
 //   inside[A] = s[A] 2^(slice - common) exp(spans[A]) 2^-exponent
