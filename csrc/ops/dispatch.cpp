@@ -6,7 +6,7 @@
 namespace slv {
 namespace {
 
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(SLV_ONE_ISA)
 // The getter of the widest instruction set that the processor has and the user allows.
 template <class Table>
 const Table* choose(const Table* (*base)(), const Table* (*avx2)(), const Table* (*avx512)()) {
