@@ -1,16 +1,17 @@
 // The inside pass of one sentence (Baker 1979; Lari and Young 1990, section 2) in the scaled linear domain.
 //
-// Every vector over nonterminals is relative to a power of two of its own, kept as a whole number in float64; words'
-// share of the rules is taken out (pcfg_rules.h). With Y, Z the left and right children of a split k of span (i, w):
+// Every vector over nonterminals is relative to a power of two of its own, kept as a whole number (of T: an item whose
+// exponents are not exact in it is bad); words' share of the rules is taken out (pcfg_rules.h).
+// With Y, Z the left and right children of a split k of span (i, w):
 //   M = sum_k 2^d_k Y_k Z_k'                       w-3 splits between spans; d_k: their exponents, less the largest
 //   s[A] = <R_A, M> + <left_i[A], Z> + <right_j[A], Y>     the outer two splits have a word for a child
 //   inside[A] = s[A] 2^(slice - common) exp(spans[A]) 2^-exponent
 // O(n^3 N^2 + n^2 N^3 + n N (N+T) T) for N nonterminals and T preterminals; memory O(n^2 N).
 //
 // When is that exact? What underflows is at most `n S^2` times the smallest number, S the number of symbols.
-// * Rules all finite: then a span that has a split with two possible children is possible for every A, with s[A] not
-//   below the rules' range. If s[A], inside[A] and the factor between them stay `floor` = 64 n S^2 min / eps or more,
-//   what was lost is a quarter of a rounding error of s[A], wherever in its sum it was; else the item is bad.
+// * Rules all finite: then a span that has a split with two possible children is possible for every A. If s[A],
+//   inside[A] and the factor between them stay `floor` = 64 n S^2 min / eps or more, what was lost is a quarter of a
+//   rounding error of s[A], wherever in its sum it was; else the item is bad. The range of the potentials is free.
 // * Some rules -inf: 0 has to mean impossible, so no product of two numbers may underflow. With the finite rules within
 //   `wide` of each other, every factor must be 0 or at least `tiny`; else the item is bad. (s also `floor`, for the
 //   sake of 1/s.)

@@ -35,6 +35,9 @@ SLV_INLINE vec<T> load_within(const In* p, int64_t n, const In* end, T fill) {
   return load_as<T>(p, int(std::min<int64_t>(n, kWidth<T>)), fill);
 }
 
+// Rules are read a few KiB ahead: a page's end stops the processor's own prefetching.
+constexpr int64_t kAhead = 6000;
+
 template <class T>
 SLV_INLINE T power_for(T top) {  // the power of two that a row with this maximum is relative to
   return top > -PcfgRange<T>::huge && top < PcfgRange<T>::huge ? nearest<T>(splat(T(top * T(1.44269504088896341))))[0]
@@ -67,6 +70,8 @@ ScoreRange score_range(const In* x, int64_t n) {
   };
   int64_t i = 0;
   for (; i + 2 * W <= n; i += 2 * W) {
+    prefetch(x + i + kAhead / int64_t(sizeof(In)));
+    prefetch(x + i + W + kAhead / int64_t(sizeof(In)));
     take(0, load_as<T>(x + i, W, T(0)));
     take(1, load_as<T>(x + i + W, W, T(0)));
   }
@@ -132,7 +137,10 @@ struct Slices {
   // Row (A, y, :) among nonterminals (`from` = 0) or among preterminals.
   SLV_INLINE void exp_row(const In* x, int64_t count, vec<T> N, T* to) const {
     int64_t c = 0;
-    for (; c + W <= count; c += W) store(to + c, exp_scaled<T>(load_as<T>(x + c, W, T(0)), N));
+    for (; c + W <= count; c += W) {
+      prefetch(x + c + kAhead / int64_t(sizeof(In)));
+      store(to + c, exp_scaled<T>(load_as<T>(x + c, W, T(0)), N));
+    }
     if (c < count) store(to + c, exp_scaled<T>(load_within<T>(x + c, count - c, end(), -kInf<T>), N));
   }
   vec<T> power_vector(int64_t A) const { return splat(power[A] > -kInf<T> ? power[A] : T(0)); }
@@ -147,7 +155,12 @@ struct Slices {
   }
   // The pairs of nonterminals alone.
   void exponentiate_pairs(int64_t A, T* to) const {
-    for (int64_t y = 0; y < z.nt; y++) exp_row(slice(A) + y * (z.nt + z.t), z.nt, power_vector(A), to + y * z.nv);
+    for (int64_t y = 0; y < z.nt; y++) {
+      const In* x = slice(A) + y * (z.nt + z.t);
+      for (int64_t k = 0; A + 1 < z.nt && k < z.nt * int64_t(sizeof(In)); k += 64)
+        prefetch(reinterpret_cast<const char*>(x + children()) + k);  // the next slice's
+      exp_row(x, z.nt, power_vector(A), to + y * z.nv);
+    }
   }
 };
 

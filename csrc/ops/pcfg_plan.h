@@ -29,8 +29,8 @@ inline int64_t block_items(int64_t sharing, int64_t n) {
   return std::clamp<int64_t>(1024 / std::max<int64_t>(n, 1), 1, most);
 }
 
-// together: blocks may hold several items; most_groups: accumulators for the rules of one grammar, 0: as many as blocks;
-// backward: among equals those come first that a forward pass did last, and left in the cache
+// together: blocks may hold several items; most_groups: accumulators for the rules of one grammar, 0: as many as
+// blocks; backward: among equals those come first that a forward pass did last, and left in the cache
 template <class T>
 PcfgPlan pcfg_plan(const Pcfg<T>& g, bool together, int64_t most_groups, bool backward = false) {
   PcfgPlan plan;
