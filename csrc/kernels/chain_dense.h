@@ -1,10 +1,10 @@
 // Forward-backward in the scaled linear domain for chains with a transition of their own at every step (a dense CRF).
 //
 // One item at a time: the potentials are read once forward and once backward, their exponentials formed on the way
-// and not kept (they would be n k^2), the weights of the edges written once. Scales are folded into the exponentials:
-//   E_t = exp(A_t) 2^-N_t   with N_t the power of two of max A_t and of max alpha_t
-//   alpha_t+1 = (alpha_t E_t) e_t+1      beta_t(i) = sum_j h_ij, edge(i, j) = alpha_t(i) h_ij, h = E_t(i, j) e_t+1(j)
-//   beta_t+1(j)
+// and not kept (they would be n k^2), the weights of the edges written once. With M_t the power of two of max A_t and
+// s_t that of max alpha_t, which is applied at the end of the step, so that the products need not wait for it:
+//   alpha_t+1 = (alpha_t exp(A_t) 2^-M_t) e_t+1 / s_t
+//   beta_t(i) = sum_j h_ij, edge(i, j) = alpha_t(i) h_ij, h = exp(A_t(i, j)) 2^-N_t e_t+1(j) beta_t+1(j), 2^N_t = 2^M_t s_t
 // The conditions of exactness are those of chain_scan.h, with rho the largest range of any step.
 #pragma once
 #include "kernels/chain_ladder.h"

@@ -53,7 +53,7 @@ class LowRankNeuralPCFG(_ManySymbols):
     and p(z | q) softmaxes over the symbols of g(e_y) and h(e_z).
 
     Args: `vocab_size` V; `num_nonterminals` NT; `num_preterminals` T; `rank` r; `dim` of embeddings.
-    Cost of `log_prob` of a sentence of n words: O(n^3 r + n^2 r^2) time, O(n^2 r) memory.
+    Cost of `log_prob` of a sentence of n words: O(n^3 r + n^2 r NT + n r T) time, O(n^2 (NT + r)) memory.
     Source: Yang, Zhao & Tu, "PCFGs Can Do Better: Inducing Probabilistic Context-Free Grammars with Many
     Symbols" (TN-PCFG), 2021, sections 3 and 4 (the published sizes are the defaults).
     """

@@ -135,7 +135,7 @@ class CompoundPCFG(GrammarModel):
 
     def infer(self, x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Mean and log variance (b, latent) of q(z | x): x (b, n), lengths (b)."""
-        sizes = torch.full((len(x),), x.shape[-1]) if lengths is None else lengths
+        sizes = torch.full((len(x),), x.shape[-1]) if lengths is None else lengths.clamp(min=1)
         packed = pack_padded_sequence(self.embedding(x), sizes.cpu(), batch_first=True, enforce_sorted=False)
         states, _ = pad_packed_sequence(
             self.encoder(packed)[0], batch_first=True, padding_value=-torch.inf, total_length=x.shape[-1]

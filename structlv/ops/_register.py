@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 import torch
-from torch import Tensor
 from torch.autograd import forward_ad
 
 from structlv import _native
@@ -31,16 +30,6 @@ def transformed() -> bool:
 def eager() -> bool:
     """Whether nothing is traced or transformed: then a kernel may be called without autograd's knowledge."""
     return not is_compiling() and _interpreter() is None and forward_ad._current_level < 0
-
-
-def recorded(unary: Tensor, transition: Tensor, initial: Tensor | None, final: Tensor | None) -> bool:
-    """Whether autograd records a call with these potentials."""
-    return is_grad_enabled() and (
-        unary.requires_grad
-        or transition.requires_grad
-        or (initial is not None and initial.requires_grad)
-        or (final is not None and final.requires_grad)
-    )
 
 
 def refuse(sentence: str) -> Callable[..., NoReturn]:

@@ -65,10 +65,10 @@ def _widen(x: Any) -> Any:
 
 
 class Route:
-    """The calls of one family: ``check(*potentials)`` raises, ``mode(*potentials)`` is as above."""
+    """The calls of one family: ``check(*potentials)`` raises where they are not its."""
 
-    def __init__(self, check: Callable[..., None], mode: Callable[..., int] = mode) -> None:
-        self.check, self.mode = check, mode
+    def __init__(self, check: Callable[..., None]) -> None:
+        self.check = check
 
     def prepare(self, *potentials: Any) -> Prepared:
         return Prepared(self.check, potentials)
@@ -95,7 +95,7 @@ class Route:
     ) -> Any:
         """The operator at once (``record`` where autograd records); None where it cannot be, or raises."""
         try:
-            found = self.mode(*potentials)
+            found = mode(*potentials)
             if found == RAW:
                 return operator.raw(*before, *potentials, *flags)
             if found == RECORDED:
@@ -107,7 +107,7 @@ class Route:
     def choose(self, operator: Operator, fallback: Any, potentials: tuple, **options: int) -> Any:
         """A choice among structures; options are keywords of the fallback, arguments of the operator."""
         try:
-            if self.mode(*potentials) != SLOW:
+            if mode(*potentials) != SLOW:
                 return operator.raw(*potentials, *options.values())
         except RETRY:
             pass

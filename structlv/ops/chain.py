@@ -16,31 +16,10 @@ from torch import Tensor
 from structlv import reference
 from structlv.ops import _chain_ops as ops
 from structlv.ops._check import check_chain, check_states, require_int
-from structlv.ops._register import eager, recorded, transformed
-from structlv.ops._route import KERNEL_DTYPES, MAX_SEED, RAW, RECORDED, RETRY, SLOW, Route, kernels
+from structlv.ops._register import transformed
+from structlv.ops._route import MAX_SEED, RAW, RECORDED, RETRY, SLOW, Route, mode
 
-
-def _mode(
-    unary: Tensor,
-    transition: Tensor,
-    initial: Tensor | None,
-    final: Tensor | None,
-    lengths: Tensor | None,
-) -> int:
-    """How an operator can be called at once, its own checks being enough: for eager mode, under 1 µs."""
-    here = (
-        kernels(unary)
-        and transition.is_cpu
-        and (initial is None or initial.is_cpu)
-        and (final is None or final.is_cpu)
-        and (lengths is None or lengths.is_cpu)
-    )
-    if not (here and eager() and unary.dtype in KERNEL_DTYPES):
-        return SLOW
-    return RECORDED if recorded(unary, transition, initial, final) else RAW
-
-
-_route = Route(check_chain, _mode)
+_route = Route(check_chain)
 
 
 def log_partition(
@@ -58,10 +37,10 @@ def log_partition(
     float64, as the kernel has it, whatever the dtype of the potentials.
     """
     try:
-        mode = _mode(unary, transition, initial, final, lengths)
-        if mode == RAW:
+        found = mode(unary, transition, initial, final, lengths)
+        if found == RAW:
             return ops.LOG_PARTITION.raw(unary, transition, initial, final, lengths, as_double)
-        if mode == RECORDED:
+        if found == RECORDED:
             return ops.INSIDE.record(unary, transition, initial, final, lengths, as_double)
     except RETRY:
         pass
@@ -88,10 +67,10 @@ def marginals(
     Differentiable once; a second order raises ``NotImplementedError``.
     """
     try:
-        mode = _mode(unary, transition, initial, final, lengths)
-        if mode == RAW:
+        found = mode(unary, transition, initial, final, lengths)
+        if found == RAW:
             return ops.MARGINALS.raw(unary, transition, initial, final, lengths, edges)
-        if mode == RECORDED:
+        if found == RECORDED:
             return ops.MARGINALS.record(unary, transition, initial, final, lengths, edges)
     except RETRY:
         pass
@@ -110,10 +89,10 @@ def state_marginals(
 ) -> Tensor:
     """The first of :func:`marginals` alone, ``(*b, n, k)``: the weights of edges are not formed."""
     try:
-        mode = _mode(unary, transition, initial, final, lengths)
-        if mode == RAW:
+        found = mode(unary, transition, initial, final, lengths)
+        if found == RAW:
             return ops.MARGINALS.raw(unary, transition, initial, final, lengths, None)[0]
-        if mode == RECORDED:
+        if found == RECORDED:
             return ops.MARGINALS.record(unary, transition, initial, final, lengths, None)[0]
     except RETRY:
         pass
@@ -149,10 +128,10 @@ def max_marginals(
     """
     potentials = (unary, transition, initial, final, lengths)
     try:
-        mode = _mode(*potentials)
-        if mode != SLOW:
+        found = mode(*potentials)
+        if found != SLOW:
             operator = ops.MAX_MARGINALS
-            return operator.raw(*potentials) if mode == RAW else operator.record(*potentials)
+            return operator.raw(*potentials) if found == RAW else operator.record(*potentials)
     except RETRY:
         pass
     p = _route.prepare(*potentials)
@@ -210,10 +189,10 @@ def filter(
     O(b n k^2) memory.
     """
     try:
-        mode = _mode(unary, transition, initial, final, lengths)
-        if mode == RAW:
+        found = mode(unary, transition, initial, final, lengths)
+        if found == RAW:
             return ops.FILTER.raw(unary, transition, initial, final, lengths)
-        if mode == RECORDED:
+        if found == RECORDED:
             return ops.FILTER.record(unary, transition, initial, final, lengths)
     except RETRY:
         pass
@@ -236,10 +215,10 @@ def score(
     Linear in the potentials and differentiable to any order. Time O(s b n).
     """
     try:
-        mode = _mode(unary, transition, initial, final, lengths)
-        if mode == RAW:
+        found = mode(unary, transition, initial, final, lengths)
+        if found == RAW:
             return ops.SCORE.raw(states, unary, transition, initial, final, lengths)
-        if mode == RECORDED:
+        if found == RECORDED:
             return ops.SCORE.record(states, unary, transition, initial, final, lengths)
     except RETRY:
         pass
@@ -258,7 +237,7 @@ def has_nan(
     """Whether some potential is NaN; padding is ignored. For eager mode: the answer is a Python bool."""
     potentials = (unary, transition, initial, final, lengths)
     try:
-        if _mode(*potentials) != SLOW:
+        if mode(*potentials) != SLOW:
             return ops.has_nan(*potentials)
     except RETRY:
         pass

@@ -17,7 +17,7 @@ from torch import Tensor
 from structlv import reference
 from structlv.ops import _pcfg_ops as ops
 from structlv.ops._check import check_event, check_pcfg, check_span_scores, require_int
-from structlv.ops._route import MAX_SEED, RETRY, SLOW, Route
+from structlv.ops._route import MAX_SEED, RETRY, SLOW, Route, mode
 
 _route = Route(check_pcfg)
 _decode_route = Route(check_span_scores)
@@ -174,7 +174,7 @@ def has_nan(
     """Whether some potential is NaN; padding is ignored. For eager mode: the answer is a Python bool."""
     potentials = (root, rules, unary, spans, lengths)
     try:
-        if _route.mode(*potentials) != SLOW:
+        if mode(*potentials) != SLOW:
             return ops.has_nan(*potentials)
     except RETRY:
         pass

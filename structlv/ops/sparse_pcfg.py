@@ -24,7 +24,7 @@ from structlv import reference
 from structlv.ops import _sparse_ops as ops
 from structlv.ops._check import check_index, check_rows, check_sparse_pcfg, require_int, require_tensor
 from structlv.ops._register import eager
-from structlv.ops._route import MAX_SEED, RETRY, SLOW, Route
+from structlv.ops._route import MAX_SEED, RETRY, SLOW, Route, mode
 
 
 class SparseRules:
@@ -294,7 +294,7 @@ def has_nan(
     """Whether some potential is NaN; padding is ignored. For eager mode: the answer is a Python bool."""
     potentials = (root, scores, unary, spans, index, lengths)
     try:
-        if _route.mode(*potentials) != SLOW:
+        if mode(*potentials) != SLOW:
             return ops.has_nan(*potentials)
     except RETRY:
         pass
