@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
@@ -21,31 +21,18 @@ class Bounded(Protocol):
 class EvidenceLowerBound(SequenceObjective):
     """Maximise sum_n E_q(z|x_n)[log p(x_n | z)] - KL(q(z | x_n) || p(z)), by reparameterised draws.
 
-    Args: `model` with elbo(tokens (b,n), lengths=(b)) -> Elbo; the others as `SequenceObjective`, by default
-    those of Kim, Dyer & Rush (2019, appendix A.2). Also logs train_kl (nats per symbol); the perplexity of
-    validation data is an upper bound. Source: Kingma & Welling 2014; Kim, Wiseman & Rush 2018, section 6.2.
+    Args: `model`, a `Bounded`; the others as `SequenceObjective`, by default lr 1e-3, betas (0.75, 0.999) and
+    a constant rate without warm-up, those of Kim, Dyer & Rush (2019, appendix A.2). Also logs train_kl (nats
+    per symbol); the perplexity of validation data is an upper bound. Source: Kingma & Welling 2014; Kim,
+    Wiseman & Rush 2018, section 6.2.
     """
 
-    def __init__(
-        self,
-        model: Bounded,
-        *,
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.75, 0.999),
-        weight_decay: float = 0.0,
-        warmup: float = 0.0,
-        schedule: str = "constant",
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            model,
-            lr=lr,
-            betas=betas,
-            weight_decay=weight_decay,
-            warmup=warmup,
-            schedule=schedule,
-            seed=seed,
-        )
+    defaults: ClassVar[dict[str, Any]] = {
+        "lr": 1e-3,
+        "betas": (0.75, 0.999),
+        "warmup": 0.0,
+        "schedule": "constant",
+    }
 
     def nats(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         elbo = self.model.elbo(batch.tokens, lengths=batch.lengths)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -22,35 +22,30 @@ class SequenceObjective(ExactResume):
     a symbol where the model scores it (`model.scores_end`). A loss that is not finite raises ValueError: the
     gradient of a sentence of probability zero is zero, so training would never mend it.
 
-    Args: `lr`; `betas`; `weight_decay`; `warmup`, the part of all steps in which the learning rate rises
-    linearly; `schedule`: after it the rate falls to zero along a half cosine, or stays "constant"; `seed`.
+    Args: `seed`; and as `options`, of which a subclass sets those it does not name here: `lr`; `betas`;
+    `weight_decay`; `warmup`, the part of all steps in which the learning rate rises linearly; `schedule`:
+    after it the rate falls to zero along a half cosine, or stays "constant". Raises TypeError for another
+    option, ValueError for another schedule.
     Logs train_nats, and on validation data val_nats and val_perplexity (weighted by symbols).
     """
 
-    def __init__(
-        self,
-        model: Any,
-        *,
-        lr: float,
-        betas: tuple[float, float],
-        weight_decay: float,
-        warmup: float,
-        schedule: str,
-        seed: int,
-    ) -> None:
-        if schedule not in SCHEDULES:
-            raise ValueError(f"schedule must be one of {SCHEDULES}, found {schedule!r}")
+    defaults: ClassVar[dict[str, Any]] = {
+        "lr": 1e-2,
+        "betas": (0.9, 0.99),
+        "weight_decay": 0.0,
+        "warmup": 0.05,
+        "schedule": "cosine",
+    }
+
+    def __init__(self, model: Any, *, seed: int = 0, **options: Any) -> None:
+        unknown = [name for name in options if name not in SequenceObjective.defaults]
+        if unknown:
+            raise TypeError(f"expected options among {', '.join(self.defaults)}, found {', '.join(unknown)}")
+        chosen = {**SequenceObjective.defaults, **self.defaults, **options}
+        if chosen["schedule"] not in SCHEDULES:
+            raise ValueError(f"schedule must be one of {SCHEDULES}, found {chosen['schedule']!r}")
         super().__init__(seed=seed)
-        self.save_hyperparameters(
-            {
-                "lr": lr,
-                "betas": list(betas),
-                "weight_decay": weight_decay,
-                "warmup": warmup,
-                "schedule": schedule,
-                "seed": seed,
-            }
-        )
+        self.save_hyperparameters({**chosen, "betas": list(chosen["betas"]), "seed": seed})
         self.model: Any = model
         self._validation = [0.0, 0]
 

@@ -134,6 +134,16 @@ def test_the_bound_is_reconstruction_minus_kl_and_ignores_padding() -> None:
 
 
 @torch.no_grad()
+def test_a_sentence_without_words_is_impossible_and_disturbs_no_other() -> None:
+    model = compound()
+    z = torch.zeros(3, 3, dtype=torch.float64)
+    found = model.given(z, X, torch.tensor([4, 0, 3])).log_partition()
+    assert found[1] == -torch.inf
+    assert torch.equal(found[[0, 2]], model.given(z, X, LENGTHS).log_partition()[[0, 2]])
+    assert model.infer(X, torch.tensor([4, 0, 3]))[0].isfinite().all()
+
+
+@torch.no_grad()
 def test_the_bound_lies_under_the_likelihood() -> None:
     model = compound()
     z = torch.randn(20000, 3, dtype=torch.float64)
