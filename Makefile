@@ -22,10 +22,8 @@ NATIVE := CMakeLists.txt structlv/__init__.py $(wildcard structlv/data/_brackets
 # Instruction sets of this machine, as STRUCTLV_CPU names them
 ISAS := base $(shell grep -sqw avx2 /proc/cpuinfo && echo avx2) $(shell grep -sqw avx512vl /proc/cpuinfo && echo avx512)
 
-# All but the widest, which every other test runs on; and the tests whose outcome depends on it
+# All but the widest, which every other test runs on
 NARROW := $(wordlist 2,$(words $(ISAS)),_ $(ISAS))
-RESULTS_OF_KERNELS := $(foreach kind,values hard layout sampling sweep,$(wildcard tests/ops/test_*_$(kind).py)) \
-                      tests/distributions/test_corpora.py tests/distributions/test_sparse_corpora.py
 
 say = @printf '==> %s\n' "$(1)"
 # More OpenMP threads than cores only slow the test workers down; tests of threading set their own number.
@@ -58,12 +56,12 @@ test: $(STAMP)/test  ## all tests
 	$(call say,Running the tests)
 	$(PYTEST) -n auto $(ARGS)
 
-test-isa: $(STAMP)/test  ## results on the narrower instruction sets, then with two threads
+test-isa: $(STAMP)/test  ## operators and distributions on the narrower instruction sets, then with two threads
 	$(call say,Testing the instruction sets under the widest of this machine: $(NARROW))
 	set -e; for isa in $(NARROW); do echo "==> STRUCTLV_CPU=$$isa"; \
-	  STRUCTLV_CPU=$$isa $(PYTEST) -n auto $(RESULTS_OF_KERNELS) $(ARGS); done
+	  STRUCTLV_CPU=$$isa $(PYTEST) -n auto tests/ops tests/distributions $(ARGS); done
 	$(call say,Testing with two threads)
-	OMP_NUM_THREADS=2 $(BIN)/python -m pytest -q $(RESULTS_OF_KERNELS) $(ARGS)
+	OMP_NUM_THREADS=2 $(BIN)/python -m pytest -q tests/ops tests/distributions $(ARGS)
 
 wheel: $(STAMP)/dev  ## build, repair and check a wheel, and try it in a clean environment
 	$(call say,Building the source archive and from it the wheel)
