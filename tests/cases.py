@@ -11,6 +11,35 @@ AWKWARD_STATES = (1, 2, 3, 5, 15, 16, 17, 31, 33, 64, 65)
 AWKWARD_LENGTHS = (0, 1, 2, 3, 37)
 
 
+def _floating(x: Tensor | None) -> bool:
+    return x is not None and x.is_floating_point()
+
+
+def _map(case, f):
+    """The case with ``f`` of every potential; indices and lengths as they are."""
+    return type(case)(*[f(x) if _floating(x) else x for x in case])
+
+
+def _to(case, dtype: torch.dtype):
+    return case.map(lambda x: x.to(dtype))
+
+
+def _leaves(case):
+    """A copy that requires grad, and its tensors."""
+    copy = case.map(lambda x: x.detach().clone().requires_grad_())
+    return copy, [x for x in copy if _floating(x)]
+
+
+def _full(case, *cores: int):
+    """Every potential with the batch shape, as a view; ``cores``: their dimensions without it."""
+    batch = case.unary.shape[:-2]
+    grown = [
+        None if x is None else x.expand(*batch, *x.shape[x.dim() - core :])
+        for x, core in zip(case[:-1], cores, strict=True)
+    ]
+    return type(case)(*grown, case.lengths)
+
+
 class Chain(NamedTuple):
     """The positional arguments of a chain's queries."""
 
@@ -20,17 +49,7 @@ class Chain(NamedTuple):
     final: Tensor | None
     lengths: Tensor | None
 
-    def to(self, dtype: torch.dtype) -> Chain:
-        return self.map(lambda x: x.to(dtype))
-
-    def map(self, f) -> Chain:
-        """``f`` of every potential; lengths as they are."""
-        return Chain(*[None if x is None else f(x) for x in self[:4]], self.lengths)
-
-    def leaves(self) -> tuple[Chain, list[Tensor]]:
-        """A copy that requires grad, and its tensors."""
-        copy = self.map(lambda x: x.detach().clone().requires_grad_())
-        return copy, [x for x in copy[:4] if x is not None]
+    map, to, leaves = _map, _to, _leaves
 
     def item(self, index: tuple[int, ...]) -> Chain:
         """One item of the batch, cut to its length, without batch dimensions."""
@@ -109,29 +128,10 @@ class PCFG(NamedTuple):
     spans: Tensor | None
     lengths: Tensor | None
 
-    def to(self, dtype: torch.dtype) -> PCFG:
-        return self.map(lambda x: x.to(dtype))
-
-    def map(self, f) -> PCFG:
-        """``f`` of every potential; lengths as they are."""
-        return PCFG(*[None if x is None else f(x) for x in self[:4]], self.lengths)
-
-    def leaves(self) -> tuple[PCFG, list[Tensor]]:
-        """A copy that requires grad, and its tensors."""
-        copy = self.map(lambda x: x.detach().clone().requires_grad_())
-        return copy, [x for x in copy[:4] if x is not None]
+    map, to, leaves = _map, _to, _leaves
 
     def full(self) -> PCFG:
-        """Every potential with the batch shape, as a view."""
-        batch = self.unary.shape[:-2]
-        cores = (1, 3, 2, 3)
-        return PCFG(
-            *[
-                None if x is None else x.expand(*batch, *x.shape[x.dim() - core :])
-                for x, core in zip(self[:4], cores, strict=True)
-            ],
-            self.lengths,
-        )
+        return _full(self, 1, 3, 2, 3)
 
     def item(self, index: tuple[int, ...]) -> PCFG:
         """One item of the batch, cut to its length, without batch dimensions."""
@@ -216,29 +216,10 @@ class LowRank(NamedTuple):
     spans: Tensor | None
     lengths: Tensor | None
 
-    def to(self, dtype: torch.dtype) -> LowRank:
-        return self.map(lambda x: x.to(dtype))
-
-    def map(self, f) -> LowRank:
-        """``f`` of every potential; lengths as they are."""
-        return LowRank(*[None if x is None else f(x) for x in self[:6]], self.lengths)
-
-    def leaves(self) -> tuple[LowRank, list[Tensor]]:
-        """A copy that requires grad, and its tensors."""
-        copy = self.map(lambda x: x.detach().clone().requires_grad_())
-        return copy, [x for x in copy[:6] if x is not None]
+    map, to, leaves = _map, _to, _leaves
 
     def full(self) -> LowRank:
-        """Every potential with the batch shape, as a view."""
-        batch = self.unary.shape[:-2]
-        cores = (1, 2, 2, 2, 2, 3)
-        return LowRank(
-            *[
-                None if x is None else x.expand(*batch, *x.shape[x.dim() - core :])
-                for x, core in zip(self[:6], cores, strict=True)
-            ],
-            self.lengths,
-        )
+        return _full(self, 1, 2, 2, 2, 2, 3)
 
     def item(self, index: tuple[int, ...]) -> LowRank:
         """One item of the batch, cut to its length, without batch dimensions."""
@@ -306,17 +287,7 @@ class SparsePCFG(NamedTuple):
     spans: Tensor | None
     lengths: Tensor | None
 
-    def to(self, dtype: torch.dtype) -> SparsePCFG:
-        return self.map(lambda x: x.to(dtype))
-
-    def map(self, f) -> SparsePCFG:
-        """``f`` of every potential; index and lengths as they are."""
-        return SparsePCFG(*[f(x) if x is not None and x.is_floating_point() else x for x in self])
-
-    def leaves(self) -> tuple[SparsePCFG, list[Tensor]]:
-        """A copy that requires grad, and its tensors."""
-        copy = self.map(lambda x: x.detach().clone().requires_grad_())
-        return copy, [x for x in copy if x is not None and x.is_floating_point()]
+    map, to, leaves = _map, _to, _leaves
 
 
 def sparse_pcfg(

@@ -5,6 +5,7 @@ import torch
 from structlv.ops import chain as ops
 from structlv.ops import lowrank, pcfg
 from tests.cases import PCFG, LowRank
+from tests.tolerance import assert_probabilities, assert_second_order
 
 QUERIES = {
     "log_partition": ops.log_partition,
@@ -68,6 +69,23 @@ def flatten(x):
 
 def dot(xs, ys):
     return sum((x * y).sum() for x, y in zip(xs, ys, strict=True))
+
+
+def assert_exact_derivatives(log_partition, oracle, case):
+    """Gradients and Hessian-vector products, where something is possible, are those of ``oracle``."""
+    case, leaves = case.leaves()
+    z, exact = log_partition(*case), oracle(*case)
+    possible = exact.isfinite()
+    assert possible.any()
+    first = torch.autograd.grad(z[possible].sum(), leaves, create_graph=True)
+    expected = torch.autograd.grad(exact[possible].sum(), leaves, create_graph=True)
+    weights = [torch.randn_like(x) for x in first]
+    second = torch.autograd.grad(dot(first, weights), leaves)
+    expected_second = torch.autograd.grad(dot(expected, weights), leaves)
+    for mine, theirs in zip(first, expected, strict=True):
+        assert_probabilities(mine, theirs)
+    for mine, theirs in zip(second, expected_second, strict=True):
+        assert_second_order(mine, theirs)
 
 
 def gradient(case, leaves):

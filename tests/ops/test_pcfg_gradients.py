@@ -7,7 +7,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from structlv import reference
 from structlv.ops import pcfg as ops
 from tests.cases import GRAMMARS, SPANS, name, pcfg
-from tests.ops.queries import call, dot, right_branching
+from tests.ops.queries import assert_exact_derivatives, call, dot, right_branching
 from tests.tolerance import assert_probabilities, assert_second_order
 
 grammar = pytest.mark.parametrize("grammar", GRAMMARS)
@@ -62,18 +62,11 @@ def test_score(spans, grammar, backend):
 @pytest.mark.parametrize("holes", [0.1, 0.4])
 @spans
 def test_forbidden_parts_have_exact_finite_derivatives(spans, holes, native):
-    case, leaves = pcfg(batch=(4,), n=5, symbols=(3, 3), spans=spans, holes=holes, seed=3).leaves()
-    z, oracle = ops.log_partition(*case), reference.pcfg.log_partition(*case)
-    possible = oracle.isfinite()
-    first = torch.autograd.grad(z[possible].sum(), leaves, create_graph=True)
-    expected = torch.autograd.grad(oracle[possible].sum(), leaves, create_graph=True)
-    weights = [torch.randn_like(x) for x in first]
-    second = torch.autograd.grad(dot(first, weights), leaves)
-    expected_second = torch.autograd.grad(dot(expected, weights), leaves)
-    for mine, theirs in zip(first, expected, strict=True):
-        assert_probabilities(mine, theirs)
-    for mine, theirs in zip(second, expected_second, strict=True):
-        assert_second_order(mine, theirs)
+    assert_exact_derivatives(
+        ops.log_partition,
+        reference.pcfg.log_partition,
+        pcfg(batch=(4,), n=5, symbols=(3, 3), spans=spans, holes=holes, seed=3),
+    )
 
 
 @spans
