@@ -13,8 +13,6 @@ BUILD := build/editable
 BUILD_TOOLS := 'scikit-build-core>=0.11' 'pybind11>=3' 'cython>=3.1' 'cmake>=3.24' 'ninja>=1.10'
 RESULTS := benchmarks/results
 SEEDS := 0 1 2
-# Of the sanitized build; x86-64-v3 and x86-64 are the other two on this kind of machine.
-MARCH ?= native
 # The wheel's own environment lies outside .venv; both install the same torch.
 CLEAN := build/clean-env
 
@@ -22,6 +20,10 @@ NATIVE := CMakeLists.txt structlv/__init__.py $(wildcard structlv/data/_brackets
 # Instruction sets of this machine, as STRUCTLV_CPU names them
 ISAS := base $(shell grep -sqw avx2 /proc/cpuinfo && echo avx2) $(shell grep -sqw avx512vl /proc/cpuinfo && echo avx512)
 
+# and as the compiler names them
+MARCH_base := x86-64
+MARCH_avx2 := x86-64-v3
+MARCH_avx512 := x86-64-v4
 # All but the widest, which every other test runs on
 NARROW := $(wordlist 2,$(words $(ISAS)),_ $(ISAS))
 
@@ -93,12 +95,14 @@ format: $(STAMP)/dev  ## put every file into the project's format
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $$(find csrc tests -name '*.h' -o -name '*.cpp')
 
-sanitize: $(STAMP)/torch  ## the kernels' own drivers under AddressSanitizer and UndefinedBehaviorSanitizer
-	$(call say,Running the kernels under ASan and UBSan for -march=$(MARCH))
-	$(BIN)/cmake -S . -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
-	  -DSTRUCTLV_SANITIZE=ON -DSTRUCTLV_SANITIZE_MARCH=$(MARCH)
-	$(BIN)/cmake --build build/sanitize
-	set -e; for driver in build/sanitize/*_driver; do $$driver; done
+sanitize: $(addprefix sanitize-,$(ISAS))  ## the kernels' own drivers under AddressSanitizer and UndefinedBehaviorSanitizer
+
+sanitize-%: $(STAMP)/torch
+	$(call say,Running the kernels under ASan and UBSan: $*)
+	$(BIN)/cmake -S . -B build/sanitize-$* -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
+	  -DSTRUCTLV_SANITIZE=ON -DSTRUCTLV_SANITIZE_MARCH=$(MARCH_$*)
+	$(BIN)/cmake --build build/sanitize-$*
+	set -e; for driver in build/sanitize-$*/*_driver; do $$driver; done
 
 experiments: $(STAMP)/test  ## benchmarks against peers and full trainings with seeds (an hour or more), as JSON
 	$(call say,Installing each peer library into an environment of its own under benchmarks/.envs (about 4 GB))
