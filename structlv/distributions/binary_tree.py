@@ -13,7 +13,7 @@ from structlv.distributions import tree_events
 from structlv.distributions.algebra import finite
 from structlv.distributions.base import StructuredDistribution
 from structlv.distributions.constraints import ConstituencyTree
-from structlv.distributions.tree_checks import has_labels, require_same_lengths
+from structlv.distributions.tree_checks import has_labels
 from structlv.distributions.tree_decoding import minimum_risk
 from structlv.distributions.tree_evidence import Sentences, agreeing, masked, permitted
 from structlv.distributions.tree_parts import BinaryTreeParts
@@ -25,6 +25,7 @@ from structlv.distributions.validation import (
     require_floating,
     require_labels,
     require_lengths,
+    require_same_lengths,
 )
 from structlv.ops import pcfg
 from structlv.reference import semiring
@@ -241,7 +242,7 @@ class BinaryTree(StructuredDistribution):
         if self.num_labels != q.num_labels or self._labelled != q._labelled:
             raise ValueError(f"both must have the same labels, found {self.num_labels} and {q.num_labels}")
         if self._validate_args and is_eager(self.span_scores):
-            require_same_lengths(self, q, self._num_words)
+            require_same_lengths(self.lengths, q.lengths, self._num_words)
 
     def _check_labels(self, event: Tensor) -> None:
         event = tree_events.without_padding(event, self.lengths)

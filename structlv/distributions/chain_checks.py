@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Size, Tensor
 
-from structlv.distributions.validation import broadcast_batch, is_eager, require_events, require_lengths
+from structlv.distributions.validation import (
+    broadcast_batch,
+    is_eager,
+    require_events,
+    require_lengths,
+    require_same_lengths,
+)
 from structlv.ops import chain
 
 if TYPE_CHECKING:
@@ -97,9 +103,5 @@ def require_same_states(p: LinearChain, q: LinearChain) -> None:
     if p.unary.shape[-1] != q.unary.shape[-1]:
         found = f"{p.unary.shape[-1]} and {q.unary.shape[-1]}"
         raise ValueError(f"both chains must have the same number of states, found {found}")
-    if not (p._validate_args and is_eager(p.unary)) or (p.lengths is None and q.lengths is None):
-        return
-    n = p.unary.shape[-2]
-    mine, other = (n if d.lengths is None else d.lengths for d in (p, q))
-    if not bool((torch.as_tensor(mine) == torch.as_tensor(other)).all()):
-        raise ValueError("both chains must have the same lengths: their sequences are not the same otherwise")
+    if p._validate_args and is_eager(p.unary):
+        require_same_lengths(p.lengths, q.lengths, p.unary.shape[-2])

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Size, Tensor
 
-from structlv.distributions.validation import broadcast_batch, is_eager, require_events, require_lengths
+from structlv.distributions.validation import (
+    broadcast_batch,
+    is_eager,
+    require_events,
+    require_lengths,
+    require_same_lengths,
+)
 
 if TYPE_CHECKING:
-    from structlv.distributions.binary_tree import BinaryTree
     from structlv.distributions.trees import TreePosterior
-
-    Trees: TypeAlias = TreePosterior | BinaryTree
 
 
 def check_shapes(trees: TreePosterior) -> Size:
@@ -62,16 +65,7 @@ def require_same_grammar(p: TreePosterior, q: TreePosterior) -> None:
     if mine != other:
         raise ValueError(f"both must have as many nonterminals and preterminals, found {mine} and {other}")
     if p._validate_args and is_eager(p.unary):
-        require_same_lengths(p, q, p.unary.shape[-2])
-
-
-def require_same_lengths(p: Trees, q: Trees, n: int) -> None:
-    """``ValueError`` unless both are over sentences of the same lengths (eager only)."""
-    if p.lengths is None and q.lengths is None:
-        return
-    mine, other = (n if d.lengths is None else d.lengths for d in (p, q))
-    if not bool((torch.as_tensor(mine) == torch.as_tensor(other)).all()):
-        raise ValueError("both must have the same lengths: their trees are not the same otherwise")
+        require_same_lengths(p.lengths, q.lengths, p.unary.shape[-2])
 
 
 def has_labels(scores: Tensor, labelled: bool | None) -> bool:

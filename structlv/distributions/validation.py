@@ -132,6 +132,15 @@ def require_lengths(lengths: Tensor, n: int) -> None:
     require_labels("lengths", lengths, 0, n)
 
 
+def require_same_lengths(p: Tensor | None, q: Tensor | None, n: int) -> None:
+    """``ValueError`` unless two distributions have the same lengths, None for n (call it eagerly)."""
+    if p is None and q is None:
+        return
+    mine, other = (n if lengths is None else lengths for lengths in (p, q))
+    if not bool((torch.as_tensor(mine) == torch.as_tensor(other)).all()):
+        raise ValueError("both must have the same lengths: their structures are not the same otherwise")
+
+
 def require_labels(name: str, labels: Tensor, low: int, high: int) -> None:
     """``ValueError`` unless every label is in low..high (a value check: call it eagerly)."""
     if labels.numel() == 0:

@@ -73,7 +73,8 @@ class Family:
 
     ``name`` is the operators' prefix, ``title`` what a sentence calls a structure, ``required`` the number of
     potentials, from the first, that are not optional; ``fakes`` a module with an answer for each operator.
-    ``hvp`` gives (schema, kernel) where second order is not C++; ``scores`` is whether scores are linear.
+    ``hvp`` gives (schema, kernel) where second order is not C++; ``linear``: whether the score of a structure
+    is a sum of scores of parts, which has operators then.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class Family:
         fakes: Any,
         rules: Rules,
         hvp: tuple[str, Callable[..., Any]] | None = None,
-        scores: bool = True,
+        linear: bool = True,
     ) -> None:
         self.name, self.count, self.required, self.rules = name, count, required, rules
         self.scores = len(rules.cores)
@@ -106,7 +107,7 @@ class Family:
             schema=hvp and hvp[0],
             kernel=hvp and hvp[1],
         )
-        if not scores:
+        if not linear:
             return
         self.score = self._operator("score", fakes.score, rules.score)
         self.score_vjp = self._operator(

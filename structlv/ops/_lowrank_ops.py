@@ -33,7 +33,7 @@ FAMILY = Family(
     fakes=fakes,
     rules=_rules,
     hvp=(_HVP, reference.hvp),
-    scores=False,
+    linear=False,
 )
 
 
