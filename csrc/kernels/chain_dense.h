@@ -4,7 +4,8 @@
 // and not kept (they would be n k^2), the weights of the edges written once. With M_t the power of two of max A_t and
 // s_t that of max alpha_t, which is applied at the end of the step, so that the products need not wait for it:
 //   alpha_t+1 = (alpha_t exp(A_t) 2^-M_t) e_t+1 / s_t
-//   beta_t(i) = sum_j h_ij, edge(i, j) = alpha_t(i) h_ij, h = exp(A_t(i, j)) 2^-N_t e_t+1(j) beta_t+1(j), 2^N_t = 2^M_t s_t
+//   beta_t(i) = sum_j h_ij, edge(i, j) = alpha_t(i) h_ij,
+//   h_ij = exp(A_t(i, j)) 2^-N_t e_t+1(j) beta_t+1(j), 2^N_t = 2^M_t s_t
 // The conditions of exactness are those of chain_scan.h, with rho the largest range of any step.
 #pragma once
 #include "kernels/chain_ladder.h"

@@ -73,7 +73,6 @@ void pcfg_argmax_log(const Pcfg<T>& g, int64_t b, int64_t* event) {
 }
 
 // ---- max-marginals: the best score of a tree that has the part
-// ---------------------------------------------------------
 
 SLV_INLINE void raise(double* to, vd x) { store<double>(to, vmax(load(to), x)); }
 
@@ -139,7 +138,6 @@ void pcfg_max_marginals_log(const Pcfg<T>& g, int64_t b, const PcfgSink<T>& to) 
 }
 
 // ---- samples
-// -----------------------------------------------------------------------------------------------------------
 
 // Numbers of a node's own: the split, then the left child, then the right one.
 template <class T>
@@ -201,7 +199,6 @@ void pcfg_sample_log(const Pcfg<T>& g, int64_t b, uint64_t seed, int64_t samples
 }
 
 // ---- the binary tree that maximises the sum of its span scores
-// ----------------------------------------------------------
 
 // best(i, j) = scores(i, j) + max_k best(i, k) + best(k+1, j); O(n^3) time. The table is symmetric, so that both terms
 // of the maximum lie one after the other in memory.

@@ -86,6 +86,20 @@ struct BoundBatch {
   }
 };
 
+// Events (*s, *b, ...) of items (*b, ...): how many samples lie in front of the batch, and (*s, *b).
+inline int64_t samples_of(const char* name, const Tensor& events, const Shape& items) {
+  STD_TORCH_CHECK(events.scalar_type() == ScalarType::Long, name, ": expected dtype int64");
+  Shape s = shape_of(events);
+  check_tail(name, s, items);
+  s.resize(s.size() - items.size());
+  return product(s);
+}
+inline Shape samples_shape(const Tensor& events, size_t event_dims) {
+  Shape shape = shape_of(events);
+  shape.resize(shape.size() - event_dims);
+  return shape;
+}
+
 // Item weights of a backward pass in float64. What T flushes to zero is zero: its power of two, which the scaled
 // kernels divide by, would be zero too.
 template <class T>

@@ -164,20 +164,6 @@ Tensor filter(SLV_POTENTIALS) {
 
 // ---- scores of given structures; linear in the potentials -------------------------------------------------
 
-// states (*s, *b, n): how many samples lie in front of the batch
-template <class T>
-int64_t samples_of(const Bound<T>& p, const Tensor& states) {
-  STD_TORCH_CHECK(states.scalar_type() == ScalarType::Long, "states: expected dtype int64");
-  Shape s = shape_of(states);
-  check_tail("states", s, p.with({p.chain.n}));
-  s.resize(s.size() - p.batch.size() - 1);
-  return product(s);
-}
-inline Shape samples_shape(const Tensor& states) {  // (*s, *b)
-  Shape shape = shape_of(states);
-  shape.pop_back();
-  return shape;
-}
 // Calls unary(t, state), edge(t, from, to) for the parts of item b in `z`; false where a state is out of range.
 template <class T, class U, class E>
 bool each_part(const Chain<T>& c, int64_t b, const int64_t* z, U&& unary, E&& edge) {
@@ -196,9 +182,9 @@ Tensor score(const Tensor& states, SLV_POTENTIALS) {
     using T = decltype(t);
     Bound<T> p(unary, transition, initial, final, lengths);
     const Chain<T>& c = p.chain;
-    const int64_t samples = samples_of(p, states);
+    const int64_t samples = samples_of("states", states, p.with({c.n}));
     Tensor z = as_contiguous(states);
-    Tensor out = p.empty(samples_shape(states), ScalarType::Double);
+    Tensor out = p.empty(samples_shape(states, 1), ScalarType::Double);
     double* scores = out.mutable_data_ptr<double>();
     const int64_t* path = z.const_data_ptr<int64_t>();
     const int64_t kk = c.k * c.k, step = c.per_step ? kk : 0;
@@ -222,8 +208,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> score_vjp(const Tensor& grad, const T
     using T = decltype(t);
     Bound<T> p(unary, transition, initial, final, lengths);
     const Chain<T>& c = p.chain;
-    const int64_t samples = samples_of(p, states), kk = c.k * c.k, step = c.per_step ? kk : 0;
-    check_sizes("grad", grad, samples_shape(states));
+    const int64_t samples = samples_of("states", states, p.with({c.n})), kk = c.k * c.k, step = c.per_step ? kk : 0;
+    check_sizes("grad", grad, samples_shape(states, 1));
     Tensor z = as_contiguous(states);
     Tensor g = torch::stable::contiguous(torch::stable::to(grad, std::optional<ScalarType>(ScalarType::Double)));
     Tensor du = p.empty(p.with({c.n, c.k})), da = p.empty(shape_of(transition));
@@ -260,22 +246,16 @@ bool has_nan(SLV_POTENTIALS) {
     using T = decltype(t);
     Bound<T> p(unary, transition, initial, final, lengths);
     const Chain<T>& c = p.chain;
-    auto scan = [](const T* x, int64_t n) {
-      if constexpr (sizeof(T) == 4)
-        return kernels().has_nan_f32(x, n);
-      else
-        return kernels().has_nan_f64(x, n);
-    };
-    if (p.initial.count && scan(c.initial, p.initial.count * c.k)) return true;
-    if (p.final.count && scan(c.final, p.final.count * c.k)) return true;
+    if (p.initial.count && any_nan(c.initial, p.initial.count * c.k)) return true;
+    if (p.final.count && any_nan(c.final, p.final.count * c.k)) return true;
     if (!c.length || !c.per_step)
-      if (scan(c.transition, p.transition.count * p.edge_size())) return true;
+      if (any_nan(c.transition, p.transition.count * p.edge_size())) return true;
     std::atomic<bool> found{false};
     parallel_units(c.batch, double(c.batch) * double(c.n * c.k), [&](int64_t b) {
       const int64_t len = c.length ? c.length[b] : c.n;
-      if (scan(c.unary + b * c.n * c.k, len * c.k)) found = true;
+      if (any_nan(c.unary + b * c.n * c.k, len * c.k)) found = true;
       if (c.length && c.per_step && len > 1)
-        if (scan(c.transition + (c.matrix ? c.matrix[b] : 0) * p.edge_size(), (len - 1) * c.k * c.k)) found = true;
+        if (any_nan(c.transition + (c.matrix ? c.matrix[b] : 0) * p.edge_size(), (len - 1) * c.k * c.k)) found = true;
     });
     return found.load();
   });

@@ -12,4 +12,13 @@ const PcfgKernels& pcfg_kernels();
 const LowRankTable& lowrank_kernels();
 const SparsePcfgKernels& sparse_pcfg_kernels();
 const PcfgScans& pcfg_scans();
+
+// Whether there is a NaN among n numbers; a null pointer has none.
+template <class T>
+bool any_nan(const T* x, int64_t n) {
+  if constexpr (sizeof(T) == 4)
+    return x && kernels().has_nan_f32(x, n);
+  else
+    return x && kernels().has_nan_f64(x, n);
+}
 }  // namespace slv

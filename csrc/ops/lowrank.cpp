@@ -104,22 +104,17 @@ bool has_nan(SLV_POTENTIALS) {
     using T = decltype(t);
     SLV_BIND(false);
     const LowRank<T>& g = p.pcfg;
-    auto scan = [](const T* x, int64_t n) {
-      if constexpr (sizeof(T) == 4)
-        return x && kernels().has_nan_f32(x, n);
-      else
-        return x && kernels().has_nan_f64(x, n);
-    };
     const int64_t side = g.r * g.s();
-    if (scan(g.root, p.root.count * g.nt) || scan(g.head, p.head.count * g.nt * g.r) ||
-        scan(g.left, p.left.count * side) || scan(g.right, p.right.count * side))
+    if (any_nan(g.root, p.root.count * g.nt) || any_nan(g.head, p.head.count * g.nt * g.r) ||
+        any_nan(g.left, p.left.count * side) || any_nan(g.right, p.right.count * side))
       return true;
     std::atomic<bool> found{false};
     parallel_units(g.batch, double(g.batch * g.n) * double(g.t + (g.spans ? g.n * g.labels : 0)), [&](int64_t b) {
       const int64_t len = g.len(b) > 1 ? g.len(b) : 0;
-      bool bad = scan(g.unary + b * g.n * g.t, len * g.t);
+      bool bad = any_nan(g.unary + b * g.n * g.t, len * g.t);
       for (int64_t i = 0; g.spans && i < len - 1 && !bad; i++)  // the spans i < j of the sentence
-        bad = scan(g.spans + p.spans.row(b) * p.spans_size() + (i * g.n + i + 1) * g.labels, (len - 1 - i) * g.labels);
+        bad =
+            any_nan(g.spans + p.spans.row(b) * p.spans_size() + (i * g.n + i + 1) * g.labels, (len - 1 - i) * g.labels);
       if (bad) found = true;
     });
     return found.load();

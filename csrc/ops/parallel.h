@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <vector>
 
 namespace slv {
 
@@ -28,6 +29,15 @@ void parallel_units(int64_t units, double flops, F&& body) {
 inline int64_t accumulators(int64_t elements) {
   constexpr int64_t kMost = int64_t(1) << 24;  // float64: 128 MiB
   return std::clamp<int64_t>(kMost / std::max<int64_t>(elements, 1), 1, 32);
+}
+
+// The items, those of most words first; len(item) says how many.
+template <class F>
+std::vector<int64_t> longest_first(int64_t items, F&& len) {
+  std::vector<int64_t> order(items);
+  for (int64_t b = 0; b < items; b++) order[b] = b;
+  std::stable_sort(order.begin(), order.end(), [&len](int64_t a, int64_t b) { return len(a) > len(b); });
+  return order;
 }
 
 }  // namespace slv

@@ -129,30 +129,14 @@ Tensor sample(SLV_POTENTIALS, int64_t num_samples, int64_t seed) {
 }
 
 // ---- scores of given trees; linear in the potentials
-// ------------------------------------------------------------------
-
-// event (*s, *b, m, 3): how many samples lie in front of the batch
-template <class T>
-int64_t samples_of(const BoundPcfg<T>& p, const Tensor& event) {
-  STD_TORCH_CHECK(event.scalar_type() == ScalarType::Long, "event: expected dtype int64");
-  Shape s = shape_of(event);
-  check_tail("event", s, p.event_shape());
-  s.resize(s.size() - p.batch.size() - 2);
-  return product(s);
-}
-inline Shape samples_shape(const Tensor& event) {  // (*s, *b)
-  Shape shape = shape_of(event);
-  shape.resize(shape.size() - 2);
-  return shape;
-}
 
 Tensor score(const Tensor& event, SLV_POTENTIALS) {
   return dispatch(unary, [&](auto t) {
     using T = decltype(t);
     BoundPcfg<T> p(root, rules, unary, spans, lengths);
     const Pcfg<T>& g = p.pcfg;
-    const int64_t samples = samples_of(p, event), s = g.s();
-    Tensor events = torch::stable::contiguous(event), out = p.empty(samples_shape(event), ScalarType::Double);
+    const int64_t samples = samples_of("event", event, p.event_shape()), s = g.s();
+    Tensor events = torch::stable::contiguous(event), out = p.empty(samples_shape(event, 2), ScalarType::Double);
     double* scores = out.mutable_data_ptr<double>();
     const int64_t* rows = events.const_data_ptr<int64_t>();
     parallel_units(samples * g.batch, 50.0 * double(samples * g.batch * g.n), [&](int64_t e) {
@@ -179,8 +163,8 @@ FourTensors score_vjp(const Tensor& grad, const Tensor& event, SLV_POTENTIALS) {
     using T = decltype(t);
     BoundPcfg<T> p(root, rules, unary, spans, lengths);
     const Pcfg<T>& g = p.pcfg;
-    const int64_t samples = samples_of(p, event), s = g.s();
-    check_sizes("grad", grad, samples_shape(event));
+    const int64_t samples = samples_of("event", event, p.event_shape()), s = g.s();
+    check_sizes("grad", grad, samples_shape(event, 2));
     const Tensor events = torch::stable::contiguous(event);
     const Tensor g64 =
         torch::stable::contiguous(torch::stable::to(grad, std::optional<ScalarType>(ScalarType::Double)));
@@ -209,27 +193,21 @@ FourTensors score_vjp(const Tensor& grad, const Tensor& event, SLV_POTENTIALS) {
 }
 
 // ---- NaN among the potentials; padding does not count
-// -----------------------------------------------------------------
 
 bool has_nan(SLV_POTENTIALS) {
   return dispatch(unary, [&](auto t) {
     using T = decltype(t);
     BoundPcfg<T> p(root, rules, unary, spans, lengths);
     const Pcfg<T>& g = p.pcfg;
-    auto scan = [](const T* x, int64_t n) {
-      if constexpr (sizeof(T) == 4)
-        return kernels().has_nan_f32(x, n);
-      else
-        return kernels().has_nan_f64(x, n);
-    };
-    if (g.root && scan(g.root, p.root.count * g.nt)) return true;
-    if (g.rules && scan(g.rules, p.rules.count * g.rules_size())) return true;
+    if (g.root && any_nan(g.root, p.root.count * g.nt)) return true;
+    if (g.rules && any_nan(g.rules, p.rules.count * g.rules_size())) return true;
     std::atomic<bool> found{false};
     parallel_units(g.batch, double(g.batch * g.n) * double(g.t + g.n * g.labels), [&](int64_t b) {
       const int64_t len = g.len(b);
-      bool bad = scan(g.unary + b * g.n * g.t, len * g.t);
+      bool bad = any_nan(g.unary + b * g.n * g.t, len * g.t);
       for (int64_t i = 0; g.spans && i < len - 1 && !bad; i++)  // the spans i < j of the sentence
-        bad = scan(g.spans + p.spans.row(b) * p.spans_size() + (i * g.n + i + 1) * g.labels, (len - 1 - i) * g.labels);
+        bad =
+            any_nan(g.spans + p.spans.row(b) * p.spans_size() + (i * g.n + i + 1) * g.labels, (len - 1 - i) * g.labels);
       if (bad) found = true;
     });
     return found.load();
@@ -237,7 +215,6 @@ bool has_nan(SLV_POTENTIALS) {
 }
 
 // ---- the tree of the best span scores
-// ---------------------------------------------------------------------------------
 
 Tensor tree_decode(const Tensor& spans, MaybeTensor lengths) {
   auto body = [&](auto t) {

@@ -68,10 +68,7 @@ void run_pcfg_inside(const Pcfg<T>& g, T* chart, double* log_z) {
 
 template <class T>
 std::vector<int64_t> longest_first(const Pcfg<T>& g) {
-  std::vector<int64_t> order(g.batch);
-  for (int64_t b = 0; b < g.batch; b++) order[b] = b;
-  std::stable_sort(order.begin(), order.end(), [&g](int64_t a, int64_t b) { return g.len(a) > g.len(b); });
-  return order;
+  return longest_first(g.batch, [&g](int64_t b) { return g.len(b); });
 }
 template <class T, class F>
 void each_sentence(const Pcfg<T>& g, double work, F&& body) {

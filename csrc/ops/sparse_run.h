@@ -32,10 +32,7 @@ void each_sentence(const BoundSparse& p, const int64_t* order, int64_t first, in
   });
 }
 inline std::vector<int64_t> longest_first(const BoundSparse& p) {
-  std::vector<int64_t> order(p.items);
-  std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(), [&p](int64_t a, int64_t b) { return p.len(a) > p.len(b); });
-  return order;
+  return longest_first(p.items, [&p](int64_t b) { return p.len(b); });
 }
 template <class F>
 void each_sentence(const BoundSparse& p, double cost, F&& body) {
