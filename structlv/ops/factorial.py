@@ -56,8 +56,8 @@ def marginals(
 ) -> tuple[Tensor, Tensor]:
     """Posterior probabilities of joint states ``(*b, n, S)`` and expected uses of each chain's edges.
 
-    Edges are ``(*b, P)``, summed over steps, or with ``edges`` ``(*b, n-1, P)``; 0 in padding or if nothing is
-    possible. Differentiable once; a second order raises ``NotImplementedError``.
+    Edges are ``(*b, P)``, summed over steps, or with ``edges`` ``(*b, n-1, P)``; 0 in padding or if nothing
+    is possible. Differentiable once; a second order raises ``NotImplementedError``.
     """
     p = _prepare(sizes, unary, transition, initial, lengths)
     return p.narrow(reference.factorial.marginals(*p.args, sizes=sizes, edges=edges))
