@@ -213,13 +213,13 @@ def argmax(
 
 
 def _backward_choice(
-    alphas: list[Tensor], chains: _Chains, choose: Callable[[Tensor, int | Tensor], Tensor]
+    alphas: list[Tensor], chains: _Chains, choose: Callable[[Tensor, Tensor], Tensor]
 ) -> Tensor:
-    """From the last position to the first ``choose(log weights (*s, *b, S), position)``; -1 for none."""
+    """From the last position to the first ``choose(log weights (*s, *b, S), position (*b))``; -1 for none."""
     last = (chains.lengths - 1).clamp(min=0)
     states = [choose(alphas[-1], last)]
     for t in range(len(alphas) - 2, -1, -1):
-        chosen = choose(_into(alphas[t], chains, states[-1]), t)
+        chosen = choose(_into(alphas[t], chains, states[-1]), torch.full_like(last, t))
         states.append(torch.where(chains.valid[..., t + 1], chosen, states[-1]))
     possible = chains.valid & (alphas[-1].amax(-1) > -torch.inf)[..., None]
     return torch.where(possible, torch.stack(states[::-1], -1), -1)
@@ -248,9 +248,7 @@ def sample(
     u = philox.uniform(seed, num_samples, chains.lengths.numel(), n, unary.dtype, unary.device)
     u = u.view(num_samples, *batch, n)
 
-    def choose(weights: Tensor, t: int | Tensor) -> Tensor:
-        if isinstance(t, int):
-            return philox.draw(weights, u[..., t])
+    def choose(weights: Tensor, t: Tensor) -> Tensor:
         return philox.draw(weights, u.gather(-1, t.expand(u.shape[:-1])[..., None])[..., 0])
 
     return _backward_choice(_forward(chains), chains, choose)
@@ -277,9 +275,8 @@ def score(
     total = torch.where(chains.valid, nodes, 0.0).sum(-1)
     for k, own, matrix in zip(sizes, _unravel(z, sizes), chains.matrices(), strict=True):
         pair = own[..., :-1] * k + own[..., 1:]
-        steps = (
-            matrix.flatten(-2).unsqueeze(-2).expand(*pair.shape, k * k).gather(-1, pair[..., None])[..., 0]
-        )
+        rows = matrix.flatten(-2).unsqueeze(-2).expand(*pair.shape, k * k)
+        steps = rows.gather(-1, pair[..., None])[..., 0]
         total = total + torch.where(chains.valid[..., 1:], steps, 0.0).sum(-1)
     return torch.where(legal, total, -torch.inf)
 
