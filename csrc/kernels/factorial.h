@@ -47,7 +47,21 @@ struct FactorialLogKernels {
   void (*sample)(const Factorial<T>&, int64_t item, uint64_t seed, int64_t samples, int64_t* states, int64_t stride);
 };
 
+// Scaled linear domain, a block of up to `lanes` items, one in each lane of a vector.
+constexpr int kMostLanes = 16;
+template <class T>
+struct FactorialLaneKernels {
+  int lanes;
+  // states (n, 2, S, rows) and scales (n, rows): this block's part of the chart, or null; meta, log_z: by item
+  void (*forward)(const Factorial<T>&, const int64_t* items, int rows, T* states, T* scales, T* meta, double* log_z);
+  // weight: by item, or null for ones; edges: of each row, (P), or (n-1, P) step by step: all are written
+  void (*backward)(const Factorial<T>&, const int64_t* items, int rows, T* states, T* scales, const T* meta,
+                   const double* weight, T* unary, T* const* edges, bool per_step);
+};
+
 struct FactorialKernels {
+  FactorialLaneKernels<float> lanes_f32;
+  FactorialLaneKernels<double> lanes_f64;
   FactorialLogKernels<float> log_f32;
   FactorialLogKernels<double> log_f64;
 };
