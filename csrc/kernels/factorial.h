@@ -43,8 +43,6 @@ struct FactorialLogKernels {
   // v: a direction with sharing of its own
   double (*hvp)(const Factorial<T>&, int64_t item, double weight, const Factorial<T>& v, T* unary,
                 const EdgeSink<T>& edges);
-  void (*argmax)(const Factorial<T>&, int64_t item, int64_t* states);
-  void (*sample)(const Factorial<T>&, int64_t item, uint64_t seed, int64_t samples, int64_t* states, int64_t stride);
 };
 
 // Scaled linear domain, a block of up to `lanes` items, one in each lane of a vector.
@@ -57,6 +55,9 @@ struct FactorialLaneKernels {
   // weight: by item, or null for ones; edges: of each row, (P), or (n-1, P) step by step: all are written
   void (*backward)(const Factorial<T>&, const int64_t* items, int rows, T* states, T* scales, const T* meta,
                    const double* weight, T* unary, T* const* edges, bool per_step);
+  // paths: (samples, batch, n), filled with -1
+  void (*sample)(const Factorial<T>&, const int64_t* items, int rows, uint64_t seed, int64_t samples, int64_t* paths);
+  void (*argmax)(const Factorial<T>&, const int64_t* items, int rows, int64_t* paths);
 };
 
 struct FactorialKernels {

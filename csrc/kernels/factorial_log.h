@@ -73,10 +73,9 @@ struct MicroStep {
     for (int64_t r = 0; r < rest; r++)
       for (int64_t j = 0; j < k; j += kLanes) body(r, j);
   }
-  template <class S>
   void forward(const double* from, double* to) const {
     each([&](int64_t r, int64_t j) {
-      const vd sum = S::lanes(k, [&](int64_t i) { return term(from, r, i, j); });
+      const vd sum = Log::lanes(k, [&](int64_t i) { return term(from, r, i, j); });
       store_n<double>(to + r * k + j, sum, int(k - j));
     });
   }
@@ -98,23 +97,23 @@ void each_micro_step_back(const FactorialItem<T>& c, F&& body) {
 }
 
 // The layers of one step: (m, S) from the values before it, which are layer 0; the last micro-step fills `out`.
-template <class S, class T>
+template <class T>
 void layers_of(const FactorialItem<T>& c, const double* before, double* layers, double* out) {
   std::copy(before, before + c.states, layers);
   each_micro_step(c, [&](int64_t i, int64_t, const MicroStep<T>& s) {
     const double* from = layers + i * c.states;
-    s.template forward<S>(from, i + 1 < c.m ? layers + (i + 1) * c.states : out);
+    s.forward(from, i + 1 < c.m ? layers + (i + 1) * c.states : out);
   });
 }
 
-template <class S, class T>
+template <class T>
 Doubles inside(const FactorialItem<T>& c) {
   const int64_t states = c.states;
   Doubles alpha(c.len * states), layers(c.m * states), u(states);
   for (int64_t t = 0; t < c.len; t++) {
     double* out = alpha.data() + t * states;
     c.row(t, u.data());
-    if (t > 0) layers_of<S>(c, out - states, layers.data(), out);
+    if (t > 0) layers_of(c, out - states, layers.data(), out);
     for (int64_t z = 0; z < states; z++) out[z] = t > 0 ? out[z] + u[z] : u[z];
   }
   return alpha;
@@ -123,7 +122,7 @@ Doubles inside(const FactorialItem<T>& c) {
 template <class T>
 double log_partition_log(const Factorial<T>& problem, int64_t b) {
   FactorialItem<T> c(problem, b);
-  return c.len == 0 ? 0 : total<Log>(inside<Log>(c).data() + (c.len - 1) * c.states, c.states);
+  return c.len == 0 ? 0 : total<Log>(inside(c).data() + (c.len - 1) * c.states, c.states);
 }
 
 // The weights of the predecessors k of the states j.. of a micro-step, normalised where they are used, so that they are
@@ -180,13 +179,13 @@ void marginals_log(const Factorial<T>& problem, int64_t b, double weight, T* una
   const int64_t states = c.states;
   clear_from(c.len, c, unary, sink);
   if (c.len == 0) return;
-  Doubles alpha = inside<Log>(c), layers(c.m * states), after(states), mu(states), before(states);
+  Doubles alpha = inside(c), layers(c.m * states), after(states), mu(states), before(states);
   if (!softmax(&alpha[(c.len - 1) * states], states, weight, mu.data())) return clear_from(0, c, unary, sink);
   StepEdges<T> edges(sink, problem.edges);
   for (int64_t t = c.len - 1;; t--) {
     std::transform(mu.begin(), mu.end(), unary + t * states, [](double x) { return T(x); });
     if (t == 0) break;
-    layers_of<Log>(c, &alpha[(t - 1) * states], layers.data(), after.data());
+    layers_of(c, &alpha[(t - 1) * states], layers.data(), after.data());
     double* sum = edges.begin();
     each_micro_step_back(c, [&](int64_t i, int64_t edge, const MicroStep<T>& s) {
       std::fill(before.begin(), before.end(), 0.0);
@@ -231,7 +230,7 @@ Doubles prefix_means(const FactorialItem<T>& c, const FactorialItem<T>& v, const
     double* out = prefix.data() + t * states;
     v.row(t, u.data());
     if (t > 0) {
-      layers_of<Log>(c, &alpha[(t - 1) * states], layers.data(), after.data());
+      layers_of(c, &alpha[(t - 1) * states], layers.data(), after.data());
       prefix_layers(c, v, layers.data(), out - states, means.data(), out);
     }
     for (int64_t z = 0; z < states; z++) out[z] += u[z];
@@ -277,7 +276,7 @@ double hvp_log(const Factorial<T>& problem, int64_t b, double weight, const Fact
   const int64_t states = c.states;
   clear_from(c.len, c, unary, sink);
   if (c.len == 0) return 0;
-  Doubles alpha = inside<Log>(c), layers(c.m * states), means(c.m * states), after(states), u(states);
+  Doubles alpha = inside(c), layers(c.m * states), means(c.m * states), after(states), u(states);
   SecondOrder<T> back(c, v, weight);
   const double* last = &alpha[(c.len - 1) * states];
   if (!softmax(last, states, 1, back.mu.data())) return clear_from(0, c, unary, sink), 0;
@@ -294,7 +293,7 @@ double hvp_log(const Factorial<T>& problem, int64_t b, double weight, const Fact
     if (t == 0) break;
     v.row(t, u.data());
     for (int64_t z = 0; z < states; z++) back.suffix[z] += u[z];
-    layers_of<Log>(c, &alpha[(t - 1) * states], layers.data(), after.data());
+    layers_of(c, &alpha[(t - 1) * states], layers.data(), after.data());
     prefix_layers(c, v, layers.data(), at - states, means.data(), after.data());
     double* sum = edges.begin();
     back.step(layers.data(), means.data(), sum);
