@@ -3,6 +3,8 @@
 //
 //   score(z) = sum_t unary[t, z_t] + sum_i ( initial_i[z^i_0] + sum_t transition_i[z^i_t, z^i_t+1] )
 #pragma once
+#include <algorithm>
+
 #include "kernels/chain.h"
 
 namespace slv {
@@ -13,13 +15,16 @@ struct Factorial {
   const int64_t* sizes;         // (m): k_i
   int64_t edges, ends;          // P = sum k_i^2 and Q = sum k_i
   const T* unary;               // (batch, n, S)
-  const T* transition;          // (matrices, P): the matrices one after the other
+  const T* transition;          // (matrices, P): the matrices one after the other; (matrices, n-1, P) when per_step
   const T* initial;             // (initials, Q) or null
   const int64_t* matrix;        // item -> row of transition, or null: all 0
   const int64_t* initial_row;
   const int64_t* length;  // clamped to 0..n, or null: all n
+  bool per_step = false;  // of a direction alone: that of edges step by step
   int64_t len(int64_t item) const { return length ? length[item] : n; }
-  const T* transition_of(int64_t item) const { return transition + (matrix ? matrix[item] : 0) * edges; }
+  const T* transition_of(int64_t item) const {
+    return transition + (matrix ? matrix[item] : 0) * (per_step ? std::max<int64_t>(n - 1, 0) : 1) * edges;
+  }
   const T* initial_of(int64_t item) const {
     return initial ? initial + (initial_row ? initial_row[item] : 0) * ends : nullptr;
   }

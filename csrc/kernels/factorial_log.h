@@ -27,6 +27,8 @@ struct FactorialItem {
         unary(c.unary + b * c.n * c.states),
         transition(c.transition_of(b)),
         initial(c.initial_of(b)) {}
+  // the matrices of the step from t to t + 1
+  const T* step(int64_t t) const { return transition + (c.per_step ? t : 0) * c.edges; }
   // unary scores, and at the first step the initial ones
   void row(int64_t t, double* out) const {
     std::copy(unary + t * states, unary + (t + 1) * states, out);
@@ -207,11 +209,11 @@ void marginals_log(const Factorial<T>& problem, int64_t b, double weight, T* una
 // Second order as in chain_log.h, a micro-step being a step: with f = <v, parts>, prefix(j) = E[f up to here | j] and
 // suffix(k) = E[f from here | k], cov(part) = p(part) (prefix + v(part) + suffix - E f).
 template <class T>
-void prefix_layers(const FactorialItem<T>& c, const FactorialItem<T>& v, const double* layers, const double* before,
+void prefix_layers(const FactorialItem<T>& c, const T* direction, const double* layers, const double* before,
                    double* prefix, double* out) {
   std::copy(before, before + c.states, prefix);
   each_micro_step(c, [&](int64_t i, int64_t edge, const MicroStep<T>& s) {
-    const MicroStep<T> d{v.transition + edge, s.k, s.rest};
+    const MicroStep<T> d{direction + edge, s.k, s.rest};
     const double* from = prefix + i * c.states;
     double* to = i + 1 < c.m ? prefix + (i + 1) * c.states : out;
     s.each([&](int64_t r, int64_t j) {
@@ -231,7 +233,7 @@ Doubles prefix_means(const FactorialItem<T>& c, const FactorialItem<T>& v, const
     v.row(t, u.data());
     if (t > 0) {
       layers_of(c, &alpha[(t - 1) * states], layers.data(), after.data());
-      prefix_layers(c, v, layers.data(), out - states, means.data(), out);
+      prefix_layers(c, v.step(t - 1), layers.data(), out - states, means.data(), out);
     }
     for (int64_t z = 0; z < states; z++) out[z] += u[z];
   }
@@ -241,14 +243,14 @@ Doubles prefix_means(const FactorialItem<T>& c, const FactorialItem<T>& v, const
 // The way back over one step: mu and the suffix of the states after it become those of the states before.
 template <class T>
 struct SecondOrder {
-  const FactorialItem<T>&c, &v;
+  const FactorialItem<T>& c;
   double weight, mean;
   Doubles mu, suffix, before, sum;
-  SecondOrder(const FactorialItem<T>& c, const FactorialItem<T>& v, double weight)
-      : c(c), v(v), weight(weight), mean(0), mu(c.states), suffix(c.states), before(c.states), sum(c.states) {}
-  void step(const double* layers, const double* prefix, double* edges) {
+  SecondOrder(const FactorialItem<T>& c, double weight)
+      : c(c), weight(weight), mean(0), mu(c.states), suffix(c.states), before(c.states), sum(c.states) {}
+  void step(const T* direction, const double* layers, const double* prefix, double* edges) {
     each_micro_step_back(c, [&](int64_t i, int64_t edge, const MicroStep<T>& s) {
-      const MicroStep<T> d{v.transition + edge, s.k, s.rest};
+      const MicroStep<T> d{direction + edge, s.k, s.rest};
       std::fill(before.begin(), before.end(), 0.0);
       std::fill(sum.begin(), sum.end(), 0.0);
       s.each([&](int64_t r, int64_t j) {
@@ -277,7 +279,7 @@ double hvp_log(const Factorial<T>& problem, int64_t b, double weight, const Fact
   clear_from(c.len, c, unary, sink);
   if (c.len == 0) return 0;
   Doubles alpha = inside(c), layers(c.m * states), means(c.m * states), after(states), u(states);
-  SecondOrder<T> back(c, v, weight);
+  SecondOrder<T> back(c, weight);
   const double* last = &alpha[(c.len - 1) * states];
   if (!softmax(last, states, 1, back.mu.data())) return clear_from(0, c, unary, sink), 0;
   const Doubles prefix = prefix_means(c, v, alpha);
@@ -294,9 +296,9 @@ double hvp_log(const Factorial<T>& problem, int64_t b, double weight, const Fact
     v.row(t, u.data());
     for (int64_t z = 0; z < states; z++) back.suffix[z] += u[z];
     layers_of(c, &alpha[(t - 1) * states], layers.data(), after.data());
-    prefix_layers(c, v, layers.data(), at - states, means.data(), after.data());
+    prefix_layers(c, v.step(t - 1), layers.data(), at - states, means.data(), after.data());
     double* sum = edges.begin();
-    back.step(layers.data(), means.data(), sum);
+    back.step(v.step(t - 1), layers.data(), means.data(), sum);
     edges.end(t - 1);
   }
   return back.mean;
