@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -54,8 +54,8 @@ class Inference(ABC):
 
 @dataclass(frozen=True)
 class Exact(Inference):
-    """The posterior itself, from the table of joint states: O(b n S sum_i k_i) time, O(b n S) memory, S = prod_i
-    k_i. Ghahramani and Jordan (1997), appendix B. Its "bound" is log p(x).
+    """The posterior itself, from the table of joint states: O(b n S sum_i k_i) time, O(b n S) memory, S =
+    prod_i k_i. Ghahramani and Jordan (1997), appendix B. Its "bound" is log p(x).
 
     Attributes:
         max_bytes: of the joint table, b n S numbers; beyond that there is a ``ValueError``.
@@ -68,8 +68,8 @@ class Exact(Inference):
         needed = problem.batch.numel() * problem.n * joint * problem.initial[0].element_size()
         if needed > self.max_bytes:
             raise ValueError(
-                f"exact inference needs a table of {problem.batch.numel()} x {problem.n} x {joint} joint states, "
-                f"{needed / 2**30:.3g} GiB, and max_bytes allows {self.max_bytes / 2**30:.3g} GiB: use "
+                f"exact inference needs a table of {problem.batch.numel()} x {problem.n} x {joint} joint "
+                f"states, {needed / 2**30:.3g} GiB, and max_bytes allows {self.max_bytes / 2**30:.3g} GiB: use "
                 "StructuredMeanField(), or Exact(max_bytes=...)"
             )
         table = problem.emission.log_likelihood(problem.x, problem.observed)
@@ -266,8 +266,8 @@ class StructuredAscent(Ascent):
         )
 
     def bound(self, likelihood: Likelihood, problem: Problem) -> Tensor:
-        """sum_i (log Z_i - <marginals_i, scores_i>) + E log p(x | z): the first is -KL(q_i || p_i), and log Z_i
-        has, scores being held, the expected gradient of log p(z^i).
+        """sum_i (log Z_i - <marginals_i, scores_i>) + E log p(x | z): the first is -KL(q_i || p_i), and log
+        Z_i has, scores being held, the expected gradient of log p(z^i).
         """
         marginals, gaps = [], []
         for scores, moves, first in zip(self.scores, problem.transition, problem.initial, strict=True):
@@ -365,8 +365,8 @@ class _Moves(Tensors):
         self.forbidden = forbidden.to(transition.dtype) if bool(forbidden.any()) else None
 
     def around(self, neighbours: Tensor, count: int, parity: int) -> Tensor:
-        """Expected scores (*b, count, k) of the moves into and out of every other step, of which ``neighbours``
-        (*b, ., k) lie between: the first step is 0 (``parity`` 0) or 1.
+        """Expected scores (*b, count, k) of the moves into and out of every other step, of which
+        ``neighbours`` (*b, ., k) lie between: the first step is 0 (``parity`` 0) or 1.
         """
         found = self._of(neighbours, self.finite, count, parity)
         if self.forbidden is None:
