@@ -161,7 +161,7 @@ class FactorialHMM(ParameterizedDistribution):
 
         Chain after chain is drawn whole given the others, by forward filtering and backward sampling: a sweep
         takes O(b n sum_i k_i^2) time beside the emission's, and never a table of joint states (but of a
-        callable emission). Ghahramani and Jordan (1997), section 3.2, draw state by state; whole chains mix
+        callable emission). Ghahramani and Jordan (1997), section 3.3, draw state by state; whole chains mix
         faster (Scott 2002, section 2). Successive samples are dependent; items of the batch are not.
 
         Args:
@@ -268,8 +268,8 @@ def _checked(
     if not isinstance(emission, FactorialEmission):
         if not callable(emission):
             raise TypeError(
-                "emission must be AdditiveGaussian, LogLinearCategorical, IndependentBernoulli or a function of "
-                f"x, found {describe(emission)}"
+                "emission must be AdditiveGaussian, LogLinearCategorical, IndependentBernoulli or a function "
+                f"of x, found {describe(emission)}"
             )
         emission = TableEmission(emission, sizes)
     if emission.sizes != sizes:

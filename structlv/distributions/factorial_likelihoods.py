@@ -27,8 +27,12 @@ class Likelihood(Tensors):
         """What the other chains need of chain i's probabilities."""
 
     @abstractmethod
-    def scores(self, i: int, messages: Sequence[Tensor]) -> Tensor:
-        """The scores (*b, n, k_i) of chain i's states that are best given the messages of all chains."""
+    def scores(self, i: int, messages: Sequence[Tensor], marginals: Tensor) -> Tensor:
+        """The scores (*b, n, k_i) of chain i's states that are best given the messages of all chains.
+
+        Args:
+            marginals: those of chain i up to now, from which its message was made.
+        """
 
     @abstractmethod
     def expected(self, marginals: Sequence[Tensor]) -> Tensor:
@@ -46,6 +50,14 @@ def sum_of(terms: Sequence[Tensor]) -> Tensor:
     total = terms[0]
     for term in terms[1:]:
         total = total + term
+    return total
+
+
+def product_of(terms: Sequence[Tensor]) -> Tensor:
+    """The product of tensors that broadcast against one another."""
+    total = terms[0]
+    for term in terms[1:]:
+        total = total * term
     return total
 
 
@@ -106,7 +118,7 @@ class AdditiveLikelihood(Likelihood):
     def message(self, i: int, marginals: Tensor) -> Tensor:
         return marginals
 
-    def scores(self, i: int, messages: Sequence[Tensor]) -> Tensor:
+    def scores(self, i: int, messages: Sequence[Tensor], marginals: Tensor) -> Tensor:
         if len(messages) == 1:
             return self.own[0]
         others = torch.cat([*messages[:i], *messages[i + 1 :]], -1) @ self.couplings[i]
@@ -115,7 +127,7 @@ class AdditiveLikelihood(Likelihood):
     def expected(self, marginals: Sequence[Tensor]) -> Tensor:
         batch_dims = self.constant.dim() - 1
         # every pair is in the couplings of both of its chains
-        halves = [0.5 * (x + self.scores(i, marginals)) for i, x in enumerate(self.own)]
+        halves = [0.5 * (x + self.scores(i, marginals, marginals[i])) for i, x in enumerate(self.own)]
         return self.constant.sum(-1) + inner(marginals, halves, batch_dims)
 
     def conditional(self, i: int, states: Tensor) -> Tensor:
@@ -177,44 +189,50 @@ class LogLinearLikelihood(Likelihood):
     ) -> None:
         self.logits, self.x, self.observed, self.categorical = tuple(logits), x, observed, categorical
         if categorical:
-            tables = [table.unsqueeze(-2) for table in logits]  # (*b, k, 1, v)
+            tables = [table.unsqueeze(-1) for table in logits]  # (*b, k, v, 1)
         else:
-            tables = [torch.stack([torch.zeros_like(table), table], -1) for table in logits]  # (*b, k, d, 2)
+            tables = [torch.stack([torch.zeros_like(table), table], -2) for table in logits]  # (*b, k, 2, d)
         excess = [_excess(i, tables) for i in range(len(tables))]
-        tables = [table - rest.unsqueeze(-1) for table, rest in zip(tables, excess, strict=True)]
+        tables = [table - rest.unsqueeze(-2) for table, rest in zip(tables, excess, strict=True)]
         rows = [rest.sum(-1).unsqueeze(-2) for rest in excess]
         own = [mine - seen(rest, observed) for mine, rest in zip(own, rows, strict=True)]
         self.own = tuple(table.expand(*batch, *table.shape[-2:]) for table in own)
+        self._scale(tables)
+
+    def _scale(self, tables: Sequence[Tensor]) -> None:
+        """Sets ``factors``, exp(table_i) of each chain, (*b, k, v g), relative to the m-th root of the largest
+        product: products over all chains are relative to exp(``top``), (*b, 1, g).
+        """
         tops = [table.detach().amax(-3, keepdim=True) for table in tables]
+        scale = sum_of(tops)  # (*b, 1, v, g), the largest eta
+        top = scale.amax(-2, keepdim=True)
+        top = top.masked_fill(top == -torch.inf, 0.0)
+        share = ((scale - top) / len(tables)).exp()
+        self.top = top.squeeze(-2)
         self.factors = tuple(
-            (table - top.masked_fill(top == -torch.inf, 0.0)).exp().flatten(-2)
-            for table, top in zip(tables, tops, strict=True)
+            ((table - high.masked_fill(high == -torch.inf, 0.0)).exp() * share).flatten(-2)
+            for table, high in zip(tables, tops, strict=True)
         )
-        scale = sum_of(tops)  # (*b, 1, g, v), the largest eta
-        top = scale.amax(-1)
-        self.top = top.masked_fill(top == -torch.inf, 0.0)  # everything below is relative to exp(top)
-        self.weights = (scale - self.top.unsqueeze(-1)).exp().flatten(-2)
 
     def message(self, i: int, marginals: Tensor) -> Tensor:
         return marginals @ self.factors[i]
 
-    def scores(self, i: int, messages: Sequence[Tensor]) -> Tensor:
-        rest = self.weights
-        for j, message in enumerate(messages):
-            if j != i:
-                rest = rest * message
-        total = self._total(rest * messages[i])
+    def scores(self, i: int, messages: Sequence[Tensor], marginals: Tensor) -> Tensor:
+        others = [message for j, message in enumerate(messages) if j != i]
+        rest = product_of(others) if others else torch.ones_like(messages[i])
+        factors = self.factors[i].transpose(-2, -1)
         if self.categorical:
-            ratio = rest / total
+            share = rest @ factors
+            share = share / (marginals * share).sum(-1, keepdim=True).clamp_min(_TINY)
         else:
-            ratio = (rest.unflatten(-1, (-1, 2)) / total.unsqueeze(-1)).flatten(-2)
-        return self.own[i] - seen(ratio @ self.factors[i].transpose(-2, -1), self.observed)
+            total = (rest * messages[i]).unflatten(-1, (2, -1)).sum(-2, keepdim=True).clamp_min(_TINY)
+            share = (rest.unflatten(-1, (2, -1)) / total).flatten(-2) @ factors
+        return self.own[i] - seen(share, self.observed)
 
     def expected(self, marginals: Sequence[Tensor]) -> Tensor:
-        product = self.weights
-        for i, x in enumerate(marginals):
-            product = product * self.message(i, x)
-        normaliser = (self.top + self._total(product).log()).sum(-1)
+        product = product_of([self.message(i, x) for i, x in enumerate(marginals)])
+        total = product.unflatten(-1, (-1, self.top.shape[-1])).sum(-2)
+        normaliser = (self.top + total.clamp_min(_TINY).log()).sum(-1)
         if self.observed is not None:
             normaliser = torch.where(self.observed, normaliser, 0.0)
         return inner(marginals, self.own, normaliser.dim() - 1) - normaliser.sum(-1)
@@ -229,12 +247,6 @@ class LogLinearLikelihood(Likelihood):
             found = log_odds(self.x.unsqueeze(-2), eta)
         return seen(found.expand(*states.shape[:-2], *found.shape[-2:]), self.observed)
 
-    def _total(self, product: Tensor) -> Tensor:
-        """y on average, relative to exp(top): (*b, n, 1), or (*b, n, d) of bits."""
-        if self.categorical:
-            return product.sum(-1, keepdim=True).clamp_min(_TINY)
-        return product.unflatten(-1, (-1, 2)).sum(-1).clamp_min(_TINY)
-
 
 def _excess(i: int, tables: Sequence[Tensor]) -> Tensor:
     """The log-normalisers (*b, k, g) of chain i's rows, the other chains being at their average."""
@@ -242,7 +254,7 @@ def _excess(i: int, tables: Sequence[Tensor]) -> Tensor:
     for j, other in enumerate(tables):
         if j != i:
             table = table + logsumexp(other, -3).unsqueeze(-3) - math.log(other.shape[-3])
-    found = logsumexp(table, -1)
+    found = logsumexp(table, -2)
     return torch.where(found == -torch.inf, 0.0, found)
 
 
@@ -263,7 +275,7 @@ class TableLikelihood(Likelihood):
             "callable has a joint table only, for method=Exact()"
         )
 
-    def scores(self, i: int, messages: Sequence[Tensor]) -> Tensor:
+    def scores(self, i: int, messages: Sequence[Tensor], marginals: Tensor) -> Tensor:
         return self.message(i, messages[i])
 
     def expected(self, marginals: Sequence[Tensor]) -> Tensor:
