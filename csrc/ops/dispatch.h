@@ -2,6 +2,7 @@
 #pragma once
 #include "kernels/chain.h"
 #include "kernels/lowrank.h"
+#include "kernels/noise.h"
 #include "kernels/pcfg.h"
 #include "kernels/sparse_pcfg.h"
 
@@ -12,6 +13,7 @@ const PcfgKernels& pcfg_kernels();
 const LowRankTable& lowrank_kernels();
 const SparsePcfgKernels& sparse_pcfg_kernels();
 const PcfgScans& pcfg_scans();
+const NoiseKernels& noise_kernels();
 
 // Whether there is a NaN among n numbers; a null pointer has none.
 template <class T>
