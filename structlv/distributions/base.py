@@ -292,7 +292,7 @@ class StructuredDistribution(ParameterizedDistribution):
         return self._derived(lambda _, value: fn(value) if value.is_floating_point() else value)
 
     def _plus(self: Self, **moves: Any) -> Self:
-        """The same kind of distribution with something added to the potentials named; None stands for zeros."""
+        """The same kind of distribution with something (None: nothing) added to the potentials named."""
         given = {name: getattr(self, name) for name in self._parameters}
         result = self._rebuild(**{name: added(value, moves.get(name)) for name, value in given.items()})
         result._validate_args = self._validate_args
