@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.autograd import gradcheck
 
 from structlv import AdditiveGaussian, FactorialHMM, MeanField, StructuredMeanField
-from structlv.distributions.mean_field import Ascent, Variational, likelihood_of
+from structlv.distributions.ascent import Ascent
+from structlv.distributions.mean_field import Variational, likelihood_of
 from tests.distributions.factorial_models import Model, model
 from tests.tolerance import assert_nats, assert_probabilities
 
