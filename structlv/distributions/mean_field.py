@@ -65,7 +65,10 @@ class Variational(Inference):
 
     def _climbed(self, problem: Problem, likelihood: Likelihood) -> Ascent:
         """The ascent, after its last sweep."""
-        with nullcontext() if self.unroll else torch.no_grad():
+        plain = torch.autocast(
+            problem.x.device.type, enabled=False
+        )  # products in half precision never settle
+        with nullcontext() if self.unroll else torch.no_grad(), plain:
             *_, ascent = self.sweeps(problem, likelihood)
         return ascent
 

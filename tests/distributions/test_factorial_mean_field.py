@@ -240,6 +240,20 @@ def test_nothing_to_see(method: type[Variational]) -> None:
         assert_nats(made.hmm.elbo(x, None, hidden, method()), zero)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("method", METHODS)
+def test_autocast_changes_nothing(kind: str, method: type[Variational]) -> None:
+    made = model(kind)
+    x = made.draw((2,), 6)
+    hmm = made.hmm.detach().to(torch.float32)
+    x = x.float() if x.is_floating_point() else x
+    expected = hmm.elbo(x, method=method())
+    with torch.autocast("cpu", torch.bfloat16):
+        found = hmm.elbo(x, method=method())
+    assert found.dtype == torch.float32
+    assert torch.equal(found, expected)
+
+
 def test_ascent_is_abstract() -> None:
     with pytest.raises(TypeError):
         Ascent(None, None, None)  # type: ignore[abstract, arg-type]
