@@ -1,4 +1,4 @@
-"""Chains, factorial ones, and PCFGs to test on: one builder each, for every sharing, option and forbidden part."""
+"""Chains, factorial ones and PCFGs to test on: a builder each, for every sharing, option, forbidden part."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ Tensor initial_gradient(const BoundFactorial<T>& p, const MaybeTensor& like, con
 Tensor log_partition(SLV_POTENTIALS, bool as_double) {
   return dispatch(unary, [&](auto t) {
     SLV_BIND;
-    return log_partitions<T>(p, as_double, [&](double* log_z) { run_inside(c, static_cast<T*>(nullptr), log_z); });
+    return log_partitions<T>(p, as_double, [&](double* log_z) { run_inside(c, FactorialChart<T>(), log_z); });
   });
 }
 
@@ -54,8 +54,8 @@ std::tuple<Tensor, Tensor> inside(SLV_POTENTIALS, bool as_double) {
   return dispatch(unary, [&](auto t) {
     SLV_BIND;
     Tensor chart = p.empty({factorial_chart_size(c)});
-    T* data = chart.template mutable_data_ptr<T>();
-    Tensor log_z = log_partitions<T>(p, as_double, [&](double* out) { run_inside(c, data, out); });
+    const FactorialChart<T> parts(chart.template mutable_data_ptr<T>(), c);
+    Tensor log_z = log_partitions<T>(p, as_double, [&](double* out) { run_inside(c, parts, out); });
     return std::make_tuple(log_z, chart);
   });
 }
@@ -69,8 +69,8 @@ Gradients vjp(const Tensor& grad, const Tensor& chart, SLV_POTENTIALS) {
     const std::vector<double> weight = weights_of<T>(grad, p.batch);
     Tensor du = p.empty(p.with({c.n, c.states})), da = p.empty(shape_of(transition));
     T* unary_out = du.template mutable_data_ptr<T>();
-    run_adjoint(c, p.transition, chart.template const_data_ptr<T>(), weight.data(), unary_out,
-                da.template mutable_data_ptr<T>());
+    run_adjoint(c, p.transition, FactorialChart<T>(const_cast<T*>(chart.template const_data_ptr<T>()), c),
+                weight.data(), unary_out, da.template mutable_data_ptr<T>());
     return Gradients(du, da, initial_gradient(p, initial, unary_out));
   });
 }
@@ -92,14 +92,19 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> hvp(MaybeTensor grad, const Tensor& v
     SLV_BIND;
     check_sizes("v_unary", v_unary, shape_of(unary));
     STD_TORCH_CHECK(v_unary.scalar_type() == scalar_type<T>, "v_unary: its dtype differs from that of unary");
-    const BoundFactorial<T> v(v_unary, v_transition, v_initial, sizes, lengths);
+    const BoundFactorial<T> v(v_unary, v_transition, v_initial, sizes, lengths, true);
     const std::vector<double> weight = grad ? weights_of<T>(*grad, p.batch) : std::vector<double>(c.batch, 1.0);
     Tensor dg = p.empty(p.batch), du = p.empty(p.with({c.n, c.states})), da = p.empty(shape_of(transition));
     T *unary_out = du.template mutable_data_ptr<T>(), *mean = dg.template mutable_data_ptr<T>();
-    sum_counts(c, p.transition, da.template mutable_data_ptr<T>(), [&](int64_t first, int64_t last, T* rows) {
-      each_count(c, first, last, 8 * factorial_log_work(c), rows, [&](int64_t b, const EdgeSink<T>& sink) {
-        T* out = unary_out + b * c.n * c.states;
-        mean[b] = T(factorial_log<T>().hvp(c, b, weight[b], v.chain, out, sink));
+    const std::vector<int64_t> order = longest_first(c.batch, [&](int64_t b) { return c.len(b); });
+    sum_counts(c, p.transition, order, da.template mutable_data_ptr<T>(), [&](int64_t first, int64_t last, auto&& row) {
+      const double work = 8 * factorial_log_work(c) * double(last - first) / double(c.batch);
+      parallel_units(last - first, work, [&](int64_t u) {
+        const int64_t b = order[first + u];
+        std::vector<double> sum(c.edges);
+        const EdgeSink<T> sink{nullptr, sum.data(), 0};
+        mean[b] = T(factorial_log<T>().hvp(c, b, weight[b], v.chain, unary_out + b * c.n * c.states, sink));
+        std::transform(sum.begin(), sum.end(), row(first + u), [](double x) { return T(x); });
       });
     });
     return std::make_tuple(dg, du, da, initial_gradient(p, initial, unary_out));
