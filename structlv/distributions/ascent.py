@@ -13,7 +13,6 @@ from structlv.distributions.algebra import inner
 from structlv.distributions.factorial_chain import FactorialChain
 from structlv.distributions.factorial_likelihoods import Likelihood
 from structlv.distributions.inference import Problem
-from structlv.distributions.linear_chain import LinearChain
 from structlv.distributions.parameters import Tensors, map_tensors
 from structlv.ops import chain
 from structlv.reference.semiring import softmax
@@ -92,11 +91,8 @@ class StructuredAscent(Ascent):
         self.scores: list[Tensor | None] = [None] * len(self.initial)
 
     def _best(self, i: int) -> Tensor:
-        new, old, keep = (
-            self.likelihood.scores(i, self.messages, self.marginals[i]),
-            self.scores[i],
-            self.method.damping,
-        )
+        new = self.likelihood.scores(i, self.messages, self.marginals[i])
+        old, keep = self.scores[i], self.method.damping
         self.scores[i] = new = new if old is None or not keep else (1 - keep) * new + keep * old
         return chain.state_marginals(new, self.transition[i], self.initial[i], None, self.lengths)
 
@@ -113,22 +109,16 @@ class StructuredAscent(Ascent):
         """sum_i (log Z_i - <marginals_i, scores_i>) + E log p(x | z): the first is -KL(q_i || p_i), and log
         Z_i has, scores being held, the expected gradient of log p(z^i).
         """
-        marginals, gaps = [], []
+        marginals, held, log_zs = [], [], []
         for scores, moves, first in zip(self.scores, problem.transition, problem.initial, strict=True):
             assert scores is not None
-            scores = self._held(scores).double()
-            args = (scores, moves.double(), first.double(), None, self.lengths)
-            log_z = LinearChain(*args[:2], initial=args[2], lengths=self.lengths, validate_args=False)
+            held.append(self._held(scores).double())
+            args = (held[-1], moves.double(), first.double(), None, self.lengths)
+            log_zs.append(chain.log_partition(*args, as_double=True))
             marginals.append(self._held(chain.state_marginals(*args)))
-            gaps.append(
-                (
-                    log_z._log_partition(as_double=True),
-                    inner([marginals[-1]], [scores], log_z.unary.dim() - 2),
-                )
-            )
-        log_zs = torch.stack([log_z for log_z, _ in gaps])
-        impossible = (log_zs == -torch.inf).any(0)
-        total = log_zs.masked_fill(impossible, 0.0).sum(0) - sum(gap for _, gap in gaps)
+        log_z = torch.stack(log_zs)
+        impossible = (log_z == -torch.inf).any(0)
+        total = log_z.masked_fill(impossible, 0.0).sum(0) - inner(marginals, held, impossible.dim())
         total = total + likelihood.expected(marginals)
         return total.masked_fill(impossible, -torch.inf)
 

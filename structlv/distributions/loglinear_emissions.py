@@ -16,16 +16,10 @@ from structlv.distributions.factorial_emissions import (
     chosen_rows,
     generator_of,
 )
-from structlv.distributions.factorial_likelihoods import (
-    LogLinearLikelihood,
-)
+from structlv.distributions.factorial_likelihoods import LogLinearLikelihood
 from structlv.distributions.factorial_parts import along
 from structlv.distributions.factorial_tables import joint_table, sum_of
-from structlv.distributions.validation import (
-    broadcast_batch,
-    is_eager,
-    require_tensor,
-)
+from structlv.distributions.validation import broadcast_batch, is_eager, require_tensor
 from structlv.reference.semiring import log_normalize
 
 __all__ = ["IndependentBernoulli", "LogLinearCategorical"]
