@@ -4,9 +4,10 @@ from structlv.models.base import Elbo, Model
 from structlv.models.lowrank_pcfg import LowRankNeuralPCFG, SimpleNeuralPCFG
 from structlv.models.neural_hmm import NeuralHMM
 from structlv.models.neural_pcfg import CompoundPCFG, NeuralPCFG
-from structlv.models.ngram import WittenBell
+from structlv.models.ngram import AdditiveBigram, WittenBell
 
 __all__ = [
+    "AdditiveBigram",
     "CompoundPCFG",
     "Elbo",
     "LowRankNeuralPCFG",
