@@ -4,8 +4,12 @@ from structlv.distributions import kl as _kl  # registers the divergences
 from structlv.distributions.base import StructuredDistribution
 from structlv.distributions.binary_tree import BinaryTree
 from structlv.distributions.brackets import from_brackets, from_nltk, to_brackets, to_nltk
-from structlv.distributions.constraints import ConstituencyTree, StateSequence
+from structlv.distributions.constraints import ConstituencyTree, StateSequence, StateSequences
 from structlv.distributions.dense_trees import DenseTreePosterior
+from structlv.distributions.factorial_chain import FactorialChain
+from structlv.distributions.factorial_joint import JointChains
+from structlv.distributions.factorial_parts import FactorialParts
+from structlv.distributions.factorial_separate import SeparateChains
 from structlv.distributions.hmm import HMM
 from structlv.distributions.linear_chain import ChainParts, LinearChain
 from structlv.distributions.lowrank_pcfg import LowRankPCFG, SimplePCFG
@@ -30,16 +34,21 @@ __all__ = [
     "ChainParts",
     "ConstituencyTree",
     "DenseTreePosterior",
+    "FactorialChain",
+    "FactorialParts",
+    "JointChains",
     "LinearChain",
     "LowRankPCFG",
     "LowRankParts",
     "LowRankRules",
     "LowRankTreePosterior",
+    "SeparateChains",
     "SimplePCFG",
     "SimpleParts",
     "SparseRules",
     "SparseTreePosterior",
     "StateSequence",
+    "StateSequences",
     "StructuredDistribution",
     "TaggingConstraints",
     "TreeParts",

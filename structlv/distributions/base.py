@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
 from torch import Generator, Size, Tensor
 
-from structlv.distributions.algebra import finite, guarded, inner, mean_score, tempered
+from structlv.distributions.algebra import finite, guarded, inner, mapped, mean_score, tempered
 from structlv.distributions.parameters import ParameterizedDistribution
 from structlv.distributions.seeding import draw_seed
 from structlv.distributions.validation import broadcast_batch, is_eager, require_floating, require_integer
@@ -47,7 +48,9 @@ class StructuredDistribution(ParameterizedDistribution):
 
     @abstractmethod
     def marginals(self) -> Any:
-        """Named tuple of part-shaped tensors: the expected number of times that z uses each part."""
+        """Named tuple of part-shaped tensors, or tuples of them: the expected number of times that z uses
+        each part.
+        """
 
     @abstractmethod
     def max_marginals(self) -> Any:
@@ -197,16 +200,15 @@ class StructuredDistribution(ParameterizedDistribution):
         feature's mean.
 
         Args:
-            parts: one tensor for each field of ``marginals()``, of its shape or broadcastable to it; None
-                counts as 0.
+            parts: one tensor (or tuple of tensors) for each field of ``marginals()``, of its shape or
+                broadcastable to it; None counts as 0.
         """
         names = self._part_scores()._fields
         if len(parts) != len(names):
             raise ValueError(f"parts must hold {len(names)} tensors, {names}, found {len(parts)}")
         for name, value in zip(names, parts, strict=True):
-            if value is not None:
-                require_floating(f"parts.{name}", value)
-        values = [None if value is None else value.double() for value in parts]
+            mapped([value], partial(require_floating, f"parts.{name}"))
+        values = mapped(parts, Tensor.double)
         return self._rounded(inner(self._double()._weights(values), values, len(self._batch_shape)))
 
     def log_count(self) -> Tensor:

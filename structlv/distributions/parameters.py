@@ -18,9 +18,9 @@ class ParameterizedDistribution(Distribution, ABC):
     """A distribution that is its tensors: the abstract base of everything in ``structlv.distributions``.
 
     A subclass names its parameters in ``_parameters`` (constructor argument = attribute; None where
-    absent), says in ``_event_dims`` how many dimensions of each are not batch dimensions and in ``_full``
-    which of them always carry the whole batch shape, and inherits ``expand``, indexing, ``to``, ``detach``
-    and ``repr``. Parameters shared over the batch stay shared: none is ever copied per item.
+    absent; a tuple of tensors where each of several chains has one), says in ``_event_dims`` how many
+    dimensions of each are not batch dimensions and in ``_full`` which of them always carry the whole batch
+    shape, and inherits ``expand``, indexing, ``to``, ``detach`` and ``repr``. Parameters shared over the batch stay shared: none is ever copied per item.
 
     ``validate_args`` follows structlv's own default, which is on; ``set_default_validate_args`` changes it
     for structlv alone. (torch's default is another switch, one that the first ``torch.compile`` turns off.)
@@ -47,11 +47,16 @@ class ParameterizedDistribution(Distribution, ABC):
         """The same kind of distribution over these values of all of ``_parameters``, unchecked."""
 
     def _derived(self: Self, fn: Callable[[str, Any], Any]) -> Self:
-        """``_rebuild`` with ``fn(name, value)`` in place of every parameter that is not None."""
+        """``_rebuild`` with ``fn(name, value)`` in place of every parameter that is not None; of a tuple, in
+        place of its tensors.
+        """
         new = {}
         for name in self._parameters:
             value = getattr(self, name)
-            new[name] = None if value is None else fn(name, value)
+            if isinstance(value, tuple):
+                new[name] = tuple(fn(name, tensor) for tensor in value)
+            else:
+                new[name] = None if value is None else fn(name, value)
         result = self._rebuild(**new)
         result._validate_args = self._validate_args
         return result
@@ -101,8 +106,19 @@ class ParameterizedDistribution(Distribution, ABC):
         for name in self._parameters:
             value = getattr(self, name)
             if value is not None:
-                shown.append(f"{name}: {tuple(value.shape) if isinstance(value, Tensor) else value}")
+                shown.append(f"{name}: {_shapes(value)}")
         return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def _shapes(value: Any) -> Any:
+    """What ``repr`` shows of a parameter: of tensors their shapes."""
+    if isinstance(value, tuple):
+        return tuple(_shapes(item) for item in value)
+    return tuple(value.shape) if isinstance(value, Tensor) else value
+
+
+class Tensors:
+    """What is made of tensors but is no distribution: :func:`map_tensors` reaches into its attributes."""
 
 
 def batch_index(index: Any, batch_shape: Size) -> tuple[Any, ...]:
@@ -127,12 +143,12 @@ def _consumed(item: Any) -> int:
 
 
 def map_tensors(value: Any, fn: Callable[[Tensor], Tensor]) -> Any:
-    """``value`` with ``fn`` applied to its tensors; distributions and transforms are copied first."""
+    """``value`` with ``fn`` applied to its tensors; an object that holds them is copied first."""
     if isinstance(value, Tensor):
         return fn(value)
-    if isinstance(value, list):
-        return [map_tensors(item, fn) for item in value]
-    if not isinstance(value, Distribution | Transform):
+    if type(value) in (list, tuple):
+        return type(value)(map_tensors(item, fn) for item in value)
+    if not isinstance(value, Distribution | Transform | Tensors):
         return value
     result = copy.copy(value)
     result.__dict__ = {name: map_tensors(item, fn) for name, item in vars(value).items()}

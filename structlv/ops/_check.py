@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -81,6 +82,40 @@ def check_chain(
             require_like(name, x, unary)
             require_tail(name, x, (k,), batch, "(*b, k)")
     _check_lengths(lengths, unary)
+
+
+def check_factorial(
+    unary: Tensor,
+    transition: Tensor,
+    initial: Tensor | None,
+    sizes: tuple[int, ...],
+    lengths: Tensor | None = None,
+) -> None:
+    """Raise ``ValueError`` or ``TypeError`` unless these are the potentials of a factorial chain."""
+    check_sizes(sizes)
+    _require_floats("unary", unary, 2, "(*b, n, S)")
+    batch, joint = tuple(unary.shape[:-2]), math.prod(sizes)
+    if unary.shape[-1] != joint:
+        raise ValueError(
+            f"unary: expected (*b, n, S) with S = {joint}, the product of sizes, found {tuple(unary.shape)}"
+        )
+    require_like("transition", transition, unary)
+    edges = sum(k * k for k in sizes)
+    require_tail("transition", transition, (edges,), batch, "(*b, P), P the sum of k * k over sizes")
+    if initial is not None:
+        require_like("initial", initial, unary)
+        require_tail("initial", initial, (sum(sizes),), batch, "(*b, Q), Q the sum of sizes")
+    _check_lengths(lengths, unary)
+
+
+def check_sizes(sizes: Any) -> None:
+    """Raise unless ``sizes`` is a tuple of numbers of states, one for each chain."""
+    if not isinstance(sizes, tuple):
+        raise TypeError(f"sizes: expected a tuple of ints, found {type(sizes).__name__}")
+    if not sizes:
+        raise ValueError("sizes: expected at least one chain, found ()")
+    for i, k in enumerate(sizes):
+        require_int(f"sizes[{i}]", k, 1)
 
 
 def _check_unary(unary: Tensor) -> None:

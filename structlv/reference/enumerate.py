@@ -1,7 +1,8 @@
 """Brute force over every structure: slow, obviously right, and sharing no code with the recursions.
 
 An item of a chain has ``unary (l, k)``, ``transition (k, k)`` or ``(>= l-1, k, k)``, ``initial (k)`` and
-``final (k)``; one of a PCFG ``root (NT)``, ``rules (NT, S, S)``, ``unary (l, T)``, ``spans (l, l, NT or 1)``.
+``final (k)``; one of a factorial chain ``unary (l, S)``, ``transition (P)`` and ``initial (Q)``; one of a PCFG
+``root (NT)``, ``rules (NT, S, S)``, ``unary (l, T)``, ``spans (l, l, NT or 1)``.
 """
 
 from __future__ import annotations
@@ -59,6 +60,53 @@ def chain_items(
         size = sizes[b]
         ends = [None if x is None else x[b] for x in flat]
         items.append((paths(size, k), chain_scores(flat_unary[b, :size], flat_transition[b], *ends)))
+    return items
+
+
+def joint_states(sizes: tuple[int, ...]) -> Tensor:
+    """The states of the m chains in each joint state, ``(S, m)``, in lexicographic order."""
+    return torch.tensor(list(itertools.product(*[range(k) for k in sizes])))
+
+
+def factorial_scores(
+    unary: Tensor, transition: Tensor, initial: Tensor | None, sizes: tuple[int, ...]
+) -> Tensor:
+    """The score of each of :func:`paths` of joint states, ``(S ** l)`` float64, added up part by part."""
+    found, chains = paths(*unary.shape), joint_states(sizes)
+    total = unary.new_zeros(len(found), dtype=torch.float64)
+    for t in range(found.shape[-1]):
+        total = total + unary[t, found[:, t]].double()
+    first_edge = first_state = 0
+    for i, k in enumerate(sizes):
+        matrix = transition[first_edge : first_edge + k * k].double().view(k, k)
+        states = chains[found, i]  # (S ** l, l)
+        for t in range(found.shape[-1] - 1):
+            total = total + matrix[states[:, t], states[:, t + 1]]
+        if found.shape[-1] and initial is not None:
+            total = total + initial[first_state : first_state + k].double()[states[:, 0]]
+        first_edge, first_state = first_edge + k * k, first_state + k
+    return total
+
+
+def factorial_items(
+    unary: Tensor,
+    transition: Tensor,
+    initial: Tensor | None = None,
+    lengths: Tensor | None = None,
+    *,
+    sizes: tuple[int, ...],
+) -> list[tuple[Tensor, Tensor]]:
+    """``(paths of joint states, scores)`` of every item of the flattened batch, cut to its own length."""
+    batch, (n, joint) = unary.shape[:-2], unary.shape[-2:]
+    count = batch.numel()
+    flat = unary.reshape(count, n, joint)
+    matrices = transition.expand(*batch, -1).reshape(count, transition.shape[-1])
+    firsts = None if initial is None else initial.expand(*batch, -1).reshape(count, initial.shape[-1])
+    cuts = [n] * count if lengths is None else lengths.clamp(0, n).flatten().tolist()
+    items = []
+    for b, size in enumerate(cuts):
+        first = None if firsts is None else firsts[b]
+        items.append((paths(size, joint), factorial_scores(flat[b, :size], matrices[b], first, sizes)))
     return items
 
 
