@@ -7,6 +7,14 @@ from structlv.distributions.brackets import from_brackets, from_nltk, to_bracket
 from structlv.distributions.constraints import ConstituencyTree, StateSequence, StateSequences
 from structlv.distributions.dense_trees import DenseTreePosterior
 from structlv.distributions.factorial_chain import FactorialChain
+from structlv.distributions.factorial_emissions import (
+    AdditiveGaussian,
+    FactorialEmission,
+    IndependentBernoulli,
+    LogLinearCategorical,
+    TableEmission,
+)
+from structlv.distributions.factorial_hmm import FactorialHMM
 from structlv.distributions.factorial_joint import JointChains
 from structlv.distributions.factorial_parts import FactorialParts
 from structlv.distributions.factorial_separate import SeparateChains
@@ -19,6 +27,7 @@ from structlv.distributions.lowrank_trees import (
     LowRankTreePosterior,
     SimpleParts,
 )
+from structlv.distributions.mean_field import Exact, Inference, MeanField, StructuredMeanField
 from structlv.distributions.pcfg import PCFG
 from structlv.distributions.sparse_trees import SparseTreePosterior
 from structlv.distributions.tagging import TaggingConstraints, tagging_constraints
@@ -29,19 +38,27 @@ from structlv.ops.sparse_pcfg import SparseRules
 __all__ = [
     "HMM",
     "PCFG",
+    "AdditiveGaussian",
     "BinaryTree",
     "BinaryTreeParts",
     "ChainParts",
     "ConstituencyTree",
     "DenseTreePosterior",
+    "Exact",
     "FactorialChain",
+    "FactorialEmission",
+    "FactorialHMM",
     "FactorialParts",
+    "IndependentBernoulli",
+    "Inference",
     "JointChains",
     "LinearChain",
+    "LogLinearCategorical",
     "LowRankPCFG",
     "LowRankParts",
     "LowRankRules",
     "LowRankTreePosterior",
+    "MeanField",
     "SeparateChains",
     "SimplePCFG",
     "SimpleParts",
@@ -50,6 +67,8 @@ __all__ = [
     "StateSequence",
     "StateSequences",
     "StructuredDistribution",
+    "StructuredMeanField",
+    "TableEmission",
     "TaggingConstraints",
     "TreeParts",
     "TreePosterior",

@@ -40,6 +40,12 @@ def unravel(joint: Tensor, sizes: tuple[int, ...]) -> Tensor:
     return torch.stack(found[::-1], -2).masked_fill((joint < 0).unsqueeze(-2), -1)
 
 
-def along(x: Tensor, axis: int, count: int) -> Tensor:
-    """Scores (*b, k) of one chain's states as scores (*b, 1, .., k, .., 1) of ``count`` chains' states."""
-    return x.reshape(*x.shape[:-1], *(1,) * axis, x.shape[-1], *(1,) * (count - axis - 1))
+def along(x: Tensor, axis: int, count: int, events: int = 0) -> Tensor:
+    """Scores (*b, k, *event) of one chain's states as scores (*b, 1, .., k, .., 1, *event) of ``count`` chains'.
+
+    Args:
+        axis: the chain.
+        events: the number of dimensions after k.
+    """
+    at = x.dim() - 1 - events
+    return x.reshape(*x.shape[:at], *(1,) * axis, x.shape[at], *(1,) * (count - axis - 1), *x.shape[at + 1 :])

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from structlv.distributions.factorial_chain import FactorialChain
-from structlv.distributions.factorial_joint import first_steps, pair
+from structlv.distributions.factorial_joint import JointChains, first_steps, pair
 from structlv.distributions.factorial_parts import FactorialParts, along
 from structlv.distributions.linear_chain import LinearChain
 from structlv.distributions.seeding import nth_seed
@@ -31,7 +31,8 @@ class SeparateChains(FactorialChain, joint=False):
 
     def marginals(self) -> FactorialParts:
         unary, moves = zip(*(chain.marginals() for chain in self.chains), strict=True)
-        return FactorialParts(*_among_possible(unary, moves), None)
+        unary, moves = _among_possible(unary, moves)
+        return FactorialParts(unary, moves, None)
 
     def edge_marginals(self) -> tuple[Tensor, ...]:
         found = (chain.marginals(*x._args, edges=True) for x in self.chains)
@@ -43,12 +44,12 @@ class SeparateChains(FactorialChain, joint=False):
         assert unary is not None
         return unary[i].unsqueeze(-1) * unary[j].unsqueeze(-2)
 
-    def joint(self) -> FactorialChain:
+    def joint(self) -> JointChains:
         count = len(self.sizes)
         unary = along(self.unary[0], 0, count)
         for i, x in enumerate(self.unary[1:], 1):
             unary = unary + along(x, i, count)
-        return FactorialChain(
+        return JointChains(
             unary, self.transition, initial=self.initial, lengths=self.lengths, validate_args=False
         )
 

@@ -50,7 +50,7 @@ class ParameterizedDistribution(Distribution, ABC):
         """``_rebuild`` with ``fn(name, value)`` in place of every parameter that is not None; of a tuple, in
         place of its tensors.
         """
-        new = {}
+        new: dict[str, Any] = {}
         for name in self._parameters:
             value = getattr(self, name)
             if isinstance(value, tuple):
@@ -95,11 +95,8 @@ class ParameterizedDistribution(Distribution, ABC):
         return self._derived(lambda name, value: self._item(name, value, full))
 
     def _item(self, name: str, value: Any, index: tuple[Any, ...]) -> Any:
-        split = value.dim() - self._event_dims(name)
-        batch, event = value.shape[:split], value.shape[split:]
-        if name not in self._full and all(size == 1 for size in batch):
-            return value.reshape(event)
-        return value.expand(self._batch_shape + event)[index]
+        shared = name not in self._full
+        return item_of(value, self._event_dims(name), self._batch_shape, index, shared)
 
     def __repr__(self) -> str:
         shown = [f"batch_shape: {tuple(self._batch_shape)}", f"event_shape: {tuple(self._event_shape)}"]
@@ -115,6 +112,17 @@ def _shapes(value: Any) -> Any:
     if isinstance(value, tuple):
         return tuple(_shapes(item) for item in value)
     return tuple(value.shape) if isinstance(value, Tensor) else value
+
+
+def item_of(
+    value: Tensor, events: int, batch_shape: Size, index: tuple[Any, ...], may_be_shared: bool = True
+) -> Tensor:
+    """What ``value``, with ``events`` dimensions beside the batch's, is for the items that ``index`` names."""
+    split = value.dim() - events
+    batch, event = value.shape[:split], value.shape[split:]
+    if may_be_shared and all(size == 1 for size in batch):
+        return value.reshape(event)
+    return value.expand(batch_shape + event)[index]
 
 
 class Tensors:
