@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -34,6 +34,7 @@ class Problem(NamedTuple):
     lengths: Tensor | None
     batch: Size
     n: int
+    start: tuple[Tensor, ...] | None = None  # (*b, n, k_i), where mean field begins; None for uniform
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -50,6 +51,10 @@ class Inference(ABC):
     @abstractmethod
     def elbo(self, problem: Problem) -> Tensor:
         """A lower bound of log p(x), (*b)."""
+
+    @abstractmethod
+    def infer(self, problem: Problem) -> tuple[FactorialChain, Tensor]:
+        """``posterior`` and ``elbo`` of one run."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,10 @@ class Exact(Inference):
 
     def elbo(self, problem: Problem) -> Tensor:
         return self.posterior(problem).log_partition()
+
+    def infer(self, problem: Problem) -> tuple[FactorialChain, Tensor]:
+        found = self.posterior(problem)
+        return found, found.log_partition()
 
 
 @dataclass(frozen=True)
@@ -120,14 +129,20 @@ class Variational(Inference):
 
     def posterior(self, problem: Problem) -> FactorialChain:
         """q(z) as chains with scores of their own; its log-partition is not that of x."""
-        ascent = self._climbed(problem, _likelihood(problem))
-        found = ascent.posterior()
-        return found if self.unroll else found.detach()
+        return self._posterior(self._climbed(problem, _likelihood(problem)))
 
     def elbo(self, problem: Problem) -> Tensor:
         likelihood = _likelihood(problem)
-        bound = self._climbed(problem, likelihood).bound(likelihood, problem)
-        return bound if problem.initial[0].dtype == torch.float64 else bound.to(torch.float32)
+        return _bound(self._climbed(problem, likelihood), likelihood, problem)
+
+    def infer(self, problem: Problem) -> tuple[FactorialChain, Tensor]:
+        likelihood = _likelihood(problem)
+        ascent = self._climbed(problem, likelihood)
+        return self._posterior(ascent), _bound(ascent, likelihood, problem)
+
+    def _posterior(self, ascent: Ascent) -> FactorialChain:
+        found = ascent.posterior()
+        return found if self.unroll else found.detach()
 
     def _climbed(self, problem: Problem, likelihood: Likelihood) -> Ascent:
         """The ascent, after its last sweep."""
@@ -149,6 +164,11 @@ class Variational(Inference):
     @abstractmethod
     def _start(self, problem: Problem, likelihood: Likelihood) -> Ascent:
         """The ascent before its first sweep."""
+
+
+def _bound(ascent: Ascent, likelihood: Likelihood, problem: Problem) -> Tensor:
+    bound = ascent.bound(likelihood, problem)
+    return bound if problem.initial[0].dtype == torch.float64 else bound.to(torch.float32)
 
 
 def _likelihood(problem: Problem) -> Likelihood:
@@ -207,9 +227,10 @@ class Ascent(ABC):
         self.transition = tuple(x.to(dtype) for x in problem.transition)
         self.lengths, self.method = problem.lengths, method
         self.change = torch.zeros((), dtype=dtype, device=problem.x.device)
+        start = problem.start or [x.new_full((), 1 / x.shape[-1]) for x in self.initial]
         self.marginals = [
-            x.new_full((), 1 / x.shape[-1]).expand(*problem.batch, problem.n, x.shape[-1])
-            for x in self.initial
+            p.to(dtype).expand(*problem.batch, problem.n, x.shape[-1])
+            for p, x in zip(start, self.initial, strict=True)
         ]
         self.messages = [self.likelihood.message(i, x) for i, x in enumerate(self.marginals)]
 
@@ -299,7 +320,8 @@ class FactorisedAscent(Ascent):
         self.moves = [_Moves(x) for x in self.transition]
         self.turns = [0] * len(self.moves)
         for i, moves in enumerate(self.moves):
-            if moves.forbidden is not None or bool((self.initial[i] == -torch.inf).any()):
+            forbidden = moves.forbidden is not None or bool((self.initial[i] == -torch.inf).any())
+            if forbidden and problem.start is None:
                 self.marginals[i] = self._one_sequence(i)
             self.marginals[i] = self._without_padding(self.marginals[i])
             self.messages[i] = self.likelihood.message(i, self.marginals[i])

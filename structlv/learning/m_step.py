@@ -1,4 +1,4 @@
-"""The M-step of factorial hidden Markov models: parameters that are best for given expectations of the states."""
+"""The M-step of factorial hidden Markov models: the best parameters for given expectations of states."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from structlv.distributions.factorial_parts import along
 
 LogLinear = TypeVar("LogLinear", LogLinearCategorical, IndependentBernoulli)
 STEPS = 20  # of L-BFGS in an M-step without closed form
+MOST = 40.0  # log-odds of a bit that was always set: +inf is not allowed
 TIES = 1e-10  # directions under this part of the largest are none: chains may share a constant
 
 
@@ -28,8 +29,8 @@ class Prior(NamedTuple):
 
     The log prior is, in nats and up to a constant, the sum of
         initial * sum log p(z_1), transition * sum log p(z_t+1 | z_t): that many more of each;
-        emission * sum over joint states and symbols of log p(x | z): that many more of each symbol (of bits: set
-        and not set) in every joint state; its table has prod_i k_i rows;
+        emission * sum over joint states and symbols of log p(x | z): that many more of each symbol (of bits:
+        set and not set) in every joint state; its table has prod_i k_i rows;
         - decay / 2 * sum of squared logits of the emission;
         - covariance / 2 * trace of the inverse covariance: no variance is smaller than covariance / N.
     """
@@ -86,11 +87,11 @@ def _batched(x: Tensor) -> Tensor:
 def m_step(model: FactorialHMM, expected: Expected, prior: Prior) -> FactorialHMM:
     """The model that maximises E log p(x, z) + log prior for fixed expectations, or one that is no worse.
 
-    Closed form of initial and transition probabilities; of `AdditiveGaussian` (Ghahramani & Jordan 1997, appendix
-    A: least squares on the expected states and pairs, by pseudo-inverse, and their shared covariance); of symbols
-    and bits where there is one chain and no decay. Else a few steps of L-BFGS on the expected complete
-    log-likelihood (concave in the logits if the expectations are exact; of mean field, on its bound): generalised
-    EM. A callable emission stays as it is.
+    Closed form of initial and transition probabilities; of `AdditiveGaussian` (Ghahramani & Jordan 1997,
+    appendix A: least squares on the expected states and pairs, by pseudo-inverse, and their shared
+    covariance); of symbols and bits where there is one chain and no decay. Else a few steps of L-BFGS on the
+    expected complete log-likelihood (concave in the logits if the expectations are exact; of mean field, on
+    its bound): generalised EM. A callable emission stays as it is.
     """
     initial = [
         _log_ratio(counts + prior.initial, old)
@@ -157,7 +158,7 @@ def _additive(emission: AdditiveGaussian, expected: Expected, prior: Prior) -> A
 
 
 def _second_moments(expected: Expected) -> Tensor:
-    """Sum over steps of E s s' for the states s of all chains one below the other, (K, K) with K = sum k_i."""
+    """Sum over steps of E s s' for the states s of all chains one below the other, (K, K), K = sum k_i."""
     sizes = [p.shape[-1] for p in expected.unary]
     blocks = [[expected.unary[0].new_zeros(a, b) for b in sizes] for a in sizes]
     for i, p in enumerate(expected.unary):
@@ -180,9 +181,7 @@ def _pairs(expected: Expected, i: int, j: int) -> Tensor:
 # ---- log-linear emissions ------------------------------------------------------------------------------
 
 
-def _categorical(
-    emission: LogLinearCategorical, expected: Expected, prior: Prior
-) -> LogLinearCategorical:
+def _categorical(emission: LogLinearCategorical, expected: Expected, prior: Prior) -> LogLinearCategorical:
     if expected.joint is None:
         return _bounded(emission, expected, prior)
     x = expected.x.long()
@@ -190,14 +189,10 @@ def _categorical(
     counts = counts.index_add(0, x, expected.joint).T
     if len(emission.logits) == 1 and not prior.decay:
         return LogLinearCategorical([_log_ratio(counts + prior.emission, emission.logits[0])])
-    return _climb(
-        emission, prior, lambda logits: (counts * joint_logits(logits).log_softmax(-1)).sum()
-    )
+    return _climb(emission, prior, lambda logits: (counts * joint_logits(logits).log_softmax(-1)).sum())
 
 
-def _bernoulli(
-    emission: IndependentBernoulli, expected: Expected, prior: Prior
-) -> IndependentBernoulli:
+def _bernoulli(emission: IndependentBernoulli, expected: Expected, prior: Prior) -> IndependentBernoulli:
     if expected.joint is None:
         return _bounded(emission, expected, prior)
     ones = expected.joint.T @ expected.x.double()
@@ -207,9 +202,6 @@ def _bernoulli(
         odds = torch.where(odds.isnan(), emission.logits[0].double(), odds)  # a state without a step
         return IndependentBernoulli([odds.clamp(max=MOST).to(emission.logits[0].dtype)])
     return _climb(emission, prior, lambda logits: _log_bits(joint_logits(logits), ones, zeros))
-
-
-MOST = 40.0  # log-odds of a bit that was always set: +inf is not allowed
 
 
 def _bounded(emission: LogLinear, expected: Expected, prior: Prior) -> LogLinear:
@@ -249,9 +241,7 @@ def _log_linear_prior(emission: FactorialEmission, logits: Sequence[Tensor], pri
     return total
 
 
-def _climb(
-    emission: LogLinear, prior: Prior, objective: Callable[[Sequence[Tensor]], Tensor]
-) -> LogLinear:
+def _climb(emission: LogLinear, prior: Prior, objective: Callable[[Sequence[Tensor]], Tensor]) -> LogLinear:
     """`STEPS` steps of L-BFGS on objective + log prior; the old logits where the result is not better.
 
     Raises ValueError where a logit is infinite: no gradient moves it.
@@ -259,22 +249,24 @@ def _climb(
     if not all(bool(x.isfinite().all()) for x in emission.logits):
         raise ValueError("EM of several chains, or with decay, needs finite emission logits to start from")
     logits = [x.detach().double().clone().requires_grad_() for x in emission.logits]
+
+    def value() -> Tensor:
+        return objective(logits) + _log_linear_prior(emission, logits, prior)
+
+    with torch.no_grad():
+        before = float(value())
+    scale = max(1.0, abs(before))  # then the optimiser's thresholds are relative
     optimiser = torch.optim.LBFGS(logits, max_iter=STEPS, history_size=STEPS, line_search_fn="strong_wolfe")
-    values: list[float] = []
 
     def loss() -> Tensor:
         optimiser.zero_grad()
-        value = -(objective(logits) + _log_linear_prior(emission, logits, prior)) / scale
-        values.append(float(value))
-        value.backward()
-        return value
+        lost = -value() / scale
+        lost.backward()
+        return lost.detach()
 
-    scale = 1.0
     with torch.enable_grad():
-        scale = max(1.0, abs(float(objective(logits).detach())))
         optimiser.step(loss)
     with torch.no_grad():
-        last = float(-(objective(logits) + _log_linear_prior(emission, logits, prior)) / scale)
-    if not last < values[0]:
-        return emission
+        if not float(value()) > before:
+            return emission
     return type(emission)([x.detach().to(old.dtype) for x, old in zip(logits, emission.logits, strict=True)])

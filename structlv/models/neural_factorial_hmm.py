@@ -15,24 +15,22 @@ from structlv.models.neural_hmm import ResidualMLP, unigram
 class NeuralFactorialHMM(Model):
     """A factorial HMM over symbols, parameterised by embeddings of states and symbols and residual networks.
 
-    The states of all m chains have embeddings e_i in one table, symbols have w_v; with residual networks f, g, h
-    of width d that all chains share:
+    The states of all m chains have embeddings e_i in one table, symbols have w_v; with residual networks f,
+    g, h of width d that all chains share:
         p(z_1 = j)           = softmax over the chain's j of  f(start_c)·t_j + c_j
         p(z_{t+1} = j | i)   = softmax over the chain's j of  g(e_i)·t_j + c_j
         p(x_t = v | z_t)     = softmax over v of  b_v + sum over chains of h(e_{z_t})·w_v
 
-    The length is given, not modelled. There are O((sum_c k_c + V) d + d²) parameters; inference is exact, with S =
-    prod_c k_c joint states.
+    The length is given, not modelled. There are O((sum_c k_c + V) d + d²) parameters; inference is exact,
+    with S = prod_c k_c joint states.
 
     Args: `num_states` (k_1, ..., k_m); `vocab_size` V; `dim` d; `layers` residual blocks in each network.
     Cost of `log_prob` on N symbols: O(N S sum_c k_c + S V) time, O(N S + S V) memory.
-    Source: Ghahramani & Jordan, "Factorial Hidden Markov Models", 1997, with the parameterisation of Tran, Bisk,
-    Vaswani, Marcu & Knight, "Unsupervised Neural Hidden Markov Models", 2016, section 3.
+    Source: Ghahramani & Jordan, "Factorial Hidden Markov Models", 1997, with the parameterisation of Tran,
+    Bisk, Vaswani, Marcu & Knight, "Unsupervised Neural Hidden Markov Models", 2016, section 3.
     """
 
-    def __init__(
-        self, num_states: Sequence[int], vocab_size: int, *, dim: int = 64, layers: int = 1
-    ) -> None:
+    def __init__(self, num_states: Sequence[int], vocab_size: int, *, dim: int = 64, layers: int = 1) -> None:
         sizes = tuple(num_states)
         if min((*sizes, vocab_size, dim, len(sizes))) < 1 or layers < 0:
             raise ValueError(
@@ -70,7 +68,7 @@ class NeuralFactorialHMM(Model):
         return tuple(h @ t.T + c for h, t, c in zip(leaving, targets, biases, strict=True))
 
     def emission_logits(self) -> tuple[Tensor, ...]:
-        """For each chain (k, V), what its states add to the scores of symbols; the first adds the bias too."""
+        """For each chain (k, V), what its states add to the scores of symbols; the first adds the bias."""
         first, *others = (self.emit(self.states) @ self.words.T).split(self.num_states)
         return (first + self.word_bias, *others)
 
@@ -91,8 +89,8 @@ class NeuralFactorialHMM(Model):
 
     @torch.no_grad()
     def tag(self, x: Tensor, lengths: Tensor | None = None, *, method: str = "viterbi") -> Tensor:
-        """States (*b, m, n), -1 in the padding: the best ones jointly, or ("posterior") each step's and chain's
-        best state by itself. Raises ValueError for another method. No gradient.
+        """States (*b, m, n), -1 in the padding: the best ones jointly, or ("posterior") the best state of
+        each chain and step by itself. Raises ValueError for another method. No gradient.
         """
         if method not in ("viterbi", "posterior"):
             raise ValueError(f"method must be 'viterbi' or 'posterior', found {method!r}")
