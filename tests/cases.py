@@ -1,8 +1,9 @@
-"""Chains and PCFGs to test on: one builder each, for every sharing, raggedness, option and forbidden part."""
+"""Chains, factorial ones and PCFGs to test on: a builder each, for every sharing, option, forbidden part."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,8 +12,8 @@ AWKWARD_STATES = (1, 2, 3, 5, 15, 16, 17, 31, 33, 64, 65)
 AWKWARD_LENGTHS = (0, 1, 2, 3, 37)
 
 
-def _floating(x: Tensor | None) -> bool:
-    return x is not None and x.is_floating_point()
+def _floating(x: Any) -> bool:
+    return isinstance(x, Tensor) and x.is_floating_point()
 
 
 def _map(case, f):
@@ -116,6 +117,99 @@ SMALL = [
     {"batch": (2, 1), "n": 3, "sharing": "item"},
     {"batch": (0,), "n": 3},
     {"n": 7, "k": 2, "scale": 30.0},
+]
+
+
+class Factorial(NamedTuple):
+    """The potentials of a factorial chain, in the order of its operators."""
+
+    unary: Tensor
+    transition: Tensor
+    initial: Tensor | None
+    sizes: tuple[int, ...]
+    lengths: Tensor | None
+
+    map, to, leaves = _map, _to, _leaves
+
+    def item(self, index: tuple[int, ...]) -> Factorial:
+        """One item of the batch, cut to its length, without batch dimensions."""
+        batch = self.unary.shape[:-2]
+        n = self.unary.shape[-2] if self.lengths is None else int(self.lengths[index])
+        scores = [None if x is None else x.expand(*batch, x.shape[-1])[index] for x in self[1:3]]
+        return Factorial(self.unary[index][:n], *scores, self.sizes, None)
+
+    def chain(self) -> Chain:
+        """The same law as a chain of joint states, differentiable."""
+        matrix, first = None, None
+        edge = end = 0
+        for k in self.sizes:
+            own = self.transition[..., edge : edge + k * k].unflatten(-1, (k, k))
+            matrix = own if matrix is None else _outer(matrix, own, 2)
+            if self.initial is not None:
+                scores = self.initial[..., end : end + k]
+                first = scores if first is None else _outer(first, scores, 1)
+            edge, end = edge + k * k, end + k
+        return Chain(self.unary, matrix, first, None, self.lengths)
+
+
+def _outer(a: Tensor, b: Tensor, core: int) -> Tensor:
+    """Sums of scores of two chains for their joint states: of vectors (``core`` 1) or matrices (2)."""
+    if core == 1:
+        return (a[..., :, None] + b[..., None, :]).flatten(-2)
+    return (a[..., :, None, :, None] + b[..., None, :, None, :]).flatten(-4, -3).flatten(-2)
+
+
+def factorial(
+    batch: tuple[int, ...] = (3,),
+    n: int = 4,
+    sizes: tuple[int, ...] = (2, 3),
+    sharing: str = "shared",
+    initial: bool = True,
+    ragged: bool = True,
+    left_to_right: bool = False,
+    holes: float = 0.0,
+    scale: float = 1.0,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float64,
+) -> Factorial:
+    """Random potentials; ``sharing`` of the transition, the initial scores are shared where it is not."""
+    g = torch.Generator().manual_seed(seed)
+
+    def potential(*shape: int) -> Tensor:
+        x = torch.randn(shape, generator=g, dtype=torch.float64) * scale
+        gone = torch.rand(shape, generator=g, dtype=torch.float64) < holes
+        return x.masked_fill(gone, -torch.inf).to(dtype)
+
+    lead, other = {"shared": ((), batch), "item": (batch, ())}[sharing]
+    transition = potential(*lead, sum(k * k for k in sizes))
+    first = potential(*other, sum(sizes)) if initial else None
+    if left_to_right:
+        back = torch.cat([torch.ones(k, k).tril(-1).flatten() for k in sizes]).bool()
+        later = torch.cat([torch.arange(k) > 0 for k in sizes])
+        transition, first = transition.masked_fill(back, -torch.inf), first.masked_fill(later, -torch.inf)
+    lengths = torch.randint(0, n + 1, batch, generator=g) if ragged else None
+    return Factorial(potential(*batch, n, math.prod(sizes)), transition, first, sizes, lengths)
+
+
+# Few but wicked; small enough to enumerate.
+SMALL_FACTORIALS = [
+    *[
+        {"n": 3, "sharing": s, "holes": h, "initial": i, "ragged": r, "seed": 7}
+        for s in ("shared", "item")
+        for h, i, r in [(0.0, True, True), (0.25, True, True), (0.5, False, False)]
+    ],
+    {"sizes": (4,)},
+    {"sizes": (1,), "sharing": "item"},
+    {"sizes": (1, 3, 1, 2), "n": 3, "sharing": "item"},
+    {"sizes": (2, 2, 2), "n": 3, "seed": 3},
+    {"sizes": (4, 2), "n": 3, "left_to_right": True, "ragged": False},
+    {"n": 0},
+    {"n": 1, "sharing": "item"},
+    {"n": 2, "batch": ()},
+    {"n": 2, "batch": (2, 2), "sharing": "item"},
+    {"n": 3, "batch": (0,)},
+    {"n": 4, "sizes": (2, 2), "scale": 30.0},
+    {"n": 3, "scale": 3000.0, "holes": 0.2},
 ]
 
 

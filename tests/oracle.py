@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from structlv.reference import enumerate as brute
-from tests.cases import PCFG, Chain, SparsePCFG
+from tests.cases import PCFG, Chain, Factorial, SparsePCFG
 
 
 class _Listed:
@@ -66,6 +66,26 @@ class Enumerated(_Listed):
             for t in range(paths.shape[-1] - 1):
                 edges[b, t].scatter_reduce_(0, paths[:, t] * k + paths[:, t + 1], values, reduce)
         return unary.view(*self.batch, n, k), edges.view(*self.batch, steps, k, k)
+
+
+class EnumeratedFactorial(Enumerated):
+    """All paths of joint states of every item of a factorial chain."""
+
+    def __init__(self, case: Factorial) -> None:
+        *self.batch, self.n, self.k = case.unary.shape
+        self.sizes, (*potentials, _, lengths) = case.sizes, case
+        self.items = brute.factorial_items(*potentials, lengths, sizes=case.sizes)
+
+    def marginals(self) -> tuple[Tensor, Tensor]:
+        """Unary ``(*b, n, S)`` and each chain's edges at each step ``(*b, n-1, P)``."""
+        unary, joint = super().marginals()
+        m, lead = len(self.sizes), joint.dim() - 2
+        joint = joint.view(*joint.shape[:-2], *self.sizes, *self.sizes)
+        edges = []
+        for i in range(m):
+            rest = [lead + at for at in range(2 * m) if at % m != i]
+            edges.append((joint.sum(rest) if rest else joint).flatten(-2))
+        return unary, torch.cat(edges, -1)
 
 
 class EnumeratedTrees(_Listed):

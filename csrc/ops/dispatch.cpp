@@ -32,6 +32,10 @@ const PcfgKernels& pcfg_kernels() {
   static const PcfgKernels& chosen = *SLV_CHOOSE(pcfg_kernels);
   return chosen;
 }
+const FactorialKernels& factorial_kernels() {
+  static const FactorialKernels& chosen = *SLV_CHOOSE(factorial_kernels);
+  return chosen;
+}
 const LowRankTable& lowrank_kernels() {
   static const LowRankTable& chosen = *SLV_CHOOSE(lowrank_kernels);
   return chosen;

@@ -1,6 +1,7 @@
 // The instruction set is chosen once, when the first kernel is asked for.
 #pragma once
 #include "kernels/chain.h"
+#include "kernels/factorial.h"
 #include "kernels/lowrank.h"
 #include "kernels/pcfg.h"
 #include "kernels/sparse_pcfg.h"
@@ -9,6 +10,7 @@ namespace slv {
 // STRUCTLV_CPU = base | avx2 | avx512 overrides the choice (downwards: what the processor lacks is never chosen).
 const Kernels& kernels();
 const PcfgKernels& pcfg_kernels();
+const FactorialKernels& factorial_kernels();
 const LowRankTable& lowrank_kernels();
 const SparsePcfgKernels& sparse_pcfg_kernels();
 const PcfgScans& pcfg_scans();

@@ -122,7 +122,9 @@ class _Folded:
         count = len(rules.cores)
         self.originals, self.dims = args[:count], in_dims[:count]
         if any(dim is not None for dim in in_dims[count:-1]):
-            raise NotImplementedError("a list of rules is shared by all items: it cannot be mapped by vmap")
+            raise NotImplementedError(
+                "what all items share, a list of rules or the sizes of chains, cannot be mapped by vmap"
+            )
         self.batch_dims = _dims(args[rules.carrier], in_dims[rules.carrier]) - rules.cores[rules.carrier][0]
         lengths = None if args[-1] is None else _batched(args[-1], in_dims[-1], self.size)
         self.args = (*self.scores(self.originals, self.dims), *args[count:-1], lengths)

@@ -13,18 +13,45 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from structlv import reference
-from structlv.ops._check import check_factorial, check_states, require_int
-from structlv.ops._route import MAX_SEED, Route
+from structlv.ops import _factorial_ops as ops
+from structlv.ops._check import check_factorial, check_sizes, check_states, require_int
+from structlv.ops._register import eager, transformed
+from structlv.ops._route import MAX_SEED, RETRY, SLOW, Route, mode
+
+_tensors: dict[tuple[int, ...], Tensor] = {}
 
 
-def _prepare(sizes: tuple[int, ...], unary: Any, transition: Any, initial: Any, lengths: Any) -> Any:
-    def check(unary: Any, transition: Any, initial: Any, lengths: Any) -> None:
+def _tensor(sizes: tuple[int, ...], unary: Tensor) -> Tensor:
+    """``sizes`` as the operators take it, which in eager mode is made once."""
+    check_sizes(sizes)
+    if not (eager() and type(unary) is Tensor):
+        return torch.tensor(sizes, device="cpu")
+    if sizes not in _tensors:
+        with torch.inference_mode(False):  # it is saved for backward passes
+            _tensors[sizes] = torch.tensor(sizes, device="cpu")
+    return _tensors[sizes]
+
+
+def _route(sizes: tuple[int, ...]) -> Route:
+    def check(unary: Any, transition: Any, initial: Any, _: Tensor, lengths: Any) -> None:
         check_factorial(unary, transition, initial, sizes, lengths)
 
-    return Route(check).prepare(unary, transition, initial, lengths)
+    return Route(check)
+
+
+def _reference(name: str, sizes: tuple[int, ...]) -> Any:
+    """A function of the reference on arguments in the order of the operators."""
+    function = getattr(reference.factorial, name)
+
+    def call(*args: Any, **options: Any) -> Any:
+        *scores, _, lengths = args
+        return function(*scores, lengths, sizes=sizes, **options)
+
+    return call
 
 
 def log_partition(
@@ -41,8 +68,9 @@ def log_partition(
     Differentiable twice; a third order raises ``NotImplementedError``. With ``as_double`` the result is
     float64, as the kernel has it, whatever the dtype of the potentials.
     """
-    p = _prepare(sizes, unary, transition, initial, lengths)
-    return reference.factorial.log_partition(*p.args, sizes=sizes, as_double=as_double)
+    potentials = (unary, transition, initial, _tensor(sizes, unary), lengths)
+    fallback = _reference("log_partition", sizes)
+    return _route(sizes).log_partition(ops.FAMILY, fallback, potentials, as_double)
 
 
 def marginals(
@@ -56,11 +84,18 @@ def marginals(
 ) -> tuple[Tensor, Tensor]:
     """Posterior probabilities of joint states ``(*b, n, S)`` and expected uses of each chain's edges.
 
-    Edges are ``(*b, P)``, summed over steps, or with ``edges`` ``(*b, n-1, P)``; 0 in padding or if nothing is
-    possible. Differentiable once; a second order raises ``NotImplementedError``.
+    Edges are ``(*b, P)``, summed over steps, or with ``edges`` ``(*b, n-1, P)``; 0 in padding or if nothing
+    is possible. Differentiable once; a second order raises ``NotImplementedError``.
     """
-    p = _prepare(sizes, unary, transition, initial, lengths)
-    return p.narrow(reference.factorial.marginals(*p.args, sizes=sizes, edges=edges))
+    potentials = (unary, transition, initial, _tensor(sizes, unary), lengths)
+    route = _route(sizes)
+    found = route.quick(ops.MARGINALS, potentials, edges)
+    if found is not None:
+        return found
+    p = route.prepare(*potentials)
+    if p.native and not (edges and transformed()):
+        return p.narrow(ops.MARGINALS(*p.args, edges))
+    return p.narrow(_reference("marginals", sizes)(*p.args, edges=edges))
 
 
 def argmax(
@@ -75,8 +110,8 @@ def argmax(
 
     Ties go to the lowest joint state, decided from the last position to the first. Not differentiable.
     """
-    p = _prepare(sizes, unary, transition, initial, lengths)
-    return reference.factorial.argmax(*p.args, sizes=sizes)
+    potentials = (unary, transition, initial, _tensor(sizes, unary), lengths)
+    return _route(sizes).choose(ops.ARGMAX, _reference("argmax", sizes), potentials)
 
 
 def sample(
@@ -96,8 +131,9 @@ def sample(
     """
     require_int("num_samples", num_samples, 0)
     require_int("seed", seed, 0, MAX_SEED)
-    p = _prepare(sizes, unary, transition, initial, lengths)
-    return reference.factorial.sample(*p.args, sizes=sizes, num_samples=num_samples, seed=seed)
+    potentials = (unary, transition, initial, _tensor(sizes, unary), lengths)
+    fallback = _reference("sample", sizes)
+    return _route(sizes).choose(ops.SAMPLE, fallback, potentials, num_samples=num_samples, seed=seed)
 
 
 def score(
@@ -113,9 +149,14 @@ def score(
 
     Linear in the potentials and differentiable to any order. Time O(s b n m).
     """
-    p = _prepare(sizes, unary, transition, initial, lengths)
+    potentials = (unary, transition, initial, _tensor(sizes, unary), lengths)
+    route = _route(sizes)
+    found = route.quick(ops.FAMILY.score, potentials, before=(states,))
+    if found is not None:
+        return found
+    p = route.prepare(*potentials)
     check_states(states, p.args[0])
-    return reference.factorial.score(states, *p.args, sizes=sizes)
+    return (ops.FAMILY.score if p.native else _reference("score", sizes))(states, *p.args)
 
 
 def has_nan(
@@ -127,8 +168,14 @@ def has_nan(
     sizes: tuple[int, ...],
 ) -> bool:
     """Whether some potential is NaN; padding is ignored. For eager mode: the answer is a Python bool."""
-    p = _prepare(sizes, unary, transition, initial, lengths)
-    return reference.factorial.has_nan(*p.args, sizes=sizes)
+    potentials = (unary, transition, initial, _tensor(sizes, unary), lengths)
+    try:
+        if mode(*potentials) != SLOW:
+            return ops.has_nan(*potentials)
+    except RETRY:
+        pass
+    p = _route(sizes).prepare(*potentials)
+    return ops.has_nan(*p.args) if p.native else _reference("has_nan", sizes)(*p.args)
 
 
 def to_chain(

@@ -1,7 +1,7 @@
 """Brute force over every structure: slow, obviously right, and sharing no code with the recursions.
 
 An item of a chain has ``unary (l, k)``, ``transition (k, k)`` or ``(>= l-1, k, k)``, ``initial (k)`` and
-``final (k)``; one of a factorial chain ``unary (l, S)``, ``transition (P)`` and ``initial (Q)``; one of a PCFG
+``final (k)``; one of a factorial chain ``unary (l, S)``, ``transition (P)``, ``initial (Q)``; one of a PCFG
 ``root (NT)``, ``rules (NT, S, S)``, ``unary (l, T)``, ``spans (l, l, NT or 1)``.
 """
 

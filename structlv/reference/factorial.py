@@ -1,31 +1,31 @@
 r"""The factorial chain in plain torch: several chains that meet in their scores of a step.
 
 A structure is a sequence of joint states :math:`z_0 \dots z_{l-1}`, ``l`` the item's length, where
-:math:`z_t = (z^1_t \dots z^m_t)` has a state of each of m chains of :math:`k_1 \dots k_m` states. Its score, in
-nats:
+:math:`z_t = (z^1_t \dots z^m_t)` has a state of each of m chains, of :math:`k_1 \dots k_m` states. Its score,
+in nats:
 
 .. math:: \sum_{t<l} unary[t, z_t] + \sum_{i \le m} \Bigl( initial_i[z^i_0] + \sum_{t<l-1} transition_i[z^i_t,
           z^i_{t+1}] \Bigr).
 
-A joint state is a number in 0..S-1, :math:`S = \prod_i k_i`, row-major: the last chain's state counts fastest.
-Arguments of every function:
+A joint state is a number in 0..S-1, :math:`S = \prod_i k_i`, row-major: the last chain's state counts
+fastest. Arguments of every function:
 
 * ``unary (*b, n, S)``, with the full batch shape;
-* ``transition (*b, P)``, :math:`P = \sum_i k_i^2`: the chains' matrices, source-first, each flattened, one after
-  the other;
+* ``transition (*b, P)``, :math:`P = \sum_i k_i^2`: the chains' matrices, source-first, flattened, one after
+  another;
 * ``initial (*b, Q)``, :math:`Q = \sum_i k_i`, or None. Batch dimensions of both broadcast;
 * ``lengths (*b)`` int64 or None, clamped to ``0..n``. Padding is never read into a result, not even a NaN;
 * ``sizes``, the numbers :math:`k_1 \dots k_m`.
 
-A step sums over one chain at a time, :math:`a'(o, j, i) = \log \sum_k \exp(a(o, k, i) + transition_c[k, j])`, o
-the chains that have moved and i those that have not: time :math:`O(b n S \sum_i k_i)` in place of
-:math:`O(b n S^2)`, memory O(b n S m) for a gradient.
+A step moves one chain after another, :math:`a'(o, j, i) = \log \sum_k \exp(a(o, k, i) + A[k, j])`, o the
+states of those that have moved and i of those that have not: time :math:`O(b n S \sum_i k_i)` in place of
+:math:`O(b n S^2)`, and memory too for a gradient.
 
 Sums are formed in float64 where the device has it and returned in the dtype of ``unary`` (scalars of
-half-precision input in float32). Length 0 has one empty structure, of score 0. ``log_partition``, ``marginals``
-and ``score`` are differentiable to any order.
+half-precision input in float32). Length 0 has one empty structure, of score 0. ``log_partition``,
+``marginals`` and ``score`` are differentiable to any order.
 
-Sources: Ghahramani and Jordan (1997), appendix B, for the step; Scott (2002), section 2.1, for backward sampling.
+Sources: Ghahramani and Jordan (1997), appendix B, for the step; Scott (2002), section 2.1, for samples.
 """
 
 from __future__ import annotations
@@ -145,9 +145,9 @@ def marginals(
 ) -> tuple[Tensor, Tensor]:
     """Posterior probabilities of joint states ``(*b, n, S)`` and expected uses of each chain's edges.
 
-    Edges are ``(*b, P)``, summed over steps, or with ``edges`` ``(*b, n-1, P)``. All is 0 in the padding and where
-    nothing is possible. The backward pass multiplies conditionals p(k | o, j, i) of one chain's move, given
-    the chains that have moved and those that have not, so it never subtracts large numbers.
+    Edges are ``(*b, P)``, summed over steps, or with ``edges`` ``(*b, n-1, P)``; 0 in padding or if nothing
+    is possible. The backward pass multiplies conditionals p(k | o, j, i) of one chain's move, so it never
+    subtracts large numbers.
     """
     chains = _prepare(unary, transition, initial, lengths, sizes)
     n = unary.shape[-2]
@@ -164,7 +164,7 @@ def marginals(
 
 
 def _back(alpha: Tensor, chains: _Chains, posterior: Tensor) -> tuple[Tensor, Tensor]:
-    """From the posterior ``(*b, S)`` behind a step to the one before it, and the edges ``(*b, P)`` between."""
+    """The posterior ``(*b, S)`` behind a step made that before it, and the edges ``(*b, P)`` between."""
     moved, counts = _moves(alpha, chains, semiring.logsumexp), []
     for axis, matrix in reversed(list(enumerate(chains.matrices()))):
         given = semiring.softmax(_terms(moved[axis], matrix, chains.sizes, axis), -3)  # (*b, o, k, j, i)
@@ -182,8 +182,8 @@ def _stack_edges(pairs: list[Tensor], chains: _Chains, unary: Tensor, edges: boo
 
 
 def _detached(unary: Tensor, transition: Tensor, initial: Maybe, lengths: Maybe, sizes: Sizes) -> _Chains:
-    scores = [None if x is None else x.detach() for x in (unary, transition, initial)]
-    return _prepare(*scores, lengths, sizes)  # type: ignore[arg-type]
+    first = None if initial is None else initial.detach()
+    return _prepare(unary.detach(), transition.detach(), first, lengths, sizes)
 
 
 def _into(alpha: Tensor, chains: _Chains, states: Tensor) -> Tensor:
@@ -213,13 +213,13 @@ def argmax(
 
 
 def _backward_choice(
-    alphas: list[Tensor], chains: _Chains, choose: Callable[[Tensor, int | Tensor], Tensor]
+    alphas: list[Tensor], chains: _Chains, choose: Callable[[Tensor, Tensor], Tensor]
 ) -> Tensor:
-    """From the last position to the first, ``choose(log weights (*s, *b, S), position)``; -1 where none is."""
+    """From the last position to the first ``choose(log weights (*s, *b, S), position (*b))``; -1 for none."""
     last = (chains.lengths - 1).clamp(min=0)
     states = [choose(alphas[-1], last)]
     for t in range(len(alphas) - 2, -1, -1):
-        chosen = choose(_into(alphas[t], chains, states[-1]), t)
+        chosen = choose(_into(alphas[t], chains, states[-1]), torch.full_like(last, t))
         states.append(torch.where(chains.valid[..., t + 1], chosen, states[-1]))
     possible = chains.valid & (alphas[-1].amax(-1) > -torch.inf)[..., None]
     return torch.where(possible, torch.stack(states[::-1], -1), -1)
@@ -248,9 +248,7 @@ def sample(
     u = philox.uniform(seed, num_samples, chains.lengths.numel(), n, unary.dtype, unary.device)
     u = u.view(num_samples, *batch, n)
 
-    def choose(weights: Tensor, t: int | Tensor) -> Tensor:
-        if isinstance(t, int):
-            return philox.draw(weights, u[..., t])
+    def choose(weights: Tensor, t: Tensor) -> Tensor:
         return philox.draw(weights, u.gather(-1, t.expand(u.shape[:-1])[..., None])[..., 0])
 
     return _backward_choice(_forward(chains), chains, choose)
@@ -277,9 +275,8 @@ def score(
     total = torch.where(chains.valid, nodes, 0.0).sum(-1)
     for k, own, matrix in zip(sizes, _unravel(z, sizes), chains.matrices(), strict=True):
         pair = own[..., :-1] * k + own[..., 1:]
-        steps = (
-            matrix.flatten(-2).unsqueeze(-2).expand(*pair.shape, k * k).gather(-1, pair[..., None])[..., 0]
-        )
+        rows = matrix.flatten(-2).unsqueeze(-2).expand(*pair.shape, k * k)
+        steps = rows.gather(-1, pair[..., None])[..., 0]
         total = total + torch.where(chains.valid[..., 1:], steps, 0.0).sum(-1)
     return torch.where(legal, total, -torch.inf)
 

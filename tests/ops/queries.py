@@ -3,8 +3,8 @@
 import torch
 
 from structlv.ops import chain as ops
-from structlv.ops import lowrank, pcfg
-from tests.cases import PCFG, LowRank
+from structlv.ops import factorial, lowrank, pcfg
+from tests.cases import PCFG, Factorial, LowRank
 from tests.tolerance import assert_probabilities, assert_second_order
 
 QUERIES = {
@@ -18,6 +18,28 @@ QUERIES = {
     "sample": lambda *x: ops.sample(*x, num_samples=2, seed=3),
     "filter": ops.filter,
     "score": lambda u, *x: ops.score(torch.zeros(2, *u.shape[:-1], dtype=torch.long), u, *x),
+}
+
+
+def sized(query):
+    """A query of the factorial chain as a function of the fields of a case, sizes among them."""
+    return lambda unary, transition, initial, sizes, lengths, **options: query(
+        unary, transition, initial, lengths, sizes=sizes, **options
+    )
+
+
+def factorial_score(states, *case):
+    """The score of ``states`` by the potentials of a factorial chain."""
+    return sized(lambda *x, **y: factorial.score(states, *x, **y))(*case)
+
+
+FACTORIAL_QUERIES = {
+    "log_partition": sized(factorial.log_partition),
+    "marginals": sized(factorial.marginals),
+    "edges": lambda *x: sized(factorial.marginals)(*x, edges=True),
+    "argmax": sized(factorial.argmax),
+    "sample": lambda *x: sized(factorial.sample)(*x, num_samples=2, seed=3),
+    "score": lambda u, *x: factorial_score(torch.zeros(2, *u.shape[:-1], dtype=torch.long), u, *x),
 }
 PCFG_QUERIES = {
     "log_partition": pcfg.log_partition,
@@ -90,8 +112,16 @@ def assert_exact_derivatives(log_partition, oracle, case):
 
 def gradient(case, leaves):
     """The gradient of the summed log-partition."""
-    family = {PCFG: pcfg, LowRank: lowrank}.get(type(case), ops)
-    return torch.autograd.grad(family.log_partition(*case).sum(), leaves)
+    own = {
+        PCFG: pcfg.log_partition,
+        LowRank: lowrank.log_partition,
+        Factorial: sized(factorial.log_partition),
+    }
+    return torch.autograd.grad(own.get(type(case), ops.log_partition)(*case).sum(), leaves)
+
+
+def is_score(x):
+    return isinstance(x, torch.Tensor) and x.is_floating_point()
 
 
 def call(query, case, **options):
@@ -99,7 +129,7 @@ def call(query, case, **options):
 
     def f(*leaves):
         rest = iter(leaves)
-        return query(*[None if x is None else next(rest) for x in case[:-1]], case.lengths, **options)
+        return query(*[next(rest) if is_score(x) else x for x in case], **options)
 
     return f, case.leaves()[1]
 

@@ -1,0 +1,28 @@
+// Compiled once per instruction set (SLV_ISA names it); only the getter at the end has a name outside.
+#include "kernels/factorial.h"
+
+#include "core/isa.h"
+#include "kernels/factorial_ladder.h"
+#include "kernels/factorial_search.h"
+
+namespace slv {
+namespace {
+
+template <class T>
+constexpr FactorialLogKernels<T> log_kernels() {
+  return {log_partition_log<T>, marginals_log<T>, hvp_log<T>, argmax_log<T>, sample_log<T>};
+}
+
+template <class T>
+constexpr FactorialLaneKernels<T> lane_kernels() {
+  return {kWidth<T>, lane_forward<T>, lane_backward<T>};
+}
+
+const FactorialKernels table = {lane_kernels<float>(), lane_kernels<double>(), log_kernels<float>(),
+                                log_kernels<double>()};
+
+}  // namespace
+
+const FactorialKernels* SLV_GETTER(factorial_kernels)() { return &table; }
+
+}  // namespace slv

@@ -1,0 +1,162 @@
+// Products along one chain of joint states, in registers. A vector is W sequences, one in each lane, so whatever the
+// chain, its states lie a whole number of vectors apart, and what a lane holds never depends on the other lanes.
+//
+// An array of joint states is seen as (outer, k, inner) vectors. The pairs (outer, inner) are its columns.
+#pragma once
+#include <algorithm>
+#include <utility>
+
+#include "core/tile.h"
+
+namespace slv {
+namespace {
+
+// Rows of a tile, times two columns (four where there are few rows): 16 accumulators of 32 registers, or 8 of 16.
+#if defined(__AVX512F__)
+constexpr int kAxisRows = 8, kCountRows = 4, kCountColumns = 4;
+#else
+constexpr int kAxisRows = 4, kCountRows = 4, kCountColumns = 2;
+#endif
+
+struct AxisShape {
+  int64_t k, outer, inner;
+  int64_t columns() const { return outer * inner; }
+  // vectors before a column
+  SLV_INLINE int64_t offset(int64_t column) const {
+    return inner == 1 ? column * k : column / inner * k * inner + column % inner;
+  }
+};
+// The matrix of a product along a chain: element (row, term) for all lanes, or for each lane its own vector.
+template <class T>
+struct AxisMatrix {
+  const T* data;
+  int64_t row, term;
+  bool lanes;
+};
+
+template <class S, bool Lanes, int M, int NV, class T, class E>
+SLV_INLINE void axis_tile(int64_t k, int64_t stride, const T* a, const AxisMatrix<T>& m, const T* const* in,
+                          E&& epilogue) {
+  vec<T> sum[M][NV], one{};
+  if constexpr (std::is_same_v<S, MaxPlus>) one = opaque_ones<T>();
+#pragma GCC unroll 8
+  for (int i = 0; i < M; i++)
+#pragma GCC unroll 4
+    for (int j = 0; j < NV; j++) sum[i][j] = splat(S::template zero<T>);
+  for (int64_t p = 0; p < k; p++, a += m.term) {
+    vec<T> v[NV];
+#pragma GCC unroll 4
+    for (int j = 0; j < NV; j++) v[j] = load(in[j] + p * stride);
+#pragma GCC unroll 8
+    for (int i = 0; i < M; i++) {
+      const vec<T> y = Lanes ? load(a + i * m.row) : splat(a[i * m.row]);
+#pragma GCC unroll 4
+      for (int j = 0; j < NV; j++) sum[i][j] = S::step(sum[i][j], y, v[j], one);
+    }
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < M; i++)
+#pragma GCC unroll 4
+    for (int j = 0; j < NV; j++) epilogue(i, j, sum[i][j]);
+}
+
+// Calls body<M>(first) for tiles of at most Most rows, of nearly equal numbers.
+template <int Most, class F>
+SLV_INLINE void each_rows(int64_t rows, F body) {
+  const int64_t tiles = (rows + Most - 1) / Most, each = rows / tiles, more = rows % tiles;
+  for (int64_t t = 0, r = 0; t < tiles; t++) {
+    const int64_t m = each + (t < more);
+    [&]<int... I>(std::integer_sequence<int, I...>) __attribute__((always_inline)) {
+      (void)((m == I + 1 ? (body(std::integral_constant<int, I + 1>{}, r), true) : false) || ...);
+    }(std::make_integer_sequence<int, Most>{});
+    r += m;
+  }
+}
+
+// epilogue(element at which the vector of a state lies, sum over the terms p of m(state, p) in(p)).
+template <class S, bool Lanes, class T, class E>
+__attribute__((noinline)) void axis_product(const AxisShape& x, const AxisMatrix<T>& m, const T* in, E& epilogue) {
+  constexpr int W = kWidth<T>;
+  const int64_t columns = x.columns(), stride = x.inner * W;
+  int64_t c = 0;
+  auto run = [&]<int NV>(std::integral_constant<int, NV>, int64_t r, auto rows) __attribute__((always_inline)) {
+    int64_t at[NV];
+    const T* from[NV];
+    for (int j = 0; j < NV; j++) at[j] = x.offset(c + j) * W, from[j] = in + at[j];
+    axis_tile<S, Lanes, decltype(rows)::value, NV>(
+        x.k, stride, m.data + r * m.row, m, from,
+        [&](int i, int j, vec<T> v) __attribute__((always_inline)) { epilogue(at[j] + (r + i) * stride, v); });
+  };
+  if (x.k <= kAxisRows / 2)
+    for (; c + 4 <= columns; c += 4)
+      each_rows<kAxisRows / 2>(x.k, [&](auto rows, int64_t r) __attribute__((always_inline)) {
+        run(std::integral_constant<int, 4>{}, r, rows);
+      });
+  for (; c + 2 <= columns; c += 2)
+    each_rows<kAxisRows>(x.k, [&](auto rows, int64_t r)
+                                  __attribute__((always_inline)) { run(std::integral_constant<int, 2>{}, r, rows); });
+  if (c < columns)
+    each_rows<kAxisRows>(x.k, [&](auto rows, int64_t r)
+                                  __attribute__((always_inline)) { run(std::integral_constant<int, 1>{}, r, rows); });
+}
+template <class S, class T, class E>
+void along(const AxisShape& x, const AxisMatrix<T>& m, const T* in, E& epilogue) {
+  m.lanes ? axis_product<S, true>(x, m, in, epilogue) : axis_product<S, false>(x, m, in, epilogue);
+}
+template <class T>
+struct StoreState {
+  T* to;
+  SLV_INLINE void operator()(int64_t at, vec<T> v) const { store(to + at, v); }
+};
+
+// sums(k, j) += sum over columns of x(k) y(j), for each lane by itself.
+template <int M, int N, class T>
+SLV_INLINE void count_tile(const AxisShape& s, int64_t i, int64_t j, const T* x, const T* y, T* sums) {
+  constexpr int W = kWidth<T>;
+  const int64_t stride = s.inner * W;
+  vec<T> sum[M][N] = {};
+  for (int64_t o = 0; o < s.outer; o++)
+    for (int64_t q = 0; q < s.inner; q++) {
+      const T *a = x + (o * s.k * s.inner + q) * W + i * stride, *b = y + (o * s.k * s.inner + q) * W + j * stride;
+      vec<T> v[N];
+#pragma GCC unroll 4
+      for (int n = 0; n < N; n++) v[n] = load(b + n * stride);
+#pragma GCC unroll 4
+      for (int l = 0; l < M; l++) {
+        const vec<T> u = load(a + l * stride);
+#pragma GCC unroll 4
+        for (int n = 0; n < N; n++) sum[l][n] += u * v[n];
+      }
+    }
+#pragma GCC unroll 4
+  for (int l = 0; l < M; l++)
+#pragma GCC unroll 4
+    for (int n = 0; n < N; n++) {
+      T* to = sums + ((i + l) * s.k + j + n) * W;
+      store(to, load(to) + sum[l][n]);
+    }
+}
+template <class T>
+__attribute__((noinline)) void count_pairs(const AxisShape& s, const T* x, const T* y, T* sums) {
+  each_rows<kCountRows>(s.k, [&](auto rows, int64_t i) __attribute__((always_inline)) {
+    each_rows<kCountColumns>(s.k, [&](auto columns, int64_t j) __attribute__((always_inline)) {
+      count_tile<decltype(rows)::value, decltype(columns)::value>(s, i, j, x, y, sums);
+    });
+  });
+}
+
+// Sums of `states` vectors for each lane in float64, through partial sums of few terms.
+template <class T>
+void lane_sums(const T* x, int64_t states, double* out) {
+  constexpr int W = kWidth<T>;
+  constexpr int64_t kTerms = 32;
+  std::fill(out, out + W, 0.0);
+  for (int64_t z = 0; z < states; z += kTerms) {
+    vec<T> sum{};
+    for (int64_t q = z; q < std::min(z + kTerms, states); q++) sum += load(x + q * W);
+    for (int l = 0; l < W; l++) out[l] += double(sum[l]);
+  }
+}
+
+}  // namespace
+}  // namespace slv

@@ -1,0 +1,211 @@
+// Forward-backward of factorial chains in the scaled linear domain, for a block of W items, one in each lane.
+//
+//   e_t = exp(u_t) 2^-N_t     alpha_t = (A_m^T ... A_1^T alpha_t-1) e_t s_t     s_t = 2^-exponent(max alpha_t-1)
+//   g_t = e_t beta_t s_t      beta_t = A_1 ... A_m g_t+1                        the backward pass starts from weight /
+//   Z
+//
+// A_i acts along chain i, so a step costs S sum k_i products. alpha_t beta_t are the weighted marginals. The edges of
+// chain i are A_i(k, j) times the sum, over the states of the other chains, of x(k) y(j): x is alpha_t after A_1 ..
+// A_i-1, y is g_t+1 after A_m .. A_i+1.
+//
+// When is that exact? As in chain_scan.h, the step being one with the matrix A_1 x ... x A_m: k is S, rho the sum of
+// the ranges of the finite transitions of the chains, and every partial product lies between its factors' extremes:
+// * mild: all are finite and 4 m S^2 2^-126 e^(2 rho) < 1e-15. At each of m micro-steps what underflows is less than
+//   2^-126 for each of S states; every sum that it is missing from is at least e^-rho times the largest alpha, which is
+//   itself at least e^-rho / 4. Nothing is checked.
+// * wide: rho <= 41 (float64: 368), with ln S at most 6 more. An entry of alpha that is neither 0 nor above `tiny`
+// flags
+//   its item, so no product of alpha with transitions, e^-rho at least, underflows: 0 means impossible. The backward
+//   pass is watched in the same way. An entry of g is at most 3 e^rho / tiny, so that sums of S of them do not overflow
+//   even where no structure leads. A term of the edges that underflows is a probability under 2^-126.
+// * else, and for flagged items: float64, then exact log space, for those items alone.
+// Lanes know nothing of each other, so a flagged one is left as it is and redone.
+#pragma once
+#include "kernels/factorial_lanes.h"
+
+namespace slv {
+namespace {
+
+constexpr int64_t kSlabBytes = 16 << 10;  // of joint states on which chains are taken in turn, before the next states
+
+// The micro-steps of a step, depth first: once the first chain has moved, the states of each of its values are a
+// problem of their own, which the first-level cache holds.
+template <class T>
+struct LaneSteps {
+  static constexpr int W = kWidth<T>;
+  int64_t m, states;
+  const int64_t* sizes;
+  Vector<int64_t> inner, edge;  // by chain: states of later chains; its first entry
+  const LaneTransitions<T>& a;
+  T *moved = nullptr, *back = nullptr;  // by chain but the last: x and y
+  T* counts = nullptr;                  // (P) vectors
+
+  template <class In>
+  LaneSteps(const Factorial<In>& c, const LaneTransitions<T>& a)
+      : m(c.m), states(c.states), sizes(c.sizes), inner(c.m), edge(c.m), a(a) {
+    int64_t left = states;
+    c.each_chain([&](int64_t i, int64_t k, int64_t first, int64_t) { inner[i] = left /= k, edge[i] = first; });
+  }
+  // both: for the backward pass too
+  template <class In>
+  static int64_t scratch(const Factorial<In>& c, bool both) {
+    return Scratch::bytes<T>((c.m - 1) * c.states * W) * (both ? 2 : 1);
+  }
+  void bind(Scratch& s, bool both) {
+    moved = s.take<T>((m - 1) * states * W);
+    if (both) back = s.take<T>((m - 1) * states * W);
+  }
+  AxisMatrix<T> forward_matrix(int64_t i) const {
+    return {a.data + edge[i] * a.stride, a.stride, sizes[i] * a.stride, a.lanes};
+  }
+  AxisMatrix<T> backward_matrix(int64_t i) const {
+    return {a.data + edge[i] * a.stride, sizes[i] * a.stride, a.stride, a.lanes};
+  }
+  // Calls body(blocks, first state) for what chain i+1 takes at once, of `blocks` times its states and the later ones'.
+  template <class F>
+  SLV_INLINE void descend(int64_t i, int64_t blocks, F body) const {
+    if (blocks * inner[i] * W * int64_t(sizeof(T)) <= kSlabBytes) return body(blocks, int64_t(0));
+    for (int64_t o = 0; o < blocks; o++) body(int64_t(1), o * inner[i]);
+  }
+  // epilogue(element, sum) for all states after the chains from i on have moved; `at` is where they lie among all.
+  template <class S, class E>
+  void forward(int64_t i, int64_t outer, const T* in, int64_t at, E& epilogue) const {
+    const AxisShape shape{sizes[i], outer, inner[i]};
+    if (i == m - 1) {
+      auto place = [&](int64_t x, vec<T> v) __attribute__((always_inline)) { epilogue(at + x, v); };
+      return along<S>(shape, forward_matrix(i), in, place);
+    }
+    StoreState<T> out{moved + i * states * W};
+    along<S>(shape, forward_matrix(i), in, out);
+    descend(i, outer * sizes[i],
+            [&](int64_t blocks, int64_t z) { forward<S>(i + 1, blocks, out.to + z * W, at + z * W, epilogue); });
+  }
+  // From x (states before the chains from i on have moved) and g (after): adds their edges to `counts`, and calls
+  // epilogue(element, sum) for the way back of g.
+  template <class E>
+  void backward(int64_t i, int64_t outer, const T* x, const T* g, E& epilogue) const {
+    const AxisShape shape{sizes[i], outer, inner[i]};
+    if (i < m - 1) {
+      StoreState<T> next{moved + i * states * W};
+      T* y = back + i * states * W;
+      along<PlusTimes>(shape, forward_matrix(i), x, next);
+      descend(i, outer * sizes[i], [&](int64_t blocks, int64_t z) {
+        StoreState<T> to{y + z * W};
+        backward(i + 1, blocks, next.to + z * W, g + z * W, to);
+      });
+      g = y;
+    }
+    count_pairs(shape, x, g, counts + edge[i] * W);
+    along<PlusTimes>(shape, backward_matrix(i), g, epilogue);
+  }
+};
+
+// The chart of a block: for each step alpha and e of all states and the scales. In memory it has as many lanes as there
+// are rows; the passes work on whole vectors, which are the chart itself where all lanes are rows.
+template <class T>
+struct LaneChart {
+  T *states = nullptr, *scales = nullptr;  // (n, 2, S, rows), (n, rows)
+};
+
+template <class In, class T>
+struct LaneScan : LaneBlock<In, T> {
+  using Base = LaneBlock<In, T>;
+  using Base::c, Base::rows, Base::states, Base::size, Base::steps, Base::len, Base::exponent, Base::bad;
+  using Base::W, Base::watch;
+  const LaneTransitions<T>& a;
+  LaneSteps<T> move;
+  LaneChart<T> chart;
+  T* ring = nullptr;  // alpha of two steps, and e, where they are not in the chart
+  bool watched = false;
+
+  LaneScan(const Factorial<In>& c, const LaneTransitions<T>& a, const int64_t* items, int rows)
+      : Base(c, items, rows), a(a), move(c, a) {
+    for (int r = 0; r < rows; r++) {
+      if (!a.usable[r]) bad[r] = true;
+      if (!a.mild[r]) watch[r] = -1, watched = true;
+    }
+  }
+  static int64_t chart_states(const Factorial<In>& c, int rows) { return c.n * 2 * c.states * rows; }
+  static int64_t scratch(const Factorial<In>& c, bool both) {
+    return Base::row_scratch(c.states) + LaneSteps<T>::scratch(c, both) + Scratch::bytes<T>(3 * c.states * W);
+  }
+  void bind(Scratch& s, const LaneChart<T>& to, bool both) {
+    this->bind_rows(s);
+    move.bind(s, both);
+    ring = s.take<T>(3 * size);
+    chart = to;
+  }
+  bool whole() const { return rows == W && chart.states; }
+  T* saved(int64_t t, int part) const { return chart.states + (t * 2 + part) * states * rows; }
+  T* alpha(int64_t t) const { return whole() ? saved(t, 0) : ring + t % 2 * size; }
+  T* e(int64_t t) const { return whole() ? saved(t, 1) : ring + 2 * size; }
+  // Between vectors and the chart, where some lanes are empty.
+  void pack(int64_t t) const {
+    if (whole() || !chart.states) return;
+    for (int part = 0; part < 2; part++)
+      for (int64_t z = 0; z < states; z++)
+        store_n<T>(saved(t, part) + z * rows, load((part ? e(t) : alpha(t)) + z * W), rows);
+  }
+  void unpack(int64_t t) const {
+    if (whole()) return;
+    for (int part = 0; part < 2; part++)
+      for (int64_t z = 0; z < states; z++)
+        store((part ? e(t) : alpha(t)) + z * W, load_n<T>(saved(t, part) + z * rows, rows, T(0)));
+  }
+
+  template <bool Watched>
+  struct Advance {  // one vector of alpha_t
+    T* out;
+    const T* e;
+    vec<T> s, top{};
+    ivec<T> thin{};
+    SLV_INLINE void operator()(int64_t at, vec<T> sum) {
+      const vec<T> x = load(e + at), v = sum * (x * s);
+      top = vmax(top, v);
+      if constexpr (Watched) thin |= (v < Range<T>::tiny) & (sum > T(0)) & (x > T(0));
+      store(out + at, v);
+    }
+  };
+  template <bool Watched>
+  void forward() {
+    vec<T> s = splat(T(1));
+    ivec<T> thin{};
+    for (int64_t t = 0; t < steps; t++) {
+      this->template exponentiate<Watched>(t, e(t));
+      Advance<Watched> next{alpha(t), e(t), s};
+      if (t == 0)
+        for (int64_t at = 0; at < size; at += W) next(at, splat(T(1)));
+      else
+        move.template forward<PlusTimes>(0, 1, alpha(t - 1), 0, next);
+      thin |= next.thin;
+      if (chart.scales) store_n<T>(chart.scales + t * rows, s, rows);
+      finish(t);
+      pack(t);
+      const ivec<T> power = exponent_of<T>(vmax(next.top, splat(kSmallest<T>)));
+      s = power_of_two<T>(-power);
+      for (int r = 0; r < rows; r++) exponent[r] += double(power[r]);
+    }
+    thin &= watch;
+    for (int r = 0; r < rows; r++)
+      if (thin[r]) bad[r] = true;
+  }
+  void run_forward() {
+    FlushDenormals flush;
+    watched ? forward<true>() : forward<false>();
+  }
+  // log Z and 1/Z of the items whose last step is t
+  void finish(int64_t t) {
+    if (std::none_of(len, len + rows, [t](int64_t l) { return l - 1 == t; })) return;
+    double sum[W];
+    lane_sums(alpha(t), states, sum);
+    for (int r = 0; r < rows; r++) {
+      if (len[r] - 1 != t) continue;
+      const double z = sum[r];
+      this->log_z[r] = z > 0 || z != z ? kLn2 * (exponent[r] + double(t) * a.exponent[r]) + scalar_log(z) : kNone;
+      this->inverse[r] = z > 0 ? T(1 / z) : T(0);
+    }
+  }
+};
+
+}  // namespace
+}  // namespace slv
