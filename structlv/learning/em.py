@@ -146,17 +146,21 @@ class _Climb:
 
     def step(self, tolerance: float, last: bool) -> bool:
         """One E-step and, unless that shows the end or ``last``, one M-step; whether to go on."""
-        parts, self.value = self.problem.e_step(self.model, self.posterior)
-        self.posterior = None if parts.joint is not None else parts.unary
-        objective = self.value + log_prior(self.model, self.problem.prior)
-        self.converged = bool(self.history) and objective - self.history[-1] < tolerance * self.steps
-        self.history.append(objective)
-        if self.converged or last:
-            return False
-        self.model = m_step(
-            self.model, expectations(parts, self.problem.x, self.observed), self.problem.prior
+        parts, value = self.problem.e_step(self.model, self.posterior)
+        objective = value + log_prior(self.model, self.problem.prior)
+        converged = bool(self.history) and objective - self.history[-1] < tolerance * self.steps
+        ended = converged or last
+        model = self.model
+        if not ended:
+            model = m_step(model, expectations(parts, self.problem.x, self.observed), self.problem.prior)
+        vars(self).update(  # at once: an interruption finds the state before or after, and nothing between
+            model=model,
+            posterior=None if parts.joint is not None else parts.unary,
+            value=value,
+            converged=converged,
+            history=[*self.history, objective],
         )
-        return True
+        return not ended
 
     def state(self) -> dict[str, Any]:
         """Plain tensors and numbers, from which `restore` makes the same climb."""
@@ -233,12 +237,18 @@ class _Run:
         label = f"EM, start {len(self.done) + 1} of {len(self.seeds)}"
         done = len(climb.history)
         with tqdm(total=self.iterations, initial=done, desc=label, disable=not progress, leave=False) as bar:
-            while climb.step(self.tolerance, last=len(climb.history) >= self.iterations):
+            while self._goes_on(climb):
                 bar.update()
                 bar.set_postfix_str(f"{climb.value / climb.steps:.4f} nats per step")
                 if len(climb.history) % SAVE_EVERY == 0:
                     self.current = climb.state()
                     self._save()
+
+    def _goes_on(self, climb: _Climb) -> bool:
+        """One iteration, if the climb is not over (it may come from a checkpoint of its end)."""
+        if climb.converged or len(climb.history) > self.iterations:
+            return False
+        return climb.step(self.tolerance, last=len(climb.history) == self.iterations)
 
     def _identity(self) -> dict[str, Any]:
         return {

@@ -68,9 +68,7 @@ def expectations(parts: FactorialParts, x: Tensor, observed: Tensor) -> Expected
     assert parts.unary is not None
     assert parts.transition is not None
     unary = tuple(p.double()[observed] for p in parts.unary)
-    joint = unary[0] if len(unary) == 1 else None
-    if parts.joint is not None:
-        joint = parts.joint.double().flatten(-len(unary))[observed]
+    joint = None if parts.joint is None else parts.joint.double().flatten(-len(unary))[observed]
     return Expected(
         x[observed],
         unary,
