@@ -152,6 +152,7 @@ def bach_chorales(*, steps_per_quarter: int = 2, cache: str | Path | None = None
     """
     if steps_per_quarter < 1:
         raise ValueError(f"steps_per_quarter must be at least 1, found {steps_per_quarter}")
+    require("music21.corpus", "music")  # not music21 itself: a folder of that name would pass for it
     version = str(require("music21", "music").__version__)
     path = _cache_folder() / CACHE if cache is None else Path(cache)
     stored = _read_cache(path, version)

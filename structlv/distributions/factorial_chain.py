@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, TypeVar
 
@@ -106,7 +105,6 @@ class FactorialChain(StructuredDistribution):
 
     # ---- queries that differ between the two kinds -----------------------------------------------------
 
-    @abstractmethod
     def marginals(self) -> FactorialParts:
         """Probabilities of each chain's states (*b, n, k_i), of its moves, the sum over the steps of
         p(z^i_t = a, z^i_t+1 = b) (*b, k_i, k_i), and of joint states (*b, n, k_1, ..., k_m) (None where
@@ -114,18 +112,19 @@ class FactorialChain(StructuredDistribution):
 
         0 in padding and where no structure is possible. Differentiable once.
         """
+        raise NotImplementedError
 
-    @abstractmethod
     def edge_marginals(self) -> tuple[Tensor, ...]:
         """p(z^i_t = a, z^i_t+1 = b) of each chain, per step: (*b, n-1, k_i, k_i). Differentiable once."""
+        raise NotImplementedError
 
-    @abstractmethod
     def pair_marginals(self, i: int, j: int) -> Tensor:
         """p(z^i_t = a, z^j_t = b) of two different chains, (*b, n, k_i, k_j). Differentiable once."""
+        raise NotImplementedError
 
-    @abstractmethod
     def joint(self) -> FactorialChain:
         """The same distribution by joint scores; of per-chain scores their sums, (*b, n, k_1, ..., k_m)."""
+        raise NotImplementedError
 
     # ---- queries ---------------------------------------------------------------------------------------
 
@@ -187,19 +186,37 @@ class FactorialChain(StructuredDistribution):
         """m sequences of n states, of chain i in 0..k_i-1."""
         return StateSequences(self.sizes, self._event_shape[-1], self.lengths)
 
-    # ---- hooks -----------------------------------------------------------------------------------------
+    # ---- hooks: those that raise are for the two kinds to supply -------------------------------------
 
-    @abstractmethod
+    def max_marginals(self) -> FactorialParts:
+        raise NotImplementedError
+
+    def _log_partition(self, *, as_double: bool) -> Tensor:
+        raise NotImplementedError
+
+    def _best(self, k: int) -> Tensor:
+        raise NotImplementedError
+
+    def _sample(self, num_samples: int, seed: int) -> Tensor:
+        raise NotImplementedError
+
+    def _score(self, event: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _part_scores(self) -> FactorialParts:
+        raise NotImplementedError
+
     def _argmax(self) -> Tensor:
         """``argmax()``, in which both kinds are one kind of distribution."""
+        raise NotImplementedError
 
-    @abstractmethod
     def _check_values(self) -> None:
         """``ValueError`` where a length is out of range or a potential that counts is NaN (eager only)."""
+        raise NotImplementedError
 
-    @abstractmethod
     def _joint_counts(self, event: Tensor) -> Tensor | None:
         """How often each joint state occurs, from events with -1 in padding."""
+        raise NotImplementedError
 
     @property
     def _any_unary(self) -> Tensor:

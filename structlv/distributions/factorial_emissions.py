@@ -72,7 +72,7 @@ class FactorialEmission(Emission, Tensors):
     def check_values(self) -> None:
         """``ValueError`` where a parameter is NaN or otherwise of no use (eager only)."""
         for name in self._tensors:
-            map_tensors(getattr(self, name), lambda x, name=name: require_no_nan(**{f"emission.{name}": x}))
+            map_tensors(getattr(self, name), partial(_require_no_nan, f"emission.{name}"))
 
     def item(self, index: tuple[Any, ...], batch_shape: Size) -> FactorialEmission:
         """The emission of some items of a batch."""
@@ -87,14 +87,19 @@ class FactorialEmission(Emission, Tensors):
         new = copy.copy(self)
         vars(new).update(named)
         shapes = []
-        for name, events in self._tensors.items():
-            map_tensors(named[name], lambda x, events=events: shapes.append(x.shape[: x.dim() - events]))
+        for name, value in named.items():
+            group = value if isinstance(value, tuple) else (value,)
+            shapes += [x.shape[: x.dim() - self._tensors[name]] for x in group]
         new.batch_shape = torch.broadcast_shapes(*shapes)
         return new
 
     def __repr__(self) -> str:
         shapes = {name: map_tensors(getattr(self, name), lambda x: tuple(x.shape)) for name in self._tensors}
         return f"{type(self).__name__}({', '.join(f'{name}: {shape}' for name, shape in shapes.items())})"
+
+
+def _require_no_nan(name: str, x: Tensor) -> None:
+    require_no_nan(**{name: x})
 
 
 def _check_tables(name: str, tables: tuple[Tensor, ...], letter: str) -> dict[str, Size]:
@@ -124,8 +129,8 @@ def _generator(like: Tensor, seed: int) -> torch.Generator:
 
 
 class AdditiveGaussian(FactorialEmission):
-    """x_t = sum_i means_i[z^i_t] + noise of one covariance C: a normal distribution whose mean is a sum over the
-    chains (Ghahramani and Jordan 1997, equations 4a and 4b). x is (*b, n, d).
+    """x_t = sum_i means_i[z^i_t] + noise of one covariance C: a normal distribution whose mean is a sum
+    over the chains (Ghahramani and Jordan 1997, equations 4a and 4b). x is (*b, n, d).
 
     The joint table takes O(b n S) time: log p(x | z) = const - x'x/2 + sum_i (x'w_i - w_i'w_i/2) - sum_i<j
     w_i'w_j, w_i the mean of chain i's state and all in units of C^(1/2), and only the first two terms see
@@ -192,7 +197,8 @@ class AdditiveGaussian(FactorialEmission):
 
 
 class LogLinearCategorical(FactorialEmission):
-    """Symbols 0..v-1 with p(x_t = s | z_t) proportional to exp(sum_i logits_i[z^i_t, s]). x is (*b, n) integers.
+    """Symbols 0..v-1 with p(x_t = s | z_t) proportional to exp(sum_i logits_i[z^i_t, s]). x is (*b, n)
+    integers.
 
     The joint table takes O(S v + b n S) time. A symbol at -inf is impossible in that state. Mean field
     bounds the log-normaliser: see ``StructuredMeanField``.
@@ -242,8 +248,8 @@ class LogLinearCategorical(FactorialEmission):
 
 
 class IndependentBernoulli(FactorialEmission):
-    """d bits, independent given the states, of log-odds sum_i logits_i[z^i_t]. x is (*b, n, d), zeros and ones of
-    any dtype.
+    """d bits, independent given the states, of log-odds sum_i logits_i[z^i_t]. x is (*b, n, d), zeros and
+    ones of any dtype.
 
     The joint table takes O(S d + b n S) time. At -inf a bit is never set. Mean field bounds the
     log-normalisers: see ``StructuredMeanField``.
@@ -279,16 +285,14 @@ class IndependentBernoulli(FactorialEmission):
                 raise ValueError(f"emission.logits[{i}] must be less than +inf")
 
     def log_likelihood(self, x: Tensor, observed: Tensor | None) -> Tensor:
-        found = self.likelihood(x, observed, torch.broadcast_shapes(x.shape[:-2], self.batch_shape))
-        count = len(self.logits)
+        bits, count = _bits(x, observed), len(self.logits)
+        own = [_set_bits(bits, table.double()) for table in self.logits]
         odds = sum_of([along(x.double(), i, count, 1) for i, x in enumerate(self.logits)])
         normaliser = torch.nn.functional.softplus(odds, threshold=40).sum(-1)
-        return joint_table(found.own, None, -normaliser, observed).to(self.logits[0].dtype)
+        return joint_table(own, None, -normaliser, observed).to(self.logits[0].dtype)
 
     def likelihood(self, x: Tensor, observed: Tensor | None, batch: Size) -> LogLinearLikelihood:
-        bits = x.double()
-        if observed is not None:
-            bits = torch.where(observed.unsqueeze(-1), bits, 0.0)
+        bits = _bits(x, observed)
         logits = [table.double() for table in self.logits]
         own = [_set_bits(bits, table) for table in logits]
         return LogLinearLikelihood(own, logits, bits, observed, batch, categorical=False)
@@ -300,6 +304,11 @@ class IndependentBernoulli(FactorialEmission):
                 odds.shape, device=odds.device, generator=_generator(odds, seed), dtype=torch.float64
             )
             return (u < odds.double().sigmoid()).to(odds.dtype)
+
+
+def _bits(x: Tensor, observed: Tensor | None) -> Tensor:
+    """Observations (*b, n, d) as float64, all 0 where nothing is observed."""
+    return x.double() if observed is None else torch.where(observed.unsqueeze(-1), x.double(), 0.0)
 
 
 def _set_bits(bits: Tensor, logits: Tensor) -> Tensor:

@@ -169,9 +169,9 @@ class FactorialHMM(ParameterizedDistribution):
         return _inference(Exact() if method is None else method).infer(problem._replace(start=begin))
 
     def filter(self, x: Tensor, lengths: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-        """log p(z_t | x_1..x_t), (*b, n, k_1, ..., k_m), -inf in padding: no looking ahead. Differentiable once.
+        """log p(z_t | x_1..x_t), (*b, n, k_1, ..., k_m), -inf in padding: no looking ahead.
 
-        O(b n S^2) time.
+        Differentiable once. O(b n S^2) time.
         """
         return self.posterior(x, lengths, mask).filter()
 
@@ -191,7 +191,7 @@ class FactorialHMM(ParameterizedDistribution):
 
         Chain after chain is drawn whole given the others, by forward filtering and backward sampling: a sweep
         takes O(b n sum_i k_i^2) time beside the emission's, and never a table of joint states (but of a
-        callable emission). Ghahramani and Jordan (1997), section 3.2, draw state by state; whole chains mix
+        callable emission). Ghahramani and Jordan (1997), section 3.3, draw state by state; whole chains mix
         faster (Scott 2002, section 2). Successive samples are dependent; items of the batch are not.
 
         Args:
@@ -232,8 +232,8 @@ class FactorialHMM(ParameterizedDistribution):
             raise ValueError(f"length must be a non-negative integer, found {length!r}")
         shape = torch.Size((sample_shape,) if isinstance(sample_shape, int) else sample_shape)
         seed = draw_seed(generator)
-        states = prior(self.initial_logits, self.transition_logits, self._batch_shape, length)
-        states = states._sample(shape.numel(), seed)
+        chains = prior(self.initial_logits, self.transition_logits, self._batch_shape, length)
+        states = chains._sample(shape.numel(), seed)
         states = states.reshape(shape + states.shape[1:])
         x = self.emission.sample(states, self._batch_shape, seed)
         return (x, states) if with_states else x
@@ -278,7 +278,7 @@ def _uniform(
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], Any]:
     """The parameters of one dtype, the emission's among them."""
     if not isinstance(emission, FactorialEmission):
-        return (*one_dtype(initial_logits=initial, transition_logits=moves), emission)  # type: ignore[return-value]
+        return (*one_dtype(initial_logits=initial, transition_logits=moves), emission)
     groups = {name: getattr(emission, name) for name in emission._tensors}
     initial, moves, *rest = one_dtype(initial_logits=initial, transition_logits=moves, **groups)
     return initial, moves, emission.with_tensors(dict(zip(groups, rest, strict=True)))
@@ -298,8 +298,8 @@ def _checked(
     if not isinstance(emission, FactorialEmission):
         if not callable(emission):
             raise TypeError(
-                "emission must be AdditiveGaussian, LogLinearCategorical, IndependentBernoulli or a function of x, "
-                f"found {describe(emission)}"
+                "emission must be AdditiveGaussian, LogLinearCategorical, IndependentBernoulli or a function "
+                f"of x, found {describe(emission)}"
             )
         emission = TableEmission(emission, sizes)
     if emission.sizes != sizes:

@@ -41,7 +41,7 @@ def unravel(joint: Tensor, sizes: tuple[int, ...]) -> Tensor:
 
 
 def along(x: Tensor, axis: int, count: int, events: int = 0) -> Tensor:
-    """Scores (*b, k, *event) of one chain's states as scores (*b, 1, .., k, .., 1, *event) of ``count`` chains'.
+    """Scores (*b, k, *event) of one chain's states as (*b, 1, .., k, .., 1, *event) of ``count`` chains'.
 
     Args:
         axis: the chain.

@@ -11,7 +11,6 @@ from torch import Size, Tensor
 from structlv.distributions.factorial_chain import FactorialChain
 from structlv.distributions.mean_field import Problem
 from structlv.distributions.seeding import nth_seed
-from structlv.distributions.validation import require_integer
 from structlv.ops import chain
 
 
@@ -70,5 +69,5 @@ def _start(problem: Problem, initial: Tensor | None, seed: int) -> Tensor:
     chains = prior(problem.initial, problem.transition, problem.batch, problem.n, problem.lengths)
     if initial is None:
         return chains._sample(1, seed)[0]
-    require_integer("initial", initial)
+    chains._validate_args = True  # what it has been given is used as an index
     return chains._without_padding(chains._checked_event(initial))

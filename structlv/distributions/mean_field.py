@@ -59,8 +59,8 @@ class Inference(ABC):
 
 @dataclass(frozen=True)
 class Exact(Inference):
-    """The posterior itself, from the table of joint states: O(b n S sum_i k_i) time, O(b n S) memory, S = prod_i
-    k_i. Ghahramani and Jordan (1997), appendix B. Its "bound" is log p(x).
+    """The posterior itself, from the table of joint states: O(b n S sum_i k_i) time, O(b n S) memory, S =
+    prod_i k_i. Ghahramani and Jordan (1997), appendix B. Its "bound" is log p(x).
 
     Attributes:
         max_bytes: of the joint table, b n S numbers; beyond that there is a ``ValueError``.
@@ -73,8 +73,8 @@ class Exact(Inference):
         needed = problem.batch.numel() * problem.n * joint * problem.initial[0].element_size()
         if needed > self.max_bytes:
             raise ValueError(
-                f"exact inference needs a table of {problem.batch.numel()} x {problem.n} x {joint} joint states, "
-                f"{needed / 2**30:.3g} GiB, and max_bytes allows {self.max_bytes / 2**30:.3g} GiB: use "
+                f"exact inference needs a table of {problem.batch.numel()} x {problem.n} x {joint} joint states"
+                f", {needed / 2**30:.3g} GiB, and max_bytes allows {self.max_bytes / 2**30:.3g} GiB: use "
                 "StructuredMeanField(), or Exact(max_bytes=...)"
             )
         table = problem.emission.log_likelihood(problem.x, problem.observed)
@@ -129,14 +129,14 @@ class Variational(Inference):
 
     def posterior(self, problem: Problem) -> FactorialChain:
         """q(z) as chains with scores of their own; its log-partition is not that of x."""
-        return self._posterior(self._climbed(problem, _likelihood(problem)))
+        return self._posterior(self._climbed(problem, likelihood_of(problem)))
 
     def elbo(self, problem: Problem) -> Tensor:
-        likelihood = _likelihood(problem)
+        likelihood = likelihood_of(problem)
         return _bound(self._climbed(problem, likelihood), likelihood, problem)
 
     def infer(self, problem: Problem) -> tuple[FactorialChain, Tensor]:
-        likelihood = _likelihood(problem)
+        likelihood = likelihood_of(problem)
         ascent = self._climbed(problem, likelihood)
         return self._posterior(ascent), _bound(ascent, likelihood, problem)
 
@@ -147,22 +147,22 @@ class Variational(Inference):
     def _climbed(self, problem: Problem, likelihood: Likelihood) -> Ascent:
         """The ascent, after its last sweep."""
         with nullcontext() if self.unroll else torch.no_grad():
-            for ascent in self.sweeps(problem, likelihood):
-                if self.tolerance and bool(ascent.change <= self.tolerance):
-                    break
+            *_, ascent = self.sweeps(problem, likelihood)
         return ascent
 
     def sweeps(self, problem: Problem, likelihood: Likelihood) -> Iterator[Ascent]:
-        """The ascent (one object) after each sweep."""
-        ascent = self._start(problem, likelihood)
+        """The ascent (one object) after each sweep, until nothing moves."""
+        ascent = self.start(problem, likelihood)
         for _ in range(self.max_sweeps):
             ascent.change = ascent.change * 0
             for i in range(len(problem.sizes)):
                 ascent.turn(i)
             yield ascent
+            if self.tolerance and bool(ascent.change <= self.tolerance):
+                return
 
     @abstractmethod
-    def _start(self, problem: Problem, likelihood: Likelihood) -> Ascent:
+    def start(self, problem: Problem, likelihood: Likelihood) -> Ascent:
         """The ascent before its first sweep."""
 
 
@@ -171,7 +171,7 @@ def _bound(ascent: Ascent, likelihood: Likelihood, problem: Problem) -> Tensor:
     return bound if problem.initial[0].dtype == torch.float64 else bound.to(torch.float32)
 
 
-def _likelihood(problem: Problem) -> Likelihood:
+def likelihood_of(problem: Problem) -> Likelihood:
     return problem.emission.likelihood(problem.x, problem.observed, problem.batch)
 
 
@@ -181,7 +181,7 @@ class StructuredMeanField(Variational):
     scores of its states. A turn is one forward-backward, O(b n k_i^2), and what the emission takes to sum
     the others up.
 
-    Ghahramani and Jordan (1997), section 3.4 and appendix C.2, for additive Gaussian emissions, for which the
+    Ghahramani and Jordan (1997), section 3.5 and appendix D, for additive Gaussian emissions, for which the
     scores are exact. For ``LogLinearCategorical`` and ``IndependentBernoulli`` the expected log-normaliser
     is bounded in its turn, by E log y <= log zeta + E y / zeta - 1, y = sum_s exp(sum_i logits_i[z_i, s]), in
     which E y factorises over chains; zeta, a coordinate too, is at its optimum E y before every turn.
@@ -192,7 +192,7 @@ class StructuredMeanField(Variational):
 
     __doc__ += (Variational.__doc__ or "").partition("\n\n")[2]
 
-    def _start(self, problem: Problem, likelihood: Likelihood) -> Ascent:
+    def start(self, problem: Problem, likelihood: Likelihood) -> Ascent:
         return StructuredAscent(problem, likelihood, self)
 
 
@@ -201,7 +201,7 @@ class MeanField(Variational):
     """q(z) = prod_i prod_t q_it(z^i_t): every state by itself, independent of its neighbours in time too.
 
     A turn is one of the chain's even steps, then of its odd ones, O(b n k_i^2), so that each is an exact
-    ascent. Ghahramani and Jordan (1997), section 3.3 and appendix C.1. Where a transition is forbidden, a
+    ascent. Ghahramani and Jordan (1997), section 3.4 and appendix C. Where a transition is forbidden, a
     chain begins with its best sequence (a uniform q would have a bound of -inf, from which no single step
     leads away), and the optimum may be poor. The bound on log-normalisers is that of ``StructuredMeanField``.
 
@@ -210,7 +210,7 @@ class MeanField(Variational):
 
     __doc__ += (Variational.__doc__ or "").partition("\n\n")[2]
 
-    def _start(self, problem: Problem, likelihood: Likelihood) -> Ascent:
+    def start(self, problem: Problem, likelihood: Likelihood) -> Ascent:
         return FactorisedAscent(problem, likelihood, self)
 
 
@@ -273,7 +273,11 @@ class StructuredAscent(Ascent):
         self.scores: list[Tensor | None] = [None] * len(self.initial)
 
     def _best(self, i: int) -> Tensor:
-        new, old, keep = self.likelihood.scores(i, self.messages), self.scores[i], self.method.damping
+        new, old, keep = (
+            self.likelihood.scores(i, self.messages, self.marginals[i]),
+            self.scores[i],
+            self.method.damping,
+        )
         self.scores[i] = new = new if old is None or not keep else (1 - keep) * new + keep * old
         return chain.state_marginals(new, self.transition[i], self.initial[i], None, self.lengths)
 
@@ -287,8 +291,8 @@ class StructuredAscent(Ascent):
         )
 
     def bound(self, likelihood: Likelihood, problem: Problem) -> Tensor:
-        """sum_i (log Z_i - <marginals_i, scores_i>) + E log p(x | z): the first is -KL(q_i || p_i), and log Z_i
-        has, scores being held, the expected gradient of log p(z^i).
+        """sum_i (log Z_i - <marginals_i, scores_i>) + E log p(x | z): the first is -KL(q_i || p_i), and log
+        Z_i has, scores being held, the expected gradient of log p(z^i).
         """
         marginals, gaps = [], []
         for scores, moves, first in zip(self.scores, problem.transition, problem.initial, strict=True):
@@ -327,7 +331,7 @@ class FactorisedAscent(Ascent):
             self.messages[i] = self.likelihood.message(i, self.marginals[i])
 
     def _one_sequence(self, i: int) -> Tensor:
-        scores = self.likelihood.scores(i, self.messages).detach()
+        scores = self.likelihood.scores(i, self.messages, self.marginals[i]).detach()
         best = chain.argmax(scores, self.transition[i].detach(), self.initial[i].detach(), None, self.lengths)
         states = torch.arange(scores.shape[-1], device=scores.device)
         return (best.unsqueeze(-1) == states).to(scores.dtype)
@@ -336,7 +340,7 @@ class FactorisedAscent(Ascent):
         return x if self.valid is None else torch.where(self.valid, x, 0.0)
 
     def _best(self, i: int) -> Tensor:
-        scores = self.likelihood.scores(i, self.messages)
+        scores = self.likelihood.scores(i, self.messages, self.marginals[i])
         first = (torch.arange(scores.shape[-2], device=scores.device) == 0).unsqueeze(-1)
         scores = scores + torch.where(first, self.initial[i].unsqueeze(-2), 0.0)
         found, keep = self.marginals[i], self.method.damping if self.turns[i] else 0.0
@@ -387,8 +391,8 @@ class _Moves(Tensors):
         self.forbidden = forbidden.to(transition.dtype) if bool(forbidden.any()) else None
 
     def around(self, neighbours: Tensor, count: int, parity: int) -> Tensor:
-        """Expected scores (*b, count, k) of the moves into and out of every other step, of which ``neighbours``
-        (*b, ., k) lie between: the first step is 0 (``parity`` 0) or 1.
+        """Expected scores (*b, count, k) of the moves into and out of every other step, of which
+        ``neighbours`` (*b, ., k) lie between: the first step is 0 (``parity`` 0) or 1.
         """
         found = self._of(neighbours, self.finite, count, parity)
         if self.forbidden is None:

@@ -20,7 +20,8 @@ class ParameterizedDistribution(Distribution, ABC):
     A subclass names its parameters in ``_parameters`` (constructor argument = attribute; None where
     absent; a tuple of tensors where each of several chains has one), says in ``_event_dims`` how many
     dimensions of each are not batch dimensions and in ``_full`` which of them always carry the whole batch
-    shape, and inherits ``expand``, indexing, ``to``, ``detach`` and ``repr``. Parameters shared over the batch stay shared: none is ever copied per item.
+    shape, and inherits ``expand``, indexing, ``to``, ``detach`` and ``repr``. Parameters shared over the
+    batch stay shared: none is ever copied per item.
 
     ``validate_args`` follows structlv's own default, which is on; ``set_default_validate_args`` changes it
     for structlv alone. (torch's default is another switch, one that the first ``torch.compile`` turns off.)
@@ -117,7 +118,7 @@ def _shapes(value: Any) -> Any:
 def item_of(
     value: Tensor, events: int, batch_shape: Size, index: tuple[Any, ...], may_be_shared: bool = True
 ) -> Tensor:
-    """What ``value``, with ``events`` dimensions beside the batch's, is for the items that ``index`` names."""
+    """What a parameter, with ``events`` dimensions beside the batch's, is for the items of ``index``."""
     split = value.dim() - events
     batch, event = value.shape[:split], value.shape[split:]
     if may_be_shared and all(size == 1 for size in batch):
@@ -150,7 +151,7 @@ def _consumed(item: Any) -> int:
     return 1
 
 
-def map_tensors(value: Any, fn: Callable[[Tensor], Tensor]) -> Any:
+def map_tensors(value: Any, fn: Callable[[Tensor], Any]) -> Any:
     """``value`` with ``fn`` applied to its tensors; an object that holds them is copied first."""
     if isinstance(value, Tensor):
         return fn(value)

@@ -7,6 +7,12 @@ from structlv._extras import require
 
 require("pytorch_lightning", "train")
 
+from structlv.learning.compare import (  # noqa: E402
+    nats_per_event,
+    num_parameters,
+    padded,
+    states_of_equal_parameters,
+)
 from structlv.learning.elbo import EvidenceLowerBound  # noqa: E402
 from structlv.learning.em import EMResult, fit_em  # noqa: E402
 from structlv.learning.em_start import (  # noqa: E402
@@ -28,7 +34,11 @@ __all__ = [
     "SequenceObjective",
     "fit",
     "fit_em",
+    "nats_per_event",
+    "num_parameters",
+    "padded",
     "random_bernoulli",
     "random_categorical",
     "random_gaussian",
+    "states_of_equal_parameters",
 ]

@@ -239,7 +239,7 @@ class _Run:
         with tqdm(total=self.iterations, initial=done, desc=label, disable=not progress, leave=False) as bar:
             while self._goes_on(climb):
                 bar.update()
-                bar.set_postfix_str(f"{climb.value / climb.steps:.4f} nats per step")
+                bar.set_postfix_str(f"{climb.value / climb.steps:.4f} nats per step", refresh=False)
                 if len(climb.history) % SAVE_EVERY == 0:
                     self.current = climb.state()
                     self._save()
