@@ -89,10 +89,7 @@ def run(settings: Settings, out: Path, console: Console, data: Path | None = Non
     piece, states = decode(models["factorial HMM"], music)
     show_factorial.chains(console, states)
     show_factorial.picture(piece, states, out / PICTURE)
-    found = {
-        score.name: {"parameters": score.parameters, "nats": score.nats, "bits": score.bits}
-        for score in scores
-    }
+    found = [{**score._asdict(), "bits": score.bits} for score in scores]
     save_json(out / RESULT, {"scores": found, "settings": asdict(settings), "source": music.source})
     for name in models:
         checkpoint(name, out).unlink(missing_ok=True)  # the run is complete: the next one starts afresh

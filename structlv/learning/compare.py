@@ -22,7 +22,7 @@ def num_parameters(sizes: Sequence[int], vocab_size: int) -> int:
 
 
 def states_of_equal_parameters(sizes: Sequence[int], vocab_size: int) -> int:
-    """The number of states of the HMM whose number of parameters is nearest, and not less if two are as near."""
+    """The number of states of the HMM whose number of parameters is nearest; of two as near the larger."""
     wanted, k = num_parameters(sizes, vocab_size), 1
     while num_parameters((k + 1,), vocab_size) <= wanted:
         k += 1
