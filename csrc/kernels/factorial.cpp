@@ -2,20 +2,20 @@
 #include "kernels/factorial.h"
 
 #include "core/isa.h"
-#include "kernels/factorial_ladder.h"
-#include "kernels/factorial_search.h"
+#include "kernels/factorial_sample.h"
+#include "kernels/factorial_viterbi.h"
 
 namespace slv {
 namespace {
 
 template <class T>
 constexpr FactorialLogKernels<T> log_kernels() {
-  return {log_partition_log<T>, marginals_log<T>, hvp_log<T>, argmax_log<T>, sample_log<T>};
+  return {log_partition_log<T>, marginals_log<T>, hvp_log<T>};
 }
 
 template <class T>
 constexpr FactorialLaneKernels<T> lane_kernels() {
-  return {kWidth<T>, lane_forward<T>, lane_backward<T>};
+  return {kWidth<T>, lane_forward<T>, lane_backward<T>, lane_sample<T>, lane_viterbi<T>};
 }
 
 const FactorialKernels table = {lane_kernels<float>(), lane_kernels<double>(), log_kernels<float>(),

@@ -3,6 +3,8 @@
 //
 //   score(z) = sum_t unary[t, z_t] + sum_i ( initial_i[z^i_0] + sum_t transition_i[z^i_t, z^i_t+1] )
 #pragma once
+#include <algorithm>
+
 #include "kernels/chain.h"
 
 namespace slv {
@@ -13,13 +15,16 @@ struct Factorial {
   const int64_t* sizes;         // (m): k_i
   int64_t edges, ends;          // P = sum k_i^2 and Q = sum k_i
   const T* unary;               // (batch, n, S)
-  const T* transition;          // (matrices, P): the matrices one after the other
+  const T* transition;          // (matrices, P): the matrices one after the other; (matrices, n-1, P) when per_step
   const T* initial;             // (initials, Q) or null
   const int64_t* matrix;        // item -> row of transition, or null: all 0
   const int64_t* initial_row;
   const int64_t* length;  // clamped to 0..n, or null: all n
+  bool per_step = false;  // of a direction alone: that of edges step by step
   int64_t len(int64_t item) const { return length ? length[item] : n; }
-  const T* transition_of(int64_t item) const { return transition + (matrix ? matrix[item] : 0) * edges; }
+  const T* transition_of(int64_t item) const {
+    return transition + (matrix ? matrix[item] : 0) * (per_step ? std::max<int64_t>(n - 1, 0) : 1) * edges;
+  }
   const T* initial_of(int64_t item) const {
     return initial ? initial + (initial_row ? initial_row[item] : 0) * ends : nullptr;
   }
@@ -43,8 +48,6 @@ struct FactorialLogKernels {
   // v: a direction with sharing of its own
   double (*hvp)(const Factorial<T>&, int64_t item, double weight, const Factorial<T>& v, T* unary,
                 const EdgeSink<T>& edges);
-  void (*argmax)(const Factorial<T>&, int64_t item, int64_t* states);
-  void (*sample)(const Factorial<T>&, int64_t item, uint64_t seed, int64_t samples, int64_t* states, int64_t stride);
 };
 
 // Scaled linear domain, a block of up to `lanes` items, one in each lane of a vector.
@@ -57,6 +60,9 @@ struct FactorialLaneKernels {
   // weight: by item, or null for ones; edges: of each row, (P), or (n-1, P) step by step: all are written
   void (*backward)(const Factorial<T>&, const int64_t* items, int rows, T* states, T* scales, const T* meta,
                    const double* weight, T* unary, T* const* edges, bool per_step);
+  // paths: (samples, batch, n), filled with -1
+  void (*sample)(const Factorial<T>&, const int64_t* items, int rows, uint64_t seed, int64_t samples, int64_t* paths);
+  void (*argmax)(const Factorial<T>&, const int64_t* items, int rows, int64_t* paths);
 };
 
 struct FactorialKernels {

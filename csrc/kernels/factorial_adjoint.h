@@ -131,7 +131,6 @@ struct LaneAdjoint {
     }
     for (int64_t at = 0; at < size; at += W) store(g[t % 2] + at, load(g[t % 2] + at) * factor);
   }
-  T probability(int64_t e, int r) const { return f.a.lanes ? f.a.data[e * W + r] : f.a.data[e]; }
   // The counts of this chunk: added up, and begun anew.
   void collect() {
     T* counts = f.move.counts;
@@ -141,7 +140,7 @@ struct LaneAdjoint {
   void write_edges(int64_t t) const {
     for (int r = 0; r < rows; r++)
       for (int64_t e = 0; e < edges; e++)
-        edge_rows[r][t * edges + e] = In(f.move.counts[e * W + r] * probability(e, r) * common[r]);
+        edge_rows[r][t * edges + e] = In(f.move.counts[e * W + r] * f.a.at(e, r) * common[r]);
   }
   // After the pass: the sums where they belong, and zeros in the padding.
   void deliver() const {
@@ -151,7 +150,7 @@ struct LaneAdjoint {
       In* out = edge_rows[r];
       if (per_step && n > 1) std::fill(out + std::max<int64_t>(f.steps - 1, 0) * edges, out + (n - 1) * edges, In(0));
       for (int64_t e = 0; !per_step && e < edges; e++)
-        out[e] = In(sums[e * W + r] * double(probability(e, r)) * double(common[r]));
+        out[e] = In(sums[e * W + r] * double(f.a.at(e, r)) * double(common[r]));
     }
   }
 };

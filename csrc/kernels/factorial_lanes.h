@@ -10,35 +10,44 @@
 namespace slv {
 namespace {
 
-// The exponentials of the transitions: one set for all lanes where the items share it, else a vector for each entry.
+// One number for each transition where the items of a block share them, else a vector with one for each lane.
 template <class T>
-struct LaneTransitions {
-  static constexpr int W = kWidth<T>;
+struct LaneEntries {
   bool lanes = false;
   int64_t stride = 1;  // elements between entries
-  T* data = nullptr;
+  const T* data = nullptr;
+  template <class In>
+  LaneEntries(const Factorial<In>& c, const int64_t* items, int rows) {
+    for (int r = 1; r < rows; r++) lanes = lanes || (c.matrix && c.matrix[items[r]] != c.matrix[items[0]]);
+    stride = lanes ? kWidth<T> : 1;
+  }
+  T at(int64_t e, int r) const { return lanes ? data[e * stride + r] : data[e]; }
+};
+
+// The exponentials of the transitions.
+template <class T>
+struct LaneTransitions : LaneEntries<T> {
+  static constexpr int W = kWidth<T>;
+  using LaneEntries<T>::lanes, LaneEntries<T>::stride;
   double exponent[W] = {};  // of all chains: the power of two taken out of a step
   bool mild[W] = {}, usable[W] = {};
 
-  template <class In>
-  LaneTransitions(const Factorial<In>& c, const int64_t* items, int rows) {
-    for (int r = 1; r < rows; r++) lanes |= c.matrix && c.matrix[items[r]] != c.matrix[items[0]];
-    stride = lanes ? W : 1;
-  }
+  using LaneEntries<T>::LaneEntries;
   template <class In>
   int64_t scratch(const Factorial<In>& c) const {
     return Scratch::bytes<T>(c.edges * stride) + (lanes ? Scratch::bytes<T>(c.edges) : 0);
   }
   template <class In>
   void bind(Scratch& s, const Factorial<In>& c, const int64_t* items, int rows) {
-    data = s.take<T>(c.edges * stride);
-    T* own = lanes ? s.take<T>(c.edges) : data;
-    if (lanes) std::fill(data, data + c.edges * W, T(0));
+    T* all = s.take<T>(c.edges * stride);
+    T* own = lanes ? s.take<T>(c.edges) : all;
+    this->data = all;
+    if (lanes) std::fill(all, all + c.edges * W, T(0));
     for (int r = 0; r < rows; r++) {
       if (lanes || r == 0) exponentiate(c, c.transition_of(items[r]), own, r);
       if (!lanes) exponent[r] = exponent[0], mild[r] = mild[0], usable[r] = usable[0];
       if (lanes && usable[r])
-        for (int64_t e = 0; e < c.edges; e++) data[e * W + r] = own[e];
+        for (int64_t e = 0; e < c.edges; e++) all[e * W + r] = own[e];
     }
   }
 
@@ -133,6 +142,12 @@ struct LaneBlock {
     }
     return top;
   }
+  // Unary and initial scores of a row at step 0, added up in float64: large scores must not swallow the digits of the
+  // others.
+  const double* join(int r) const {
+    FactorialItem<In>(c, items[r]).row(0, joined_);
+    return joined_;
+  }
   // e of step t; its powers of two go into exponent[]. Watched: some lanes are.
   template <bool Watched>
   void exponentiate(int64_t t, T* e) {
@@ -147,7 +162,7 @@ struct LaneBlock {
     }
     for (int r = 0; r < rows; r++) {
       if (t == 0 && c.initial && len[r] > 0) {
-        if (!join(r, e) && watch[r]) bad[r] = true;
+        if (!exponentiate_joined(r, e) && watch[r]) bad[r] = true;
         continue;
       }
       exponent[r] += double(N[r]);
@@ -157,10 +172,9 @@ struct LaneBlock {
 
  private:
   double* joined_ = nullptr;
-  // The same for a row with initial scores, whose sum is formed in float64: large scores must not swallow the digits of
-  // the others. False where a finite score became 0.
-  bool join(int r, T* e) {
-    FactorialItem<In>(c, items[r]).row(0, joined_);
+  // The same for a row with initial scores. False where a finite score became 0.
+  bool exponentiate_joined(int r, T* e) {
+    join(r);
     const double top = *std::max_element(joined_, joined_ + states), limit = double(Range<T>::huge);
     const bool fits = top > -limit && top < limit;
     if (!fits && top != -kInf<double>) bad[r] = true;

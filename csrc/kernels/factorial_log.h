@@ -27,6 +27,8 @@ struct FactorialItem {
         unary(c.unary + b * c.n * c.states),
         transition(c.transition_of(b)),
         initial(c.initial_of(b)) {}
+  // the matrices of the step from t to t + 1
+  const T* step(int64_t t) const { return transition + (c.per_step ? t : 0) * c.edges; }
   // unary scores, and at the first step the initial ones
   void row(int64_t t, double* out) const {
     std::copy(unary + t * states, unary + (t + 1) * states, out);
@@ -73,10 +75,9 @@ struct MicroStep {
     for (int64_t r = 0; r < rest; r++)
       for (int64_t j = 0; j < k; j += kLanes) body(r, j);
   }
-  template <class S>
   void forward(const double* from, double* to) const {
     each([&](int64_t r, int64_t j) {
-      const vd sum = S::lanes(k, [&](int64_t i) { return term(from, r, i, j); });
+      const vd sum = Log::lanes(k, [&](int64_t i) { return term(from, r, i, j); });
       store_n<double>(to + r * k + j, sum, int(k - j));
     });
   }
@@ -98,23 +99,23 @@ void each_micro_step_back(const FactorialItem<T>& c, F&& body) {
 }
 
 // The layers of one step: (m, S) from the values before it, which are layer 0; the last micro-step fills `out`.
-template <class S, class T>
+template <class T>
 void layers_of(const FactorialItem<T>& c, const double* before, double* layers, double* out) {
   std::copy(before, before + c.states, layers);
   each_micro_step(c, [&](int64_t i, int64_t, const MicroStep<T>& s) {
     const double* from = layers + i * c.states;
-    s.template forward<S>(from, i + 1 < c.m ? layers + (i + 1) * c.states : out);
+    s.forward(from, i + 1 < c.m ? layers + (i + 1) * c.states : out);
   });
 }
 
-template <class S, class T>
+template <class T>
 Doubles inside(const FactorialItem<T>& c) {
   const int64_t states = c.states;
   Doubles alpha(c.len * states), layers(c.m * states), u(states);
   for (int64_t t = 0; t < c.len; t++) {
     double* out = alpha.data() + t * states;
     c.row(t, u.data());
-    if (t > 0) layers_of<S>(c, out - states, layers.data(), out);
+    if (t > 0) layers_of(c, out - states, layers.data(), out);
     for (int64_t z = 0; z < states; z++) out[z] = t > 0 ? out[z] + u[z] : u[z];
   }
   return alpha;
@@ -123,7 +124,7 @@ Doubles inside(const FactorialItem<T>& c) {
 template <class T>
 double log_partition_log(const Factorial<T>& problem, int64_t b) {
   FactorialItem<T> c(problem, b);
-  return c.len == 0 ? 0 : total<Log>(inside<Log>(c).data() + (c.len - 1) * c.states, c.states);
+  return c.len == 0 ? 0 : total<Log>(inside(c).data() + (c.len - 1) * c.states, c.states);
 }
 
 // The weights of the predecessors k of the states j.. of a micro-step, normalised where they are used, so that they are
@@ -180,13 +181,13 @@ void marginals_log(const Factorial<T>& problem, int64_t b, double weight, T* una
   const int64_t states = c.states;
   clear_from(c.len, c, unary, sink);
   if (c.len == 0) return;
-  Doubles alpha = inside<Log>(c), layers(c.m * states), after(states), mu(states), before(states);
+  Doubles alpha = inside(c), layers(c.m * states), after(states), mu(states), before(states);
   if (!softmax(&alpha[(c.len - 1) * states], states, weight, mu.data())) return clear_from(0, c, unary, sink);
   StepEdges<T> edges(sink, problem.edges);
   for (int64_t t = c.len - 1;; t--) {
     std::transform(mu.begin(), mu.end(), unary + t * states, [](double x) { return T(x); });
     if (t == 0) break;
-    layers_of<Log>(c, &alpha[(t - 1) * states], layers.data(), after.data());
+    layers_of(c, &alpha[(t - 1) * states], layers.data(), after.data());
     double* sum = edges.begin();
     each_micro_step_back(c, [&](int64_t i, int64_t edge, const MicroStep<T>& s) {
       std::fill(before.begin(), before.end(), 0.0);
@@ -208,11 +209,11 @@ void marginals_log(const Factorial<T>& problem, int64_t b, double weight, T* una
 // Second order as in chain_log.h, a micro-step being a step: with f = <v, parts>, prefix(j) = E[f up to here | j] and
 // suffix(k) = E[f from here | k], cov(part) = p(part) (prefix + v(part) + suffix - E f).
 template <class T>
-void prefix_layers(const FactorialItem<T>& c, const FactorialItem<T>& v, const double* layers, const double* before,
+void prefix_layers(const FactorialItem<T>& c, const T* direction, const double* layers, const double* before,
                    double* prefix, double* out) {
   std::copy(before, before + c.states, prefix);
   each_micro_step(c, [&](int64_t i, int64_t edge, const MicroStep<T>& s) {
-    const MicroStep<T> d{v.transition + edge, s.k, s.rest};
+    const MicroStep<T> d{direction + edge, s.k, s.rest};
     const double* from = prefix + i * c.states;
     double* to = i + 1 < c.m ? prefix + (i + 1) * c.states : out;
     s.each([&](int64_t r, int64_t j) {
@@ -231,8 +232,8 @@ Doubles prefix_means(const FactorialItem<T>& c, const FactorialItem<T>& v, const
     double* out = prefix.data() + t * states;
     v.row(t, u.data());
     if (t > 0) {
-      layers_of<Log>(c, &alpha[(t - 1) * states], layers.data(), after.data());
-      prefix_layers(c, v, layers.data(), out - states, means.data(), out);
+      layers_of(c, &alpha[(t - 1) * states], layers.data(), after.data());
+      prefix_layers(c, v.step(t - 1), layers.data(), out - states, means.data(), out);
     }
     for (int64_t z = 0; z < states; z++) out[z] += u[z];
   }
@@ -242,14 +243,14 @@ Doubles prefix_means(const FactorialItem<T>& c, const FactorialItem<T>& v, const
 // The way back over one step: mu and the suffix of the states after it become those of the states before.
 template <class T>
 struct SecondOrder {
-  const FactorialItem<T>&c, &v;
+  const FactorialItem<T>& c;
   double weight, mean;
   Doubles mu, suffix, before, sum;
-  SecondOrder(const FactorialItem<T>& c, const FactorialItem<T>& v, double weight)
-      : c(c), v(v), weight(weight), mean(0), mu(c.states), suffix(c.states), before(c.states), sum(c.states) {}
-  void step(const double* layers, const double* prefix, double* edges) {
+  SecondOrder(const FactorialItem<T>& c, double weight)
+      : c(c), weight(weight), mean(0), mu(c.states), suffix(c.states), before(c.states), sum(c.states) {}
+  void step(const T* direction, const double* layers, const double* prefix, double* edges) {
     each_micro_step_back(c, [&](int64_t i, int64_t edge, const MicroStep<T>& s) {
-      const MicroStep<T> d{v.transition + edge, s.k, s.rest};
+      const MicroStep<T> d{direction + edge, s.k, s.rest};
       std::fill(before.begin(), before.end(), 0.0);
       std::fill(sum.begin(), sum.end(), 0.0);
       s.each([&](int64_t r, int64_t j) {
@@ -277,8 +278,8 @@ double hvp_log(const Factorial<T>& problem, int64_t b, double weight, const Fact
   const int64_t states = c.states;
   clear_from(c.len, c, unary, sink);
   if (c.len == 0) return 0;
-  Doubles alpha = inside<Log>(c), layers(c.m * states), means(c.m * states), after(states), u(states);
-  SecondOrder<T> back(c, v, weight);
+  Doubles alpha = inside(c), layers(c.m * states), means(c.m * states), after(states), u(states);
+  SecondOrder<T> back(c, weight);
   const double* last = &alpha[(c.len - 1) * states];
   if (!softmax(last, states, 1, back.mu.data())) return clear_from(0, c, unary, sink), 0;
   const Doubles prefix = prefix_means(c, v, alpha);
@@ -294,10 +295,10 @@ double hvp_log(const Factorial<T>& problem, int64_t b, double weight, const Fact
     if (t == 0) break;
     v.row(t, u.data());
     for (int64_t z = 0; z < states; z++) back.suffix[z] += u[z];
-    layers_of<Log>(c, &alpha[(t - 1) * states], layers.data(), after.data());
-    prefix_layers(c, v, layers.data(), at - states, means.data(), after.data());
+    layers_of(c, &alpha[(t - 1) * states], layers.data(), after.data());
+    prefix_layers(c, v.step(t - 1), layers.data(), at - states, means.data(), after.data());
     double* sum = edges.begin();
-    back.step(layers.data(), means.data(), sum);
+    back.step(v.step(t - 1), layers.data(), means.data(), sum);
     edges.end(t - 1);
   }
   return back.mean;

@@ -92,7 +92,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> hvp(MaybeTensor grad, const Tensor& v
     SLV_BIND;
     check_sizes("v_unary", v_unary, shape_of(unary));
     STD_TORCH_CHECK(v_unary.scalar_type() == scalar_type<T>, "v_unary: its dtype differs from that of unary");
-    const BoundFactorial<T> v(v_unary, v_transition, v_initial, sizes, lengths);
+    const BoundFactorial<T> v(v_unary, v_transition, v_initial, sizes, lengths, true);
     const std::vector<double> weight = grad ? weights_of<T>(*grad, p.batch) : std::vector<double>(c.batch, 1.0);
     Tensor dg = p.empty(p.batch), du = p.empty(p.with({c.n, c.states})), da = p.empty(shape_of(transition));
     T *unary_out = du.template mutable_data_ptr<T>(), *mean = dg.template mutable_data_ptr<T>();

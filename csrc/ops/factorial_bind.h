@@ -27,6 +27,7 @@ struct ChainSizes {
   }
 };
 
+// A direction of the transition may be one per step: then it has one dimension more than batch and edges.
 template <class T>
 struct BoundFactorial : BoundBatch<T> {
   using BoundBatch<T>::batch, BoundBatch<T>::items, BoundBatch<T>::n, BoundBatch<T>::k;
@@ -34,10 +35,13 @@ struct BoundFactorial : BoundBatch<T> {
   Operand transition, initial;
   Factorial<T> chain;
 
-  BoundFactorial(const Tensor& u, const Tensor& a, const MaybeTensor& i, const Tensor& s, const MaybeTensor& lengths)
+  BoundFactorial(const Tensor& u, const Tensor& a, const MaybeTensor& i, const Tensor& s, const MaybeTensor& lengths,
+                 bool direction = false)
       : BoundBatch<T>(u, "unary: expected (*b, n, s)", lengths), sizes(s, k) {
     const ScalarType dtype = scalar_type<T>;
-    transition = bind_operand("transition", a, {sizes.edges}, batch, dtype);
+    const bool per_step = direction && a.dim() == u.dim();
+    const Shape tail = per_step ? Shape{std::max<int64_t>(n - 1, 0), sizes.edges} : Shape{sizes.edges};
+    transition = bind_operand("transition", a, tail, batch, dtype);
     initial = bind_operand("initial", i, {sizes.ends}, batch, dtype);
     chain = {items,
              n,
@@ -51,7 +55,8 @@ struct BoundFactorial : BoundBatch<T> {
              pointer<T>(initial),
              transition.map(),
              initial.map(),
-             this->length_map()};
+             this->length_map(),
+             per_step};
   }
 };
 

@@ -143,15 +143,19 @@ void run_marginals(const Factorial<T>& c, bool per_step, T* unary, T* edges) {
 }
 
 template <class T>
-void run_argmax(const Factorial<T>& c, int64_t* states) {
-  parallel_units(c.batch, factorial_log_work(c), [&](int64_t b) { factorial_log<T>().argmax(c, b, states + b * c.n); });
+void run_argmax(const Factorial<T>& c, int64_t* paths) {
+  const LanePlan<T> plan(c);
+  plan.each(0, c.batch, factorial_work(c),
+            [&](int64_t, const int64_t* items, int rows) { plan.kernel.argmax(c, items, rows, paths); });
 }
 
 template <class T>
-void run_sample(const Factorial<T>& c, uint64_t seed, int64_t samples, int64_t* states) {
+void run_sample(const Factorial<T>& c, uint64_t seed, int64_t samples, int64_t* paths) {
+  const LanePlan<T> plan(c);
   const double draws = double(samples) * double(c.batch) * double(c.n) * double(c.states);
-  parallel_units(c.batch, factorial_log_work(c) + 20 * draws,
-                 [&](int64_t b) { factorial_log<T>().sample(c, b, seed, samples, states + b * c.n, c.batch * c.n); });
+  std::fill(paths, paths + samples * c.batch * c.n, -1);
+  plan.each(0, c.batch, factorial_work(c) + 4 * draws,
+            [&](int64_t, const int64_t* items, int rows) { plan.kernel.sample(c, items, rows, seed, samples, paths); });
 }
 
 }  // namespace slv

@@ -29,6 +29,13 @@ from structlv.distributions.lowrank_trees import (
 )
 from structlv.distributions.mean_field import Exact, Inference, MeanField, StructuredMeanField
 from structlv.distributions.pcfg import PCFG
+from structlv.distributions.relaxations import (
+    IMLE,
+    PerturbAndMAP,
+    Relaxation,
+    StochasticSoftmax,
+    StraightThroughMarginals,
+)
 from structlv.distributions.sparse_trees import SparseTreePosterior
 from structlv.distributions.tagging import TaggingConstraints, tagging_constraints
 from structlv.distributions.tree_parts import BinaryTreeParts, TreeParts
@@ -37,6 +44,7 @@ from structlv.ops.sparse_pcfg import SparseRules
 
 __all__ = [
     "HMM",
+    "IMLE",
     "PCFG",
     "AdditiveGaussian",
     "BinaryTree",
@@ -59,6 +67,8 @@ __all__ = [
     "LowRankRules",
     "LowRankTreePosterior",
     "MeanField",
+    "PerturbAndMAP",
+    "Relaxation",
     "SeparateChains",
     "SimplePCFG",
     "SimpleParts",
@@ -66,6 +76,8 @@ __all__ = [
     "SparseTreePosterior",
     "StateSequence",
     "StateSequences",
+    "StochasticSoftmax",
+    "StraightThroughMarginals",
     "StructuredDistribution",
     "StructuredMeanField",
     "TableEmission",

@@ -5,7 +5,7 @@ Parts are named tuples of tensors. A field may also be a tuple of tensors, or No
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -32,6 +32,29 @@ def mapped(parts: Any, fn: Callable[[Tensor], Any]) -> list[Any]:
         mapped(part, fn) if isinstance(part, tuple | list) else None if part is None else fn(part)
         for part in parts
     ]
+
+
+def added(score: Any, move: Any) -> Any:
+    """``score`` plus ``move``, tensors or tuples of them; None stands for zeros."""
+    if isinstance(score, tuple):
+        return score if move is None else tuple(map(added, score, move))
+    return score if move is None else move if score is None else score + move
+
+
+def flat(parts: Any) -> list[Tensor]:
+    """Every tensor of ``parts``, in order."""
+    found: list[Tensor] = []
+    for part in parts:
+        if part is not None:
+            found += flat(part) if isinstance(part, tuple | list) else [part]
+    return found
+
+
+def rebuilt(parts: Any, tensors: Iterable[Tensor]) -> Any:
+    """The inverse of ``flat``: other tensors in the nesting of ``parts``, a named tuple."""
+    queue = iter(tensors)
+    nested = mapped(parts, lambda _: next(queue))
+    return type(parts)(*[tuple(part) if isinstance(part, list) else part for part in nested])
 
 
 def inner(marginals: Any, scores: Any, batch_dims: int) -> Tensor:

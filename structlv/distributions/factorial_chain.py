@@ -218,6 +218,13 @@ class FactorialChain(StructuredDistribution):
         """How often each joint state occurs, from events with -1 in padding."""
         raise NotImplementedError
 
+    def _perturbed(self: Self, num_samples: int, seed: int) -> Self:
+        raise NotImplementedError
+
+    def _unary_moves(self, parts: Any) -> Any:
+        """What ``parts`` adds to ``unary``."""
+        raise NotImplementedError
+
     @property
     def _any_unary(self) -> Tensor:
         return self.unary if isinstance(self.unary, Tensor) else self.unary[0]
@@ -232,6 +239,9 @@ class FactorialChain(StructuredDistribution):
 
     def _rebuild(self: Self, **parameters: Any) -> Self:
         return type(self)(**parameters, validate_args=False)
+
+    def _moved(self: Self, parts: Any) -> Self:
+        return self._plus(unary=self._unary_moves(parts), transition=tuple(parts[1]))
 
     def _aligned(self, other: Any) -> Any:
         return (self, other) if type(self) is type(other) else (self.joint(), other.joint())

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from structlv.distributions.algebra import added
 from structlv.distributions.factorial_chain import FactorialChain
-from structlv.distributions.factorial_parts import FactorialParts, ravel, unravel
+from structlv.distributions.factorial_parts import FactorialParts, along, ravel, unravel
 from structlv.distributions.linear_chain import LinearChain
 from structlv.distributions.validation import require_lengths
 from structlv.ops import factorial
+from structlv.ops.noise import gumbel
 
 
 class JointChains(FactorialChain, joint=True):
@@ -74,11 +77,20 @@ class JointChains(FactorialChain, joint=True):
         found = factorial.sample(*self._args, sizes=self.sizes, num_samples=num_samples, seed=seed)
         return unravel(found, self.sizes)
 
+    def _perturbed(self, num_samples: int, seed: int) -> JointChains:
+        dims = 1 + len(self.sizes)
+        noise = gumbel(self.unary, event_dims=dims, num_samples=num_samples, seed=seed)
+        return self.expand((num_samples, *self._batch_shape))._plus(unary=noise)
+
     def _score(self, event: Tensor) -> Tensor:
         return factorial.score(ravel(event, self.sizes), *self._args, sizes=self.sizes)
 
     def _part_scores(self) -> FactorialParts:
         return FactorialParts(first_steps(self), self.transition, self.unary)
+
+    def _unary_moves(self, parts: Any) -> Tensor | None:
+        moves = [None if x is None else along(x, i, len(self.sizes)) for i, x in enumerate(parts[0])]
+        return reduce(added, moves, parts[2])
 
     def _joint_counts(self, event: Tensor) -> Tensor:
         joint = ravel(event, self.sizes).unsqueeze(-1)
@@ -94,10 +106,10 @@ class JointChains(FactorialChain, joint=True):
 
     # ---- helpers ---------------------------------------------------------------------------------------
 
-    def _of_chains(self, joint: Tensor, reduce: Any = torch.sum) -> tuple[Tensor, ...]:
+    def _of_chains(self, joint: Tensor, over: Any = torch.sum) -> tuple[Tensor, ...]:
         """What ``joint`` (*b, n, k_1, ..., k_m) is for each chain alone, (*b, n, k_i)."""
         count = len(self.sizes)
-        return tuple(_kept(joint, count, (i,), reduce) for i in range(count))
+        return tuple(_kept(joint, count, (i,), over) for i in range(count))
 
     def _matrices(self, moves: Tensor) -> tuple[Tensor, ...]:
         """The chains' matrices (*, k_i, k_i) out of (*, sum k_i^2)."""
@@ -123,10 +135,10 @@ def pair(i: int, j: int, count: int) -> tuple[int, int]:
     return i % count, j % count
 
 
-def _kept(x: Tensor, count: int, axes: tuple[int, ...], reduce: Any = torch.sum) -> Tensor:
+def _kept(x: Tensor, count: int, axes: tuple[int, ...], over: Any = torch.sum) -> Tensor:
     """``x``, of whose last ``count`` dimensions only ``axes`` are kept."""
     rest = [axis - count for axis in range(count) if axis not in axes]
-    return reduce(x, rest) if rest else x
+    return over(x, rest) if rest else x
 
 
 def _joined(tensors: tuple[Tensor, ...], event: int) -> Tensor:

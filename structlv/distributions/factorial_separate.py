@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from structlv.distributions.factorial_parts import FactorialParts, along
 from structlv.distributions.linear_chain import LinearChain
 from structlv.distributions.seeding import nth_seed
 from structlv.ops import chain
+from structlv.ops.noise import gumbel
 
 
 class SeparateChains(FactorialChain, joint=False):
@@ -93,6 +95,13 @@ class SeparateChains(FactorialChain, joint=False):
         states = torch.stack(found, -2)
         return states.masked_fill(_without(states), -1)
 
+    def _perturbed(self, num_samples: int, seed: int) -> SeparateChains:
+        noise = [
+            gumbel(x, event_dims=2, num_samples=num_samples, seed=nth_seed(seed, i))
+            for i, x in enumerate(self.unary)
+        ]
+        return self.expand((num_samples, *self._batch_shape))._plus(unary=tuple(noise))
+
     def _score(self, event: Tensor) -> Tensor:
         scores = [x._score(event[..., i, :]) for i, x in enumerate(self.chains)]
         return sum(scores[1:], scores[0])
@@ -101,6 +110,9 @@ class SeparateChains(FactorialChain, joint=False):
         first = first_steps(self)
         unary = self.unary if first is None else tuple(a + b for a, b in zip(self.unary, first, strict=True))
         return FactorialParts(unary, self.transition, None)
+
+    def _unary_moves(self, parts: Any) -> tuple[Tensor | None, ...]:
+        return tuple(parts[0])
 
     def _joint_counts(self, event: Tensor) -> None:
         return None

@@ -30,10 +30,9 @@ class Chain(NamedTuple):
 
 
 def prepare(unary: Tensor, transition: Tensor, initial: Maybe, final: Maybe, lengths: Maybe) -> Chain:
-    batch, n = unary.shape[:-2], unary.shape[-2]
-    wide, per_step = semiring.wide_dtype(unary.device), transition.dim() == unary.dim() + 1
-    full = torch.full(batch, n, device=unary.device)
-    lengths = full if lengths is None else torch.minimum(lengths.clamp(min=0), full)
+    n, wide = unary.shape[-2], semiring.wide_dtype(unary.device)
+    per_step = transition.dim() == unary.dim() + 1
+    lengths = clamped(lengths, unary)
     position = torch.arange(n, device=unary.device)
     left = lengths[..., None] - position  # how many positions are left, this one included
     x = torch.where((left > 0)[..., None], unary.to(wide), 0.0)
@@ -45,6 +44,12 @@ def prepare(unary: Tensor, transition: Tensor, initial: Maybe, final: Maybe, len
     if n < 2:
         x = x + edges.sum()  # all zeros: an unused transition still has a gradient, of zeros
     return Chain(x, edges, lengths, left > 0, per_step)
+
+
+def clamped(lengths: Maybe, unary: Tensor) -> Tensor:
+    """Lengths ``(*b)`` in 0..n of ``unary (*b, n, k)``; n where there are none."""
+    full = torch.full(unary.shape[:-2], unary.shape[-2], device=unary.device)
+    return full if lengths is None else torch.minimum(lengths.clamp(min=0), full)
 
 
 def narrow(x: Tensor, like: Tensor) -> Tensor:

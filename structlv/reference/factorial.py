@@ -38,7 +38,7 @@ import torch
 from torch import Tensor
 
 from structlv.reference import philox, semiring
-from structlv.reference._potentials import Maybe, narrow
+from structlv.reference._potentials import Maybe, clamped, narrow
 
 __all__ = ["argmax", "has_nan", "log_partition", "marginals", "sample", "score", "to_chain"]
 
@@ -50,12 +50,10 @@ class _Chains(NamedTuple):
 
     unary: Tensor  # (*b, n, S), the dtype of the sums
     transition: Tensor  # (*b, P), zeros where an item has no step
+    matrices: list[Tensor]  # (*b, k_i, k_i), its parts
     sizes: Sizes
     lengths: Tensor  # (*b)
     valid: Tensor  # (*b, n): is t < length?
-
-    def matrices(self) -> list[Tensor]:
-        return _matrices(self.transition, self.sizes)
 
 
 def _matrices(transition: Tensor, sizes: Sizes) -> list[Tensor]:
@@ -73,10 +71,8 @@ def _joint(initial: Tensor, sizes: Sizes) -> Tensor:
 
 
 def _prepare(unary: Tensor, transition: Tensor, initial: Maybe, lengths: Maybe, sizes: Sizes) -> _Chains:
-    batch, n = unary.shape[:-2], unary.shape[-2]
-    wide = semiring.wide_dtype(unary.device)
-    full = torch.full(batch, n, device=unary.device)
-    lengths = full if lengths is None else torch.minimum(lengths.clamp(min=0), full)
+    n, wide = unary.shape[-2], semiring.wide_dtype(unary.device)
+    lengths = clamped(lengths, unary)
     position = torch.arange(n, device=unary.device)
     valid = position < lengths[..., None]
     x = torch.where(valid[..., None], unary.to(wide), 0.0)
@@ -86,7 +82,7 @@ def _prepare(unary: Tensor, transition: Tensor, initial: Maybe, lengths: Maybe, 
     edges = torch.where((lengths > 1)[..., None], transition.to(wide), 0.0)
     if n < 2:
         x = x + edges.sum()  # all zeros: an unused transition still has a gradient, of zeros
-    return _Chains(x, edges, sizes, lengths, valid)
+    return _Chains(x, edges, _matrices(edges, sizes), sizes, lengths, valid)
 
 
 def _along(alpha: Tensor, sizes: Sizes, axis: int) -> Tensor:
@@ -102,7 +98,7 @@ def _terms(alpha: Tensor, matrix: Tensor, sizes: Sizes, axis: int) -> Tensor:
 def _moves(alpha: Tensor, chains: _Chains, total: Callable[[Tensor, int], Tensor]) -> list[Tensor]:
     """``alpha (*b, S)``, then after each chain's move in turn; ``total`` sums over what it came from."""
     found = [alpha]
-    for axis, matrix in enumerate(chains.matrices()):
+    for axis, matrix in enumerate(chains.matrices):
         found.append(total(_terms(found[-1], matrix, chains.sizes, axis), -3).flatten(-3))
     return found
 
@@ -150,12 +146,11 @@ def marginals(
     subtracts large numbers.
     """
     chains = _prepare(unary, transition, initial, lengths, sizes)
-    n = unary.shape[-2]
-    if n == 0:
+    if unary.shape[-2] == 0:
         return torch.zeros_like(unary), _stack_edges([], chains, unary, edges)
     alphas = _forward(chains)
     states, pairs = [semiring.softmax(alphas[-1], -1)], []
-    for t in range(n - 2, -1, -1):
+    for t in range(unary.shape[-2] - 2, -1, -1):
         before, counts = _back(alphas[t], chains, states[-1])
         pairs.append(torch.where(chains.valid[..., t + 1, None], counts, 0.0))
         states.append(torch.where(chains.valid[..., t + 1, None], before, states[-1]))
@@ -166,7 +161,7 @@ def marginals(
 def _back(alpha: Tensor, chains: _Chains, posterior: Tensor) -> tuple[Tensor, Tensor]:
     """The posterior ``(*b, S)`` behind a step made that before it, and the edges ``(*b, P)`` between."""
     moved, counts = _moves(alpha, chains, semiring.logsumexp), []
-    for axis, matrix in reversed(list(enumerate(chains.matrices()))):
+    for axis, matrix in reversed(list(enumerate(chains.matrices))):
         given = semiring.softmax(_terms(moved[axis], matrix, chains.sizes, axis), -3)  # (*b, o, k, j, i)
         joint = given * _along(posterior, chains.sizes, axis).unsqueeze(-3)
         counts.append(joint.sum((-4, -1)).flatten(-2))
@@ -190,7 +185,7 @@ def _into(alpha: Tensor, chains: _Chains, states: Tensor) -> Tensor:
     """``alpha (*b, S)`` plus the scores of the step into the joint ``states (*s, *b)``: ``(*s, *b, S)``."""
     weights = alpha.expand(*states.shape, alpha.shape[-1])
     own = _unravel(states, chains.sizes)
-    for axis, (matrix, state) in enumerate(zip(chains.matrices(), own, strict=True)):
+    for axis, (matrix, state) in enumerate(zip(chains.matrices, own, strict=True)):
         k = matrix.shape[-1]
         index = state[..., None, None].expand(*state.shape, k, 1)
         column = matrix.expand(*state.shape, k, k).gather(-1, index)  # (*s, *b, k, 1)
@@ -273,7 +268,7 @@ def score(
     z = torch.where(chains.valid, states, 0).clamp(0, joint - 1)
     nodes = chains.unary.expand(*z.shape, joint).gather(-1, z[..., None])[..., 0]
     total = torch.where(chains.valid, nodes, 0.0).sum(-1)
-    for k, own, matrix in zip(sizes, _unravel(z, sizes), chains.matrices(), strict=True):
+    for k, own, matrix in zip(sizes, _unravel(z, sizes), chains.matrices, strict=True):
         pair = own[..., :-1] * k + own[..., 1:]
         rows = matrix.flatten(-2).unsqueeze(-2).expand(*pair.shape, k * k)
         steps = rows.gather(-1, pair[..., None])[..., 0]

@@ -77,6 +77,19 @@ def test_vmap_of_the_registered_operator():
 
 
 @sharing
+@pytest.mark.parametrize("edges", [False, True], ids=["summed", "per step"])
+def test_many_cotangents_at_once(edges, sharing):
+    """The backward of marginals under vmap: a direction for each step, where edges are one for each step."""
+    case, leaves = factorial((2,), 3, (2, 2), sharing).leaves()
+    found = marginals(*case, edges=edges)
+    weights = [torch.randn(4, *x.shape, dtype=x.dtype) for x in found]
+    together = torch.autograd.grad(found, leaves, weights, is_grads_batched=True, retain_graph=True)
+    each = [torch.autograd.grad(found, leaves, w, retain_graph=True) for w in zip(*weights, strict=True)]
+    for mine, theirs in zip(together, zip(*each, strict=True), strict=True):
+        assert_second_order(mine, torch.stack(theirs))
+
+
+@sharing
 def test_func_grad_is_autograd(sharing):
     case, leaves = factorial(n=3, sharing=sharing).leaves()
     total = lambda *x: log_partition(*x, case.sizes, case.lengths).sum()  # noqa: E731
