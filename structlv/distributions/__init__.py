@@ -10,8 +10,6 @@ from structlv.distributions.factorial_chain import FactorialChain
 from structlv.distributions.factorial_emissions import (
     AdditiveGaussian,
     FactorialEmission,
-    IndependentBernoulli,
-    LogLinearCategorical,
     TableEmission,
 )
 from structlv.distributions.factorial_hmm import FactorialHMM
@@ -19,7 +17,9 @@ from structlv.distributions.factorial_joint import JointChains
 from structlv.distributions.factorial_parts import FactorialParts
 from structlv.distributions.factorial_separate import SeparateChains
 from structlv.distributions.hmm import HMM
+from structlv.distributions.inference import Exact, Inference
 from structlv.distributions.linear_chain import ChainParts, LinearChain
+from structlv.distributions.loglinear_emissions import IndependentBernoulli, LogLinearCategorical
 from structlv.distributions.lowrank_pcfg import LowRankPCFG, SimplePCFG
 from structlv.distributions.lowrank_trees import (
     LowRankParts,
@@ -27,7 +27,7 @@ from structlv.distributions.lowrank_trees import (
     LowRankTreePosterior,
     SimpleParts,
 )
-from structlv.distributions.mean_field import Exact, Inference, MeanField, StructuredMeanField
+from structlv.distributions.mean_field import MeanField, StructuredMeanField, Variational
 from structlv.distributions.pcfg import PCFG
 from structlv.distributions.relaxations import (
     IMLE,
@@ -84,6 +84,7 @@ __all__ = [
     "TaggingConstraints",
     "TreeParts",
     "TreePosterior",
+    "Variational",
     "from_brackets",
     "from_nltk",
     "tagging_constraints",

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 def paired(parts: Any, others: Any) -> Iterator[tuple[Any, Tensor]]:
     """Each tensor of ``others`` with the tensor of ``parts`` in its place."""
+    if len(parts) != len(others):
+        raise ValueError(
+            f"parts must hold {len(parts)} tensors where the structure has them, found {len(others)}"
+        )
     for mine, other in zip(parts, others, strict=True):
         if isinstance(other, tuple | list):
             yield from paired(mine, other)

@@ -13,7 +13,8 @@ from structlv.distributions.factorial_chain import FactorialChain
 from structlv.distributions.factorial_checks import check_chains, one_dtype, require_count, tensors
 from structlv.distributions.factorial_emissions import FactorialEmission, TableEmission
 from structlv.distributions.gibbs import gibbs_samples, prior
-from structlv.distributions.mean_field import Exact, Inference, Problem, StructuredMeanField
+from structlv.distributions.inference import Exact, Inference, Problem
+from structlv.distributions.mean_field import StructuredMeanField
 from structlv.distributions.observations import observations
 from structlv.distributions.parameters import ParameterizedDistribution
 from structlv.distributions.seeding import draw_seed

@@ -13,6 +13,7 @@ from torch import Size, Tensor
 
 from structlv.distributions.algebra import inner
 from structlv.distributions.factorial_parts import along
+from structlv.distributions.factorial_tables import product_of, seen, sum_of
 from structlv.distributions.parameters import Tensors
 from structlv.reference.semiring import log_normalize, logsumexp
 
@@ -43,54 +44,6 @@ class Likelihood(Tensors):
         """log p(x_t | z_t) as a function of chain i's state, (*b, n, k_i), the others' being ``states``
         (*b, m, n); up to a constant for each step.
         """
-
-
-def sum_of(terms: Sequence[Tensor]) -> Tensor:
-    """The sum of tensors that broadcast against one another."""
-    total = terms[0]
-    for term in terms[1:]:
-        total = total + term
-    return total
-
-
-def product_of(terms: Sequence[Tensor]) -> Tensor:
-    """The product of tensors that broadcast against one another."""
-    total = terms[0]
-    for term in terms[1:]:
-        total = total * term
-    return total
-
-
-def seen(scores: Tensor, observed: Tensor | None) -> Tensor:
-    """Scores (*b, n, k), 0 where nothing is observed."""
-    return scores if observed is None else torch.where(observed.unsqueeze(-1), scores, 0.0)
-
-
-def joint_table(
-    own: Sequence[Tensor], constant: Tensor | None, joint: Tensor | None, observed: Tensor | None
-) -> Tensor:
-    """constant[t] + sum_i own_i[t, z_i] + joint[z], (*b, n, k_1, ..., k_m); 0 where not observed.
-
-    Args:
-        own: for each chain (*b, n, k_i).
-        constant: (*b, n) or None.
-        joint: (*b, k_1, ..., k_m) or None.
-        observed: (*b, n) bool, or None where everything is.
-    """
-    count = len(own)
-    terms = [along(x, i, count) for i, x in enumerate(own)]
-    if constant is not None:
-        terms[0] = terms[0] + constant.reshape(*constant.shape, *(1,) * count)
-    if joint is not None:
-        terms.append(joint.unsqueeze(-count - 1))
-    return masked_table(sum_of(terms), observed, count)
-
-
-def masked_table(table: Tensor, observed: Tensor | None, count: int) -> Tensor:
-    """A table (*b, n, k_1, ..., k_m), m = ``count``, with 0 where not observed."""
-    if observed is None:
-        return table
-    return torch.where(observed.reshape(*observed.shape, *(1,) * count), table, 0.0)
 
 
 class AdditiveLikelihood(Likelihood):
@@ -200,7 +153,7 @@ class LogLinearLikelihood(Likelihood):
         self._scale(tables)
 
     def _scale(self, tables: Sequence[Tensor]) -> None:
-        """Sets ``factors``, exp(table_i) of each chain, (*b, k, v g), relative to the m-th root of the largest
+        """Sets ``factors``, exp(table_i) of each chain, (*b, k, v g), relative to the m-th root of the top
         product: products over all chains are relative to exp(``top``), (*b, 1, g).
         """
         tops = [table.detach().amax(-3, keepdim=True) for table in tables]

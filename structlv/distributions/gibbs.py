@@ -9,7 +9,7 @@ import torch
 from torch import Size, Tensor
 
 from structlv.distributions.factorial_chain import FactorialChain
-from structlv.distributions.mean_field import Problem
+from structlv.distributions.inference import Problem
 from structlv.distributions.seeding import nth_seed
 from structlv.ops import chain
 

@@ -27,6 +27,7 @@ from structlv.distributions import (
 from tests.distributions.choice import Choice, choice_scores, choice_structures
 from tests.distributions.factorial_cases import (
     factorial_chain,
+    factorial_posterior,
     factorial_scores,
     factorial_structures,
     forbid_jointly,
@@ -435,6 +436,21 @@ EXAMPLES = [
         transition_1=(2, 2),
         initial_0=(2,),
         initial_1=(2,),
+    ),
+    Example(
+        "factorial HMM posterior",
+        lambda seed: randoms(
+            seed,
+            initial_0=(2,),
+            initial_1=(2, 2),
+            transition_0=(2, 2),
+            transition_1=(2, 2),
+            logits_0=(2, 4),
+            logits_1=(2, 2, 4),
+        ),
+        factorial_posterior,
+        factorial_structures,
+        factorial_scores,
     ),
     factorial("one factorial chain", unary=(2, 3, 3), transition_0=(3, 3), initial_0=(2, 3)),
     factorial("factorial chains of no steps", unary=(2, 0, 2, 3), transition_0=(2, 2), transition_1=(3, 3)),

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from structlv.distributions import FactorialChain
+from structlv.distributions import FactorialChain, FactorialHMM, LogLinearCategorical
 
 INF = float("inf")
 
@@ -21,6 +21,15 @@ def factorial_chain(lengths: Tensor | None = None, **named: Tensor) -> Factorial
 
     unary: Any = named["unary"] if "unary" in named else group("unary")
     return FactorialChain(unary, group("transition"), initial=group("initial") or None, lengths=lengths)
+
+
+def factorial_posterior(**named: Tensor) -> FactorialChain:
+    """Of a factorial HMM with symbols, from ragged observations of which some are missing."""
+    x = torch.tensor([[0, 3, 1], [2, 2, -1]])
+    mask = torch.tensor([[True, False, True], [True, True, True]])
+    parts = [[named[f"{name}_{i}"] for i in range(2)] for name in ("initial", "transition", "logits")]
+    hmm = FactorialHMM(parts[0], parts[1], LogLinearCategorical(parts[2]))
+    return hmm.posterior(x, torch.tensor([3, 2]), mask)
 
 
 def factorial_structures(d: FactorialChain) -> Tensor:

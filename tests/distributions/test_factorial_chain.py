@@ -150,6 +150,8 @@ def test_expectation_takes_nested_parts() -> None:
     d = made("two chains")
     ones = FactorialParts(tuple(torch.ones(k) for k in d.sizes), None, None)
     assert_nats(d.expectation(ones), torch.full(d.batch_shape, 6.0, dtype=torch.float64))
+    with pytest.raises(ValueError, match="parts must hold 2 tensors"):
+        d.expectation(FactorialParts((torch.ones(2),), None, None))
     with pytest.raises(TypeError, match=r"parts\.unary must be a floating-point tensor"):
         d.expectation(FactorialParts(tuple(torch.ones(k, dtype=torch.long) for k in d.sizes), None, None))
 

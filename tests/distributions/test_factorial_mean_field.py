@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.autograd import gradcheck
 
 from structlv import AdditiveGaussian, FactorialHMM, MeanField, StructuredMeanField
-from structlv.distributions.mean_field import Ascent, Variational, likelihood_of
+from structlv.distributions.ascent import Ascent
+from structlv.distributions.mean_field import Variational, likelihood_of
 from tests.distributions.factorial_models import Model, model
 from tests.tolerance import assert_nats, assert_probabilities
 
@@ -237,6 +238,20 @@ def test_nothing_to_see(method: type[Variational]) -> None:
     assert_nats(made.hmm.elbo(x, torch.zeros(3, dtype=torch.long), None, method()), zero)
     if method is StructuredMeanField:
         assert_nats(made.hmm.elbo(x, None, hidden, method()), zero)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("method", METHODS)
+def test_autocast_changes_nothing(kind: str, method: type[Variational]) -> None:
+    made = model(kind)
+    x = made.draw((2,), 6)
+    hmm = made.hmm.detach().to(torch.float32)
+    x = x.float() if x.is_floating_point() else x
+    expected = hmm.elbo(x, method=method())
+    with torch.autocast("cpu", torch.bfloat16):
+        found = hmm.elbo(x, method=method())
+    assert found.dtype == torch.float32
+    assert torch.equal(found, expected)
 
 
 def test_ascent_is_abstract() -> None:
