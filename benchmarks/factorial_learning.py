@@ -1,4 +1,4 @@
-"""What factorial HMMs are good for: ``python -m benchmarks.factorial chorales | toy [--out FOLDER]``.
+"""What factorial HMMs are good for: ``python -m benchmarks.factorial_learning chorales`` (or ``toy``).
 
 ``chorales``: held-out nats per event of the melodies of the UCI Bach chorales (pitches; 66 to learn from, 34
 to test), a factorial HMM beside HMMs of as many parameters and of as many joint states. Sizes and priors are
@@ -165,7 +165,7 @@ def toy() -> dict[str, Any]:
         "sequences": SEQUENCES,
         "length": LENGTH,
         "dimensions": DIMENSIONS,
-        "unit": "nats per test sequence above (below: less than 0) the true model",
+        "unit": "nats per test sequence, less the true model's",
         "gaps": gaps,
         "means": {p: {name: statistics.mean(v) for name, v in found.items()} for p, found in gaps.items()},
         "seconds": time.perf_counter() - begun,
@@ -220,7 +220,7 @@ def draw(document: dict[str, Any], path: Path) -> None:
             ax.plot([statistics.mean(values)] * 2, [row - 0.3, row + 0.3], color="0.15")
         ax.axvline(0, color="0.6", linewidth=0.8, linestyle="--")
         ax.set_title(problem.replace(" of ", ", each of ") + " states", fontsize=10)
-        ax.set_xlabel("nats per test sequence\nabove the true model", fontsize=9)
+        ax.set_xlabel("log-likelihood of a test sequence\nless the true model's (nats)", fontsize=9)
         ax.set_yticks(range(len(found)), list(found), fontsize=9)
         ax.tick_params(axis="x", labelsize=8)
     axes[0].invert_yaxis()
@@ -240,7 +240,7 @@ def report(text: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.factorial", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.factorial_learning", description=__doc__)
     parser.add_argument("name", choices=["chorales", "toy"])
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
