@@ -46,9 +46,10 @@ class Ascent(ABC):
         self.transition = tuple(x.to(dtype) for x in problem.transition)
         self.lengths, self.method = problem.lengths, method
         self.change = torch.zeros((), dtype=dtype, device=problem.x.device)
+        start = problem.start or [x.new_full((), 1 / x.shape[-1]) for x in self.initial]
         self.marginals = [
-            x.new_full((), 1 / x.shape[-1]).expand(*problem.batch, problem.n, x.shape[-1])
-            for x in self.initial
+            p.to(dtype).expand(*problem.batch, problem.n, x.shape[-1])
+            for p, x in zip(start, self.initial, strict=True)
         ]
         self.messages = [self.likelihood.message(i, x) for i, x in enumerate(self.marginals)]
 
@@ -133,7 +134,8 @@ class FactorisedAscent(Ascent):
         self.moves = [_Moves(x) for x in self.transition]
         self.turns = [0] * len(self.moves)
         for i, moves in enumerate(self.moves):
-            if moves.forbidden is not None or bool((self.initial[i] == -torch.inf).any()):
+            forbidden = moves.forbidden is not None or bool((self.initial[i] == -torch.inf).any())
+            if forbidden and problem.start is None:
                 self.marginals[i] = self._one_sequence(i)
             self.marginals[i] = self._without_padding(self.marginals[i])
             self.messages[i] = self.likelihood.message(i, self.marginals[i])

@@ -18,7 +18,13 @@ from structlv.distributions.mean_field import StructuredMeanField
 from structlv.distributions.observations import observations
 from structlv.distributions.parameters import ParameterizedDistribution
 from structlv.distributions.seeding import draw_seed
-from structlv.distributions.validation import broadcast_batch, describe, is_eager, require_no_nan
+from structlv.distributions.validation import (
+    broadcast_batch,
+    describe,
+    is_eager,
+    require_events,
+    require_no_nan,
+)
 from structlv.reference.semiring import log_normalize
 
 Self = TypeVar("Self", bound="FactorialHMM")
@@ -138,6 +144,30 @@ class FactorialHMM(ParameterizedDistribution):
                 (no gradient) unless the method unrolls.
         """
         return _inference(Exact() if method is None else method).posterior(self._problem(x, lengths, mask))
+
+    def infer(
+        self,
+        x: Tensor,
+        lengths: Tensor | None = None,
+        mask: Tensor | None = None,
+        method: Inference | None = None,
+        *,
+        start: Sequence[Tensor] | None = None,
+    ) -> tuple[FactorialChain, Tensor]:
+        """``posterior`` and ``elbo`` of one run of ``method`` (default ``Exact()``). Arguments as ``log_prob``.
+
+        Args:
+            start: for each chain (*b, n, k_i), the probabilities that mean field begins with in place of
+                uniform ones, such as ``posterior(...).marginals().unary`` for parameters that were a little
+                different: then its bound is no worse than that of the old posterior.
+        """
+        problem = self._problem(x, lengths, mask)
+        begin = None if start is None else tensors("start", start)
+        if begin is not None:
+            require_count(len(self.sizes), start=begin)
+            for i, (probabilities, k) in enumerate(zip(begin, self.sizes, strict=True)):
+                require_events(f"start[{i}]", probabilities, "(*b, n, k)", problem.n, k)
+        return _inference(Exact() if method is None else method).infer(problem._replace(start=begin))
 
     def filter(self, x: Tensor, lengths: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """log p(z_t | x_1..x_t), (*b, n, k_1, ..., k_m), -inf in padding: no looking ahead.

@@ -25,6 +25,7 @@ class Problem(NamedTuple):
     lengths: Tensor | None
     batch: Size
     n: int
+    start: tuple[Tensor, ...] | None = None  # (*b, n, k_i), where mean field begins; None for uniform
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -41,6 +42,10 @@ class Inference(ABC):
     @abstractmethod
     def elbo(self, problem: Problem) -> Tensor:
         """A lower bound of log p(x), (*b)."""
+
+    @abstractmethod
+    def infer(self, problem: Problem) -> tuple[FactorialChain, Tensor]:
+        """``posterior`` and ``elbo`` of one run."""
 
 
 @dataclass(frozen=True)
@@ -74,3 +79,7 @@ class Exact(Inference):
 
     def elbo(self, problem: Problem) -> Tensor:
         return self.posterior(problem).log_partition()
+
+    def infer(self, problem: Problem) -> tuple[FactorialChain, Tensor]:
+        found = self.posterior(problem)
+        return found, found.log_partition()

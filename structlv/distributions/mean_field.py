@@ -54,14 +54,20 @@ class Variational(Inference):
 
     def posterior(self, problem: Problem) -> FactorialChain:
         """q(z) as chains with scores of their own; its log-partition is not that of x."""
-        ascent = self._climbed(problem, likelihood_of(problem))
-        found = ascent.posterior()
-        return found if self.unroll else found.detach()
+        return self._posterior(self._climbed(problem, likelihood_of(problem)))
 
     def elbo(self, problem: Problem) -> Tensor:
         likelihood = likelihood_of(problem)
-        bound = self._climbed(problem, likelihood).bound(likelihood, problem)
-        return bound if problem.initial[0].dtype == torch.float64 else bound.to(torch.float32)
+        return _bound(self._climbed(problem, likelihood), likelihood, problem)
+
+    def infer(self, problem: Problem) -> tuple[FactorialChain, Tensor]:
+        likelihood = likelihood_of(problem)
+        ascent = self._climbed(problem, likelihood)
+        return self._posterior(ascent), _bound(ascent, likelihood, problem)
+
+    def _posterior(self, ascent: Ascent) -> FactorialChain:
+        found = ascent.posterior()
+        return found if self.unroll else found.detach()
 
     def _climbed(self, problem: Problem, likelihood: Likelihood) -> Ascent:
         """The ascent, after its last sweep."""
@@ -86,6 +92,11 @@ class Variational(Inference):
     @abstractmethod
     def start(self, problem: Problem, likelihood: Likelihood) -> Ascent:
         """The ascent before its first sweep."""
+
+
+def _bound(ascent: Ascent, likelihood: Likelihood, problem: Problem) -> Tensor:
+    bound = ascent.bound(likelihood, problem)
+    return bound if problem.initial[0].dtype == torch.float64 else bound.to(torch.float32)
 
 
 def likelihood_of(problem: Problem) -> Likelihood:
