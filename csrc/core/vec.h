@@ -120,6 +120,8 @@ inline void finish_streams() {
 }
 // A line of memory that will be read soon.
 SLV_INLINE void prefetch(const void* p) { __builtin_prefetch(p); }
+// The same where the first-level cache is full of what is read sooner.
+SLV_INLINE void prefetch_far(const void* p) { __builtin_prefetch(p, 0, 2); }
 // Load as another type: the narrow inputs of a wider computation.
 template <class T, class In>
 SLV_INLINE vec<T> load_as(const In* p, int n, T fill) {

@@ -55,7 +55,7 @@ constexpr int kMostLanes = 16;
 template <class T>
 struct FactorialLaneKernels {
   int lanes;
-  // states (n, 2, S, rows) and scales (n, rows): this block's part of the chart, or null; meta, log_z: by item
+  // states (n, S, rows) and scales (n, rows): this block's part of the chart, or null; meta, log_z: by item
   void (*forward)(const Factorial<T>&, const int64_t* items, int rows, T* states, T* scales, T* meta, double* log_z);
   // weight: by item, or null for ones; edges: of each row, (P), or (n-1, P) step by step: all are written
   void (*backward)(const Factorial<T>&, const int64_t* items, int rows, T* states, T* scales, const T* meta,

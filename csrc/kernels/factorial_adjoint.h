@@ -53,12 +53,13 @@ struct LaneAdjoint {
   }
 
   template <bool Watched>
-  struct Retreat {  // one vector of beta_t
-    const T *alpha, *e;
+  struct Retreat {                // one vector of beta_t
+    const T *alpha, *e, *before;  // before: alpha of the step that is next
     T *g, *mu;
     vec<T> s, start, common;
     ivec<T> watch, thin{};
     SLV_INLINE void operator()(int64_t at, vec<T> sum) {
+      prefetch_far(before + at);
       const vec<T> a = load(alpha + at), beta = sum + start;
       vec<T> x = load(e + at) * (beta * s), p = beta * a;
       if constexpr (Watched) {
@@ -75,19 +76,21 @@ struct LaneAdjoint {
   void backward() {
     ivec<T> thin{};
     vec<T> seed{};
+    const bool stream = streams();
     for (int r = 0; r < rows; r++) seed[r] = skip[r] ? T(0) : ratio[r] * f.inverse[r];
     for (int64_t t = f.steps - 1; t >= 0; t--) {
       f.unpack(t);
+      f.template exponentiate<false>(t, f.e, -1);
       vec<T> start{};
       for (int r = 0; r < rows; r++) start[r] = f.len[r] - 1 == t ? seed[r] : T(0);
       const vec<T> s = load_n<T>(f.chart.scales + t * rows, rows, T(1));
-      Retreat<Watched> next{f.alpha(t), f.e(t), g[t % 2], mu, s, start, common, f.watch};
+      Retreat<Watched> next{f.alpha(t), f.e, f.alpha(t > 0 ? t - 1 : 0), g[t % 2], mu, s, start, common, f.watch};
       if (t == f.steps - 1)
         for (int64_t at = 0; at < size; at += W) next(at, vec<T>{});
       else
         f.move.backward(0, 1, f.alpha(t), g[(t + 1) % 2], next);
       thin |= next.thin;
-      scatter(t);
+      scatter(t, stream);
       if (t % kChunk == 0) renew(t);
       if (per_step && t + 1 < f.steps) write_edges(t);
       if (per_step || t % kChunk == 0) collect();
@@ -98,12 +101,19 @@ struct LaneAdjoint {
   void run_backward() {
     FlushDenormals flush;
     f.watched ? backward<true>() : backward<false>();
+    if (streams()) finish_streams();
     for (int r = 0; r < rows; r++) skip[r] = skip[r] || bad[r];
     deliver();
   }
 
+  // Whether mu is written past the cache: it is large, and in whole lines.
+  bool streams() const {
+    constexpr double kLarge = 4e6;  // bytes
+    return rows == W && states % W == 0 && reinterpret_cast<uintptr_t>(unary) % kVectorBytes == 0 &&
+           double(f.c.batch) * double(f.c.n) * double(states) * sizeof(In) > kLarge;
+  }
   // mu to the rows of the items
-  void scatter(int64_t t) const {
+  void scatter(int64_t t, bool stream) const {
     In* out[W];
     for (int r = 0; r < rows; r++) out[r] = unary + (f.items[r] * f.c.n + t) * states;
     for (int64_t z = 0; z < states; z += W) {
@@ -112,7 +122,10 @@ struct LaneAdjoint {
 #pragma GCC unroll 16
       for (int q = 0; q < W; q++) x[q] = load(mu + (z + q) * W);
       transpose_lanes<T, W / 2>(x);
-      if (n == W && rows == W) {
+      if (std::is_same_v<In, T> && stream) {
+#pragma GCC unroll 16
+        for (int r = 0; r < W; r++) store_stream<T>(reinterpret_cast<T*>(out[r] + z), x[r]);
+      } else if (n == W && rows == W) {
 #pragma GCC unroll 16
         for (int r = 0; r < W; r++) store_as<T>(out[r] + z, x[r], W);
       } else {

@@ -43,7 +43,7 @@ SLV_INLINE void axis_tile(int64_t k, int64_t stride, const T* a, const AxisMatri
   for (int i = 0; i < M; i++)
 #pragma GCC unroll 4
     for (int j = 0; j < NV; j++) sum[i][j] = splat(S::template zero<T>);
-  for (int64_t p = 0; p < k; p++, a += m.term) {
+  auto add = [&](int64_t p) __attribute__((always_inline)) {
     vec<T> v[NV];
 #pragma GCC unroll 4
     for (int j = 0; j < NV; j++) v[j] = load(in[j] + p * stride);
@@ -53,7 +53,14 @@ SLV_INLINE void axis_tile(int64_t k, int64_t stride, const T* a, const AxisMatri
 #pragma GCC unroll 4
       for (int j = 0; j < NV; j++) sum[i][j] = S::step(sum[i][j], y, v[j], one);
     }
-  }
+    a += m.term;
+  };
+  int64_t p = 0;
+  if constexpr (M == kAxisRows)  // sizes that fill tiles are mostly multiples of 8
+    for (; p + 8 <= k; p += 8)
+#pragma GCC unroll 8
+      for (int64_t q = 0; q < 8; q++) add(p + q);
+  for (; p < k; p++) add(p);
 #pragma GCC unroll 8
   for (int i = 0; i < M; i++)
 #pragma GCC unroll 4
@@ -75,10 +82,11 @@ SLV_INLINE void each_rows(int64_t rows, F body) {
 
 // epilogue(element at which the vector of a state lies, sum over the terms p of m(state, p) in(p)).
 template <class S, bool Lanes, class T, class E>
-__attribute__((noinline)) void axis_product(const AxisShape& x, const AxisMatrix<T>& m, const T* in, E& epilogue) {
+__attribute__((noinline)) void axis_product(const AxisShape& x, const AxisMatrix<T>& m, const T* in, E& result) {
   constexpr int W = kWidth<T>;
   const int64_t columns = x.columns(), stride = x.inner * W;
   int64_t c = 0;
+  E epilogue = result;  // its numbers in registers
   auto run = [&]<int NV>(std::integral_constant<int, NV>, int64_t r, auto rows) __attribute__((always_inline)) {
     int64_t at[NV];
     const T* from[NV];
@@ -107,6 +115,16 @@ template <class T>
 struct StoreState {
   T* to;
   SLV_INLINE void operator()(int64_t at, vec<T> v) const { store(to + at, v); }
+};
+// The same epilogue for states that begin at an element of all.
+template <class E>
+struct Placed {
+  E epilogue;
+  int64_t first;
+  template <class V>
+  SLV_INLINE void operator()(int64_t at, V v) {
+    epilogue(first + at, v);
+  }
 };
 
 // sums(k, j) += sum over columns of x(k) y(j), for each lane by itself.

@@ -29,7 +29,7 @@ struct LanePass {
 // Rows of a float64 chart that 64 MiB hold.
 template <class In>
 int factorial_rows_that_fit(const Factorial<In>& c) {
-  const int64_t bytes = c.n * (2 * c.states + 1) * int64_t(sizeof(double));
+  const int64_t bytes = c.n * (c.states + 1) * int64_t(sizeof(double));
   return int(std::clamp<int64_t>((int64_t(64) << 20) / std::max<int64_t>(bytes, 1), 1, kWidth<double>));
 }
 
@@ -94,7 +94,7 @@ void lane_forward(const Factorial<In>& c, const int64_t* items, int rows, In* st
     if (pass.usable) s.run_forward();
     if (states) {  // nothing of it stays unwritten
       const int64_t used = pass.usable ? s.steps : 0;
-      std::fill(states + used * 2 * c.states * rows, states + c.n * 2 * c.states * rows, In(0));
+      std::fill(states + used * c.states * rows, states + c.n * c.states * rows, In(0));
       std::fill(scales + used * rows, scales + c.n * rows, In(0));
     }
     for (int r = 0; r < rows; r++) {

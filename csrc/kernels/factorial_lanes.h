@@ -118,17 +118,21 @@ struct LaneBlock {
     joined_ = s.take<double>(states);
   }
 
-  // The scores of step t, state by state; returns the maximum of each lane.
-  vec<T> gather(int64_t t, T* out) const {
+  // The scores of step t, state by state; returns the maximum of each lane. `way`: 1 or -1, to the step that is next.
+  vec<T> gather(int64_t t, T* out, int64_t way) const {
     const In* src[W];
     for (int r = 0; r < W; r++) src[r] = r < rows && t < len[r] ? first_row[r] + t * states : zeros;
+    const int64_t ahead = t + way >= 0 && t + way < c.n ? way * states : 0;
     vec<T> top = splat(-kInf<T>);
     for (int64_t z = 0; z < states; z += W) {
       const int n = int(std::min<int64_t>(W, states - z));
       vec<T> x[W];
       if (n == W) {
 #pragma GCC unroll 16
-        for (int r = 0; r < W; r++) x[r] = load_as<T>(src[r] + z, W, T(0));
+        for (int r = 0; r < W; r++) {
+          prefetch_far(src[r] + z + ahead);
+          x[r] = load_as<T>(src[r] + z, W, T(0));
+        }
       } else {
         for (int r = 0; r < W; r++) x[r] = load_as<T>(src[r] + z, n, T(0));
       }
@@ -150,8 +154,8 @@ struct LaneBlock {
   }
   // e of step t; its powers of two go into exponent[]. Watched: some lanes are.
   template <bool Watched>
-  void exponentiate(int64_t t, T* e) {
-    const vec<T> top = gather(t, e);
+  void exponentiate(int64_t t, T* e, int64_t way) {
+    const vec<T> top = gather(t, e, way);
     const ivec<T> fits = (top > -Range<T>::huge) & (top < Range<T>::huge);
     const vec<T> N = fits ? nearest<T>(top * T(1.44269504088896341)) : vec<T>{};
     ivec<T> lost = ~(fits | (top == -kInf<T>));

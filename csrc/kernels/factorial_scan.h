@@ -26,11 +26,12 @@
 namespace slv {
 namespace {
 
-// The chart of a block: for each step alpha and e of all states and the scales. In memory it has as many lanes as there
-// are rows; the passes work on whole vectors, which are the chart itself where all lanes are rows.
+// The chart of a block: alpha of all states and the scales, step by step. In memory it has as many lanes as there are
+// rows; the passes work on whole vectors, which are the chart itself where all lanes are rows. e is not kept: it would
+// double the chart, and to form it again costs no more than to read it.
 template <class T>
 struct LaneChart {
-  T *states = nullptr, *scales = nullptr;  // (n, 2, S, rows), (n, rows)
+  T *states = nullptr, *scales = nullptr;  // (n, S, rows), (n, rows)
 };
 
 template <class In, class T>
@@ -41,7 +42,7 @@ struct LaneScan : LaneBlock<In, T> {
   const LaneTransitions<T>& a;
   LaneSteps<T> move;
   LaneChart<T> chart;
-  T* ring = nullptr;  // alpha of two steps, and e, where they are not in the chart
+  T *ring = nullptr, *e = nullptr;  // alpha of two steps, where it is not the chart; e of this one
   bool watched = false;
 
   LaneScan(const Factorial<In>& c, const LaneTransitions<T>& a, const int64_t* items, int rows)
@@ -51,32 +52,29 @@ struct LaneScan : LaneBlock<In, T> {
       if (!a.mild[r]) watch[r] = -1, watched = true;
     }
   }
-  static int64_t chart_states(const Factorial<In>& c, int rows) { return c.n * 2 * c.states * rows; }
+  static int64_t chart_states(const Factorial<In>& c, int rows) { return c.n * c.states * rows; }
   static int64_t scratch(const Factorial<In>& c, bool both) {
-    return Base::row_scratch(c.states) + LaneSteps<T>::scratch(c, both) + Scratch::bytes<T>(3 * c.states * W);
+    return Base::row_scratch(c.states) + LaneSteps<T>::scratch(c, both) + Scratch::bytes<T>(2 * c.states * W) +
+           Scratch::bytes<T>(c.states * W);
   }
   void bind(Scratch& s, const LaneChart<T>& to, bool both) {
     this->bind_rows(s);
     move.bind(s, both);
-    ring = s.take<T>(3 * size);
+    ring = s.take<T>(2 * size);
+    e = s.take<T>(size);
     chart = to;
   }
   bool whole() const { return rows == W && chart.states; }
-  T* saved(int64_t t, int part) const { return chart.states + (t * 2 + part) * states * rows; }
-  T* alpha(int64_t t) const { return whole() ? saved(t, 0) : ring + t % 2 * size; }
-  T* e(int64_t t) const { return whole() ? saved(t, 1) : ring + 2 * size; }
+  T* saved(int64_t t) const { return chart.states + t * states * rows; }
+  T* alpha(int64_t t) const { return whole() ? saved(t) : ring + t % 2 * size; }
   // Between vectors and the chart, where some lanes are empty.
   void pack(int64_t t) const {
     if (whole() || !chart.states) return;
-    for (int part = 0; part < 2; part++)
-      for (int64_t z = 0; z < states; z++)
-        store_n<T>(saved(t, part) + z * rows, load((part ? e(t) : alpha(t)) + z * W), rows);
+    for (int64_t z = 0; z < states; z++) store_n<T>(saved(t) + z * rows, load(alpha(t) + z * W), rows);
   }
   void unpack(int64_t t) const {
     if (whole()) return;
-    for (int part = 0; part < 2; part++)
-      for (int64_t z = 0; z < states; z++)
-        store((part ? e(t) : alpha(t)) + z * W, load_n<T>(saved(t, part) + z * rows, rows, T(0)));
+    for (int64_t z = 0; z < states; z++) store(alpha(t) + z * W, load_n<T>(saved(t) + z * rows, rows, T(0)));
   }
 
   template <bool Watched>
@@ -97,8 +95,8 @@ struct LaneScan : LaneBlock<In, T> {
     vec<T> s = splat(T(1));
     ivec<T> thin{};
     for (int64_t t = 0; t < steps; t++) {
-      this->template exponentiate<Watched>(t, e(t));
-      Advance<Watched> next{alpha(t), e(t), s};
+      this->template exponentiate<Watched>(t, e, 1);
+      Advance<Watched> next{alpha(t), e, s};
       if (t == 0)
         for (int64_t at = 0; at < size; at += W) next(at, splat(T(1)));
       else

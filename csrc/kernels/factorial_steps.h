@@ -51,8 +51,10 @@ struct LaneSteps {
   void forward(int64_t i, int64_t outer, const T* in, int64_t at, E& epilogue) const {
     const AxisShape shape{sizes[i], outer, inner[i]};
     if (i == m - 1) {
-      auto place = [&](int64_t x, vec<T> v) __attribute__((always_inline)) { epilogue(at + x, v); };
-      return along<S>(shape, forward_matrix(i), in, place);
+      Placed<E> placed{epilogue, at};
+      along<S>(shape, forward_matrix(i), in, placed);
+      epilogue = placed.epilogue;
+      return;
     }
     StoreState<T> out{moved + i * states * W};
     along<S>(shape, forward_matrix(i), in, out);

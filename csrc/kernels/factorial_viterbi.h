@@ -46,7 +46,7 @@ struct LaneViterbi : LaneBlock<T, T> {
     constexpr int64_t kEvery = 16;
     vec<T> offset{};
     for (int64_t t = 0; t < steps; t++) {
-      this->gather(t, scores);
+      this->gather(t, scores, 1);
       for (int r = 0; t == 0 && c.initial && r < rows; r++)
         if (len[r] > 0) put(r, this->join(r));
       Add next{at(t), scores, offset};

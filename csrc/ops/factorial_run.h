@@ -34,19 +34,19 @@ double factorial_log_work(const Factorial<T>& c) {
   return double(c.batch) * double(c.n) * double(c.states) * double(c.ends) * 30;
 }
 
-// Elements of a chart: for each item and step two rows of joint states and a scale; kMeta for each item.
+// Elements of a chart: for each item and step a row of joint states and a scale; kMeta for each item.
 template <class T>
 int64_t factorial_chart_size(const Factorial<T>& c) {
-  return c.batch * (c.n * (2 * c.states + 1) + kMeta);
+  return c.batch * (c.n * (c.states + 1) + kMeta);
 }
 
-// The parts of a chart: alpha, e and scales of each block, kMeta elements of each item.
+// The parts of a chart: alpha and scales of each block, kMeta elements of each item.
 template <class T>
 struct FactorialChart {
   T *states = nullptr, *scales = nullptr, *meta = nullptr;
   int64_t row = 0, n = 0;
   FactorialChart() = default;
-  FactorialChart(T* data, const Factorial<T>& c) : states(data), row(c.n * 2 * c.states), n(c.n) {
+  FactorialChart(T* data, const Factorial<T>& c) : states(data), row(c.n * c.states), n(c.n) {
     scales = states + c.batch * row;
     meta = scales + c.batch * n;
   }
@@ -134,7 +134,7 @@ void run_marginals(const Factorial<T>& c, bool per_step, T* unary, T* edges) {
   plan.each(0, c.batch, 4 * factorial_work(c), [&](int64_t, const int64_t* items, int rows) {
     T* counts[kMostLanes];
     for (int r = 0; r < rows; r++) counts[r] = edges + items[r] * size;
-    const int64_t states = rows * c.n * 2 * c.states;
+    const int64_t states = rows * c.n * c.states;
     std::unique_ptr<T[]> chart(new T[states + rows * c.n]);
     plan.kernel.forward(c, items, rows, chart.get(), chart.get() + states, meta.data(), log_z.data());
     plan.kernel.backward(c, items, rows, chart.get(), chart.get() + states, meta.data(), nullptr, unary, counts,

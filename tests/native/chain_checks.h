@@ -43,40 +43,30 @@ struct Tables<double> {
   static bool has_nan(const double* x, int64_t n) { return kernels().has_nan_f64(x, n); }
 };
 
-// A problem, its answers, and how a result is compared with them.
+// What is true of the items of a problem, and how results are compared with it.
 template <class T>
-struct Checks {
+struct Judge {
   static constexpr T unwritten = T(kNaN);
   static constexpr int64_t kSamples = 3;
-  Problem<T> problem;
-  Chain<T> c;
-  const int64_t n, k, kk, steps, batch;
+  int64_t n = 0, k = 0, kk = 0, steps = 0, batch = 0;
+  uint64_t seed = 0;
   std::vector<Parts> parts;
   std::vector<Answer> answers;
-  std::mt19937_64 random;
-  // double for an accuracy that the input's own rounding allows: shifts of 1e5 cost five digits
-  const double probability, nats;
+  double probability = 0, nats = 0;
 
-  explicit Checks(const Spec& s)
-      : problem(s),
-        c(problem.chain()),
-        n(s.n),
-        k(s.k),
-        kk(s.k * s.k),
-        steps(std::max<int64_t>(s.n - 1, 0)),
-        batch(s.batch),
-        random(s.seed + 1),
-        probability(std::max(Tables<T>::probability, s.kind == Shifted || s.kind == Extreme ? 1e-8 : 0)),
-        nats(Tables<T>::nats) {
-    for (int64_t b = 0; b < batch; b++) {
-      parts.push_back(parts_of(c, b));
-      answers.emplace_back(parts.back());
-    }
+  // rounded: for an accuracy that the input's own rounding allows
+  void hear(int64_t steps_of_items, int64_t states, uint64_t with, bool rounded, std::vector<Parts> items) {
+    n = steps_of_items, k = states, kk = k * k, steps = std::max<int64_t>(n - 1, 0), batch = int64_t(items.size());
+    seed = with;
+    probability = std::max(Tables<T>::probability, rounded ? 1e-8 : 0);
+    nats = Tables<T>::nats;
+    parts = std::move(items);
+    for (const Parts& p : parts) answers.emplace_back(p);
   }
   int64_t len(int64_t b) const { return parts[b].len; }
   double weight_of(int64_t b) const {
     constexpr double kWeights[] = {1, -2.5, 0, 1e-9, 3e4, 0.3};
-    return kWeights[(uint64_t(b) + problem.spec.seed) % std::size(kWeights)];
+    return kWeights[(uint64_t(b) + seed) % std::size(kWeights)];
   }
 
   void check_log_z(const char* what, int64_t b, double found) {
@@ -121,12 +111,12 @@ struct Checks {
     check(near(score, best, tolerance, size), what, score, best);
   }
   // Each state is the one whose share of [0, 1) its draw fell into, given the state after it.
-  void check_sample(const char* what, int64_t b, uint64_t seed, int64_t sample, const int64_t* z) {
+  void check_sample(const char* what, int64_t b, uint64_t key, int64_t sample, const int64_t* z) {
     if (!check_path(what, b, z)) return;
     check(parts[b].score(z) > -kInf, what, parts[b].score(z), 0);
     Doubles weight(k);
     for (int64_t t = len(b) - 1; t >= 0; t--) {
-      const double u = draw(seed, t, b, sample, sizeof(T) == 4 ? 24 : 32);
+      const double u = draw(key, t, b, sample, sizeof(T) == 4 ? 24 : 32);
       for (int64_t i = 0; i < k; i++)
         weight[i] = answers[b].alpha[t * k + i] + (t + 1 < len(b) ? parts[b].edges[(t * k + i) * k + z[t + 1]] : 0);
       const double total = log_sum(weight.data(), k);
@@ -135,6 +125,21 @@ struct Checks {
       const double above = below + std::exp(weight[z[t]] - total);
       check(u >= below - probability && u <= above + probability, what, u, below);
     }
+  }
+};
+
+// A chain among its answers.
+template <class T>
+struct Checks : Judge<T> {
+  Problem<T> problem;
+  Chain<T> c;
+  std::mt19937_64 random;
+
+  explicit Checks(const Spec& s) : problem(s), c(problem.chain()), random(s.seed + 1) {
+    std::vector<Parts> items;
+    for (int64_t b = 0; b < s.batch; b++) items.push_back(parts_of(c, b));
+    // shifts of 1e5 cost five digits
+    this->hear(s.n, s.k, s.seed, s.kind == Shifted || s.kind == Extreme, std::move(items));
   }
 };
 
