@@ -212,7 +212,7 @@ def draw(document: dict[str, Any], path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9.0, 3.4), dpi=130, layout="constrained")
-    axes = figure.subplots(1, len(document["gaps"]), sharey=True)
+    axes = figure.subplots(1, len(document["gaps"]), sharey=True, squeeze=False)[0]
     for ax, (problem, found) in zip(axes, document["gaps"].items(), strict=True):
         for row, values in enumerate(found.values()):
             spread = [row + 0.24 * (i / len(values) - 0.5) for i in range(len(values))]
