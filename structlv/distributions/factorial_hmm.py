@@ -154,7 +154,7 @@ class FactorialHMM(ParameterizedDistribution):
         *,
         start: Sequence[Tensor] | None = None,
     ) -> tuple[FactorialChain, Tensor]:
-        """``posterior`` and ``elbo`` of one run of ``method`` (default ``Exact()``). Arguments as ``log_prob``.
+        """``posterior`` and ``elbo`` of one run of ``method`` (None: ``Exact()``). Arguments as ``log_prob``.
 
         Args:
             start: for each chain (*b, n, k_i), the probabilities that mean field begins with in place of

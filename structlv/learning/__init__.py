@@ -1,29 +1,25 @@
-"""Objectives, one Lightning module each; EM; training that can be interrupted and resumed exactly.
+"""EM; estimators of gradients (`structlv.learning.estimators`); objectives, a Lightning module each;
+training that can be interrupted and resumed exactly.
 
-Needs pytorch-lightning: pip install 'structlv[train]'.
+The objectives need pytorch-lightning: pip install 'structlv[train]'.
 """
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from structlv._extras import require
+from structlv.learning.compare import nats_per_event, num_parameters, padded, states_of_equal_parameters
+from structlv.learning.em import EMResult, fit_em
+from structlv.learning.em_start import random_bernoulli, random_categorical, random_gaussian
+from structlv.learning.m_step import Prior
 
-require("pytorch_lightning", "train")
-
-from structlv.learning.compare import (  # noqa: E402
-    nats_per_event,
-    num_parameters,
-    padded,
-    states_of_equal_parameters,
-)
-from structlv.learning.elbo import EvidenceLowerBound  # noqa: E402
-from structlv.learning.em import EMResult, fit_em  # noqa: E402
-from structlv.learning.em_start import (  # noqa: E402
-    random_bernoulli,
-    random_categorical,
-    random_gaussian,
-)
-from structlv.learning.m_step import Prior  # noqa: E402
-from structlv.learning.marginal_likelihood import MarginalLikelihood  # noqa: E402
-from structlv.learning.objective import SequenceObjective  # noqa: E402
-from structlv.learning.training import ExactResume, fit  # noqa: E402
+if TYPE_CHECKING:
+    from structlv.learning.elbo import EvidenceLowerBound
+    from structlv.learning.marginal_likelihood import MarginalLikelihood
+    from structlv.learning.objective import SequenceObjective
+    from structlv.learning.training import ExactResume, fit
 
 __all__ = [
     "EMResult",
@@ -42,3 +38,18 @@ __all__ = [
     "random_gaussian",
     "states_of_equal_parameters",
 ]
+_OF_LIGHTNING = {
+    "EvidenceLowerBound": "elbo",
+    "ExactResume": "training",
+    "MarginalLikelihood": "marginal_likelihood",
+    "SequenceObjective": "objective",
+    "fit": "training",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """What needs Lightning is imported when it is asked for."""
+    if name not in _OF_LIGHTNING:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    require("pytorch_lightning", "train")
+    return getattr(import_module(f"{__name__}.{_OF_LIGHTNING[name]}"), name)

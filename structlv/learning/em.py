@@ -13,8 +13,8 @@ from torch import Tensor
 from structlv._extras import require
 from structlv.distributions import Exact, FactorialHMM, FactorialParts
 from structlv.distributions.parameters import map_tensors
+from structlv.learning.checkpoints import refuse_difference, save_atomically
 from structlv.learning.m_step import Prior, expectations, log_prior, m_step
-from structlv.learning.training import refuse_difference, save_atomically
 
 KEY = "structlv-em"
 SAVE_EVERY = 20  # iterations

@@ -54,7 +54,7 @@ class LeaveOneOut(Baseline):
 
 @dataclass
 class MovingAverage(Baseline):
-    """The exponentially weighted mean of f over former calls; 0 at the first. One for each loss: it remembers.
+    """The exponentially weighted mean of f over former calls; 0 at the first. It remembers: one for a loss.
 
     Args:
         decay: of the past, in 0..1 (1 excluded).

@@ -26,6 +26,8 @@ import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning.callbacks import Callback, Checkpoint, RichProgressBar
 
+from structlv.learning.checkpoints import refuse_difference, save_atomically
+
 KEY = "structlv"
 LAST = "last.ckpt"
 
@@ -89,20 +91,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None
     ) -> None:
         save_atomically(checkpoint, Path(path))
-
-
-def save_atomically(value: dict[str, Any], target: Path) -> None:
-    """`torch.save` beside the place, flushed to disk, renamed into it."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        with open(temporary, "wb") as file:
-            torch.save(value, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def fit(
@@ -189,15 +177,3 @@ def _resumable(path: Path, train: Any) -> str | None:
     if hasattr(train, "fingerprint"):
         refuse_difference(stored, {"data": train.fingerprint()})
     return str(path)
-
-
-def refuse_difference(stored: dict[str, Any], found: dict[str, Any]) -> None:
-    """Raise ValueError, naming what differs between a checkpoint's identity and that of the run."""
-    different = [
-        f"{name} {stored.get(name)} -> {value}" for name, value in found.items() if stored.get(name) != value
-    ]
-    if different:
-        changed = ", ".join(different)
-        raise ValueError(
-            f"training cannot be resumed exactly, the checkpoint was written with other ones: {changed}"
-        )
