@@ -14,7 +14,7 @@ __all__ = ["events", "gradients", "hvp", "inside", "log_partition", "marginals",
 
 def inside(unary: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     *batch, n, joint = unary.shape
-    return log_partition(unary, *rest), unary.new_empty([math.prod(batch) * (n * (2 * joint + 1) + 8)])
+    return log_partition(unary, *rest), unary.new_empty([math.prod(batch) * (n * (joint + 1) + 8)])
 
 
 def gradients(unary: Tensor, transition: Tensor, initial: Tensor | None, *_: Any) -> tuple:
