@@ -50,7 +50,7 @@ $(STAMP)/%: $(STAMP)/torch pyproject.toml $(NATIVE)
 
 build: $(STAMP)/test  ## compile after a change of the C++ sources; everything tests need is installed
 
-demo: $(STAMP)/demo  ## train a neural HMM on real text (under three minutes on two cores)
+demo: $(STAMP)/demo  ## train a neural HMM on real text (under three minutes on two cores); ARGS=factorial: melodies
 	$(call say,Training a neural HMM on real text)
 	$(BIN)/python -m structlv demo $(ARGS)
 
@@ -113,6 +113,9 @@ experiments: $(STAMP)/test  ## benchmarks against peers and full trainings with 
 	set -e; for seed in $(SEEDS); do \
 	  $(BIN)/python -m structlv demo --seed $$seed --out build/experiments/neural-hmm-$$seed; \
 	  cp build/experiments/neural-hmm-$$seed/result.json $(RESULTS)/neural-hmm-seed-$$seed.json; done
+	$(call say,Comparing factorial HMMs with HMMs; results go to $(RESULTS))
+	$(BIN)/python -m benchmarks.factorial_learning toy
+	$(BIN)/python -m benchmarks.factorial_learning chorales
 
 benchmark-smoke: $(STAMP)/test  ## tiny benchmark cases: every implementation here is checked against the reference
 	$(call say,Checking and timing tiny benchmark cases)

@@ -1,4 +1,4 @@
-"""A case: a query at one size. What that means is its structure's: see chains.py and trees.py."""
+"""A case: a query at one size. What that means is its structure's: see chains.py and its like."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from types import ModuleType
 
 import numpy as np
 
-from benchmarks import chains, trees
+from benchmarks import chains, factorials, trees
 
-STRUCTURES: tuple[ModuleType, ...] = (chains, trees)
+STRUCTURES: tuple[ModuleType, ...] = (chains, trees, factorials)
 TITLES: dict[str, str] = {query: title for one in STRUCTURES for query, title in one.QUERIES.items()}
 
 

@@ -1,6 +1,6 @@
 """Everything that the project reports, in one run of about twenty minutes on a quiet machine.
 
-A document each, as JSON, and from all of them ``RESULTS.md``, ``chain.png`` and ``trees.png``.
+A document each, as JSON, and from all of them ``RESULTS.md`` and a chart for each structure.
 """
 
 from __future__ import annotations
@@ -8,16 +8,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from benchmarks import cases, chains, implementations, report, run, trees
+from benchmarks import cases, chains, factorials, implementations, report, run, trees
 
 TITLES = {
     "chain": "Chains beside other libraries",
     "trees": "PCFGs beside other libraries",
+    "factorial": "Factorial chains beside the chain on their product space",
     "threads": "Two threads",
     "isa": "Instruction sets",
     "memory": "Peak memory of one call",
 }
-CHARTS = ("chain", "trees")
+CHARTS = ("chain", "trees", "factorial")
 
 
 def main(folder: Path, effort: run.Effort, names: list[str]) -> None:
@@ -42,7 +43,7 @@ def document(name: str, effort: run.Effort) -> dict:
     if name == "threads":
         scaling = [one for one in everyone if one.name in ("structlv", "dynamax", "strong torch")]
         return run.run(chosen, scaling, [1, 2], effort)
-    structure = {"chain": chains, "trees": trees}[name]
+    structure = {"chain": chains, "trees": trees, "factorial": factorials}[name]
     return run.run(cases.full(structure), [one for one in everyone if one.has(structure)], [1], effort)
 
 

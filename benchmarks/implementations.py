@@ -38,6 +38,7 @@ OURS = (
     Implementation("structlv.ops", "structlv_ops", "", ours=True),
 )
 PEERS = (
+    Implementation("product space", "structlv_product", ""),
     Implementation("strong torch", "strong_torch", ""),
     Implementation("dynamax", "dynamax", "dynamax"),
     Implementation("dynamax smoother", "dynamax_smoother", "dynamax"),

@@ -8,8 +8,26 @@
 namespace slv {
 namespace {
 
-// The draws of N structures at the same position; one block of random bits serves four positions in a row. Written lane
-// by lane for the compiler to vectorise.
+// N counters in, four words of each out. Written lane by lane for the compiler to vectorise.
+template <int N>
+inline void philox(uint64_t seed, uint32_t (&word)[4][N]) {
+  uint32_t c0[N], c1[N], c2[N], c3[N], k0 = uint32_t(seed), k1 = uint32_t(seed >> 32);
+  for (int l = 0; l < N; l++) c0[l] = word[0][l], c1[l] = word[1][l], c2[l] = word[2][l], c3[l] = word[3][l];
+  for (int round = 0; round < 10; round++) {
+    for (int l = 0; l < N; l++) {
+      const uint64_t p0 = uint64_t(0xD2511F53u) * c0[l], p1 = uint64_t(0xCD9E8D57u) * c2[l];
+      c0[l] = uint32_t(p1 >> 32) ^ c1[l] ^ k0;
+      c2[l] = uint32_t(p0 >> 32) ^ c3[l] ^ k1;
+      c1[l] = uint32_t(p1);
+      c3[l] = uint32_t(p0);
+    }
+    k0 += 0x9E3779B9u;
+    k1 += 0xBB67AE85u;
+  }
+  for (int l = 0; l < N; l++) word[0][l] = c0[l], word[1][l] = c1[l], word[2][l] = c2[l], word[3][l] = c3[l];
+}
+
+// The draws of N structures at the same position; one block of random bits serves four positions in a row.
 template <int N>
 struct Draws {
   uint64_t seed;
@@ -18,27 +36,13 @@ struct Draws {
   int64_t block = -1;
   uint32_t word[4][N] = {};
   const uint32_t* operator()(int64_t position) {
-    if (position >> 2 != block) refill(position >> 2);
-    return word[position & 3];
-  }
-
- private:
-  void refill(int64_t b) {
-    block = b;
-    uint32_t c0[N], c1[N], c2[N], c3[N], k0 = uint32_t(seed), k1 = uint32_t(seed >> 32);
-    for (int l = 0; l < N; l++) c0[l] = uint32_t(b), c1[l] = item[l], c2[l] = sample[l], c3[l] = stream;
-    for (int round = 0; round < 10; round++) {
-      for (int l = 0; l < N; l++) {
-        const uint64_t p0 = uint64_t(0xD2511F53u) * c0[l], p1 = uint64_t(0xCD9E8D57u) * c2[l];
-        c0[l] = uint32_t(p1 >> 32) ^ c1[l] ^ k0;
-        c2[l] = uint32_t(p0 >> 32) ^ c3[l] ^ k1;
-        c1[l] = uint32_t(p1);
-        c3[l] = uint32_t(p0);
-      }
-      k0 += 0x9E3779B9u;
-      k1 += 0xBB67AE85u;
+    if (position >> 2 != block) {
+      block = position >> 2;
+      for (int l = 0; l < N; l++)
+        word[0][l] = uint32_t(block), word[1][l] = item[l], word[2][l] = sample[l], word[3][l] = stream;
+      philox<N>(seed, word);
     }
-    for (int l = 0; l < N; l++) word[0][l] = c0[l], word[1][l] = c1[l], word[2][l] = c2[l], word[3][l] = c3[l];
+    return word[position & 3];
   }
 };
 // In [0, 1): 24 bits where the potentials are float32, 32 where they are float64.

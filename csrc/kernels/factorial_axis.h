@@ -106,6 +106,7 @@ __attribute__((noinline)) void axis_product(const AxisShape& x, const AxisMatrix
   if (c < columns)
     each_rows<kAxisRows>(x.k, [&](auto rows, int64_t r)
                                   __attribute__((always_inline)) { run(std::integral_constant<int, 1>{}, r, rows); });
+  result = epilogue;
 }
 template <class S, class T, class E>
 void along(const AxisShape& x, const AxisMatrix<T>& m, const T* in, E& epilogue) {

@@ -48,5 +48,9 @@ const PcfgScans& pcfg_scans() {
   static const PcfgScans& chosen = *SLV_CHOOSE(pcfg_scans);
   return chosen;
 }
+const NoiseKernels& noise_kernels() {
+  static const NoiseKernels& chosen = *SLV_CHOOSE(noise_kernels);
+  return chosen;
+}
 
 }  // namespace slv

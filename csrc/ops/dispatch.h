@@ -3,6 +3,7 @@
 #include "kernels/chain.h"
 #include "kernels/factorial.h"
 #include "kernels/lowrank.h"
+#include "kernels/noise.h"
 #include "kernels/pcfg.h"
 #include "kernels/sparse_pcfg.h"
 
@@ -14,6 +15,7 @@ const FactorialKernels& factorial_kernels();
 const LowRankTable& lowrank_kernels();
 const SparsePcfgKernels& sparse_pcfg_kernels();
 const PcfgScans& pcfg_scans();
+const NoiseKernels& noise_kernels();
 
 // Whether there is a NaN among n numbers; a null pointer has none.
 template <class T>

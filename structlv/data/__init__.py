@@ -1,8 +1,17 @@
-"""Readers for text, treebanks, grammars and alignments; vocabularies; batches that can be resumed exactly."""
+"""Readers for text, treebanks, grammars, alignments, melodies; vocabularies; batches that resume exactly."""
 
 from structlv.data.batches import Batch, Batches
 from structlv.data.binarise import binarise, collapse_unary, expand_unary, unbinarise
 from structlv.data.cfg import read_cfg
+from structlv.data.chorales import (
+    Chorale,
+    Melody,
+    bach_chorales,
+    pitch_name,
+    pitch_number,
+    read_melodies,
+    shipped_tunes,
+)
 from structlv.data.corpora import demo_corpus
 from structlv.data.grammar import Grammar, Rule, Terminal, estimate_grammar
 from structlv.data.readers import Sentence, read_conllu, read_sentences, read_text, tokenise
@@ -15,13 +24,16 @@ __all__ = [
     "Alignment",
     "Batch",
     "Batches",
+    "Chorale",
     "Grammar",
+    "Melody",
     "Rule",
     "Sentence",
     "Span",
     "Terminal",
     "Tree",
     "Vocabulary",
+    "bach_chorales",
     "base_pairs",
     "binarise",
     "collapse_unary",
@@ -30,12 +42,16 @@ __all__ = [
     "expand_unary",
     "parse_tree",
     "parse_trees",
+    "pitch_name",
+    "pitch_number",
     "read_cfg",
     "read_conllu",
+    "read_melodies",
     "read_sentences",
     "read_stockholm",
     "read_text",
     "read_trees",
+    "shipped_tunes",
     "tokenise",
     "unbinarise",
     "ungapped",

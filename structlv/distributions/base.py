@@ -10,13 +10,25 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
 from torch import Generator, Size, Tensor
 
-from structlv.distributions.algebra import finite, guarded, inner, mean_score, tempered
+from structlv.distributions.algebra import (
+    added,
+    finite,
+    flat,
+    guarded,
+    inner,
+    mapped,
+    mean_score,
+    rebuilt,
+    tempered,
+)
 from structlv.distributions.parameters import ParameterizedDistribution
+from structlv.distributions.relaxations import Relaxation, StochasticSoftmax
 from structlv.distributions.seeding import draw_seed
 from structlv.distributions.validation import broadcast_batch, is_eager, require_floating, require_integer
 
@@ -36,8 +48,11 @@ class StructuredDistribution(ParameterizedDistribution):
     A subclass supplies the hooks below: ``_log_partition``, ``marginals``, ``max_marginals``, ``argmax``,
     ``_best``, ``_sample``, ``_score``, ``_part_scores``, ``to_parts``, ``from_parts``, ``condition``, and
     where two of its distributions can differ in layout, ``_aligned``; where some marginals cost more than
-    others, ``_weights``. Its potentials are the floating-point parameters.
+    others, ``_weights``; for ``rsample`` ``_perturbed`` and ``_moved``. Its potentials are the floating-point
+    parameters.
     """
+
+    has_rsample = True
 
     # ---- hooks -----------------------------------------------------------------------------------------
 
@@ -47,7 +62,9 @@ class StructuredDistribution(ParameterizedDistribution):
 
     @abstractmethod
     def marginals(self) -> Any:
-        """Named tuple of part-shaped tensors: the expected number of times that z uses each part."""
+        """Named tuple of part-shaped tensors, or tuples of them: the expected number of times that z uses
+        each part.
+        """
 
     @abstractmethod
     def max_marginals(self) -> Any:
@@ -89,6 +106,14 @@ class StructuredDistribution(ParameterizedDistribution):
         """The same kind of distribution with what contradicts the evidence at -inf: its log Z minus this
         one's is the log-probability of the evidence.
         """
+
+    @abstractmethod
+    def _perturbed(self: Self, num_samples: int, seed: int) -> Self:
+        """The same kind of distribution, batch shape (num_samples, *b), with Gumbel noise on its nodes."""
+
+    @abstractmethod
+    def _moved(self: Self, parts: Any) -> Self:
+        """The same kind of distribution with ``parts`` (or None) added to the scores of its parts."""
 
     def _weights(self, *scores: Any) -> Any:
         """``marginals()``; a field that is None in all of ``scores`` may be None: nobody asks for it."""
@@ -142,6 +167,37 @@ class StructuredDistribution(ParameterizedDistribution):
         shape = torch.Size((sample_shape,) if isinstance(sample_shape, int) else sample_shape)
         events = self._sample(shape.numel(), draw_seed(generator))
         return events.reshape(shape + events.shape[1:])
+
+    def rsample(
+        self,
+        sample_shape: Size | list[int] | tuple[int, ...] = (),
+        generator: Generator | None = None,
+        *,
+        method: Relaxation | None = None,
+        temperature: float | Tensor | None = None,
+    ) -> Any:
+        """Differentiable samples, relaxed structures: parts (*sample_shape, *b, ...) like ``marginals()``'s.
+
+        Noise is drawn as by ``sample``: a number is a function of the seed, the item, the sample and the
+        position, whatever the padding and the rest of the batch. Differentiable once.
+
+        Args:
+            method: ``StochasticSoftmax()`` where None, ``PerturbAndMAP()``, ``StraightThroughMarginals()`` or
+                ``IMLE()``.
+            temperature: positive, a number or one for each item (*b); 1 where None. The lower, the closer to
+                a structure, and the larger the variance of the gradient.
+
+        Raises:
+            ValueError: the temperature is not positive, or the method has none.
+        """
+        method = StochasticSoftmax() if method is None else method
+        if temperature is not None and not method.uses_temperature:
+            raise ValueError(f"{type(method).__name__} has no temperature, found {temperature!r}")
+        shape = torch.Size((sample_shape,) if isinstance(sample_shape, int) else sample_shape)
+        parts = method.draw(
+            self, shape.numel(), draw_seed(generator), 1.0 if temperature is None else temperature
+        )
+        return rebuilt(parts, [x.reshape(shape + x.shape[1:]) for x in flat(parts)])
 
     def score(self, event: Tensor) -> Tensor:
         """The sum of the scores of an event's parts, (*s, *b) for events (*s, *b, *event)."""
@@ -197,16 +253,15 @@ class StructuredDistribution(ParameterizedDistribution):
         feature's mean.
 
         Args:
-            parts: one tensor for each field of ``marginals()``, of its shape or broadcastable to it; None
-                counts as 0.
+            parts: one tensor (or tuple of tensors) for each field of ``marginals()``, of its shape or
+                broadcastable to it; None counts as 0.
         """
         names = self._part_scores()._fields
         if len(parts) != len(names):
             raise ValueError(f"parts must hold {len(names)} tensors, {names}, found {len(parts)}")
         for name, value in zip(names, parts, strict=True):
-            if value is not None:
-                require_floating(f"parts.{name}", value)
-        values = [None if value is None else value.double() for value in parts]
+            mapped([value], partial(require_floating, f"parts.{name}"))
+        values = mapped(parts, Tensor.double)
         return self._rounded(inner(self._double()._weights(values), values, len(self._batch_shape)))
 
     def log_count(self) -> Tensor:
@@ -235,6 +290,13 @@ class StructuredDistribution(ParameterizedDistribution):
     def _rescored(self: Self, fn: Callable[[Tensor], Tensor]) -> Self:
         """The same kind of distribution with ``fn`` applied to every potential."""
         return self._derived(lambda _, value: fn(value) if value.is_floating_point() else value)
+
+    def _plus(self: Self, **moves: Any) -> Self:
+        """The same kind of distribution with something (None: nothing) added to the potentials named."""
+        given = {name: getattr(self, name) for name in self._parameters}
+        result = self._rebuild(**{name: added(value, moves.get(name)) for name, value in given.items()})
+        result._validate_args = self._validate_args
+        return result
 
     def _double(self: Self) -> Self:
         """The same distribution in float64."""

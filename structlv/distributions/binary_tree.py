@@ -28,6 +28,7 @@ from structlv.distributions.validation import (
     require_same_lengths,
 )
 from structlv.ops import pcfg
+from structlv.ops.noise import gumbel
 from structlv.reference import semiring
 
 Self = TypeVar("Self", bound="BinaryTree")
@@ -226,6 +227,15 @@ class BinaryTree(StructuredDistribution):
 
     def _part_scores(self) -> BinaryTreeParts:
         return BinaryTreeParts(self.span_scores)
+
+    def _perturbed(self: Self, num_samples: int, seed: int) -> Self:
+        scores = self.span_scores if self._labelled else self.span_scores.unsqueeze(-1)
+        noise = gumbel(scores, event_dims=3, num_samples=num_samples, seed=seed, spans=True)
+        moved = noise if self._labelled else noise.squeeze(-1)
+        return self.expand((num_samples, *self._batch_shape))._moved([moved])
+
+    def _moved(self: Self, parts: Any) -> Self:
+        return self._plus(span_scores=parts[0])
 
     @property
     def _dtype(self) -> torch.dtype:

@@ -8,7 +8,7 @@ from torch.distributions.constraints import Constraint
 
 from structlv.distributions.tree_events import is_binary_tree, rows_of, without_padding
 
-__all__ = ["ConstituencyTree", "StateSequence"]
+__all__ = ["ConstituencyTree", "StateSequence", "StateSequences"]
 
 
 class StateSequence(Constraint):
@@ -44,6 +44,38 @@ class StateSequence(Constraint):
 
     def __repr__(self) -> str:
         return f"StateSequence(num_states={self.num_states}, length={self.length})"
+
+
+class StateSequences(Constraint):
+    """Sequences of ``length`` states for each of m chains, shape (*, m, n), of chain i in 0..``sizes[i]``-1;
+    past its end a sequence holds anything.
+
+    Args:
+        sizes: the numbers of states of the chains.
+        length: n.
+        lengths: (*b) int64, the number of steps of each item; None where every item has n.
+    """
+
+    is_discrete = True
+    event_dim = 2
+
+    def __init__(self, sizes: tuple[int, ...], length: int, lengths: Tensor | None = None) -> None:
+        self.sizes, self.length, self.lengths = sizes, length, lengths
+        super().__init__()
+
+    def check(self, value: Tensor) -> Tensor:
+        """(*) bool, for events (*, m, n)."""
+        shape = (len(self.sizes), self.length)
+        if value.dim() < 2 or value.shape[-2:] != shape:
+            raise ValueError(
+                f"events must have shape (*, m, n) with last dimensions {shape}, found {tuple(value.shape)}"
+            )
+        chains = zip(self.sizes, value.unbind(-2), strict=True)
+        legal = [StateSequence(k, self.length, self.lengths).check(states) for k, states in chains]
+        return torch.stack(legal).all(0)
+
+    def __repr__(self) -> str:
+        return f"StateSequences(sizes={self.sizes}, length={self.length})"
 
 
 class ConstituencyTree(Constraint):

@@ -21,6 +21,7 @@ from structlv.distributions.validation import (
     uniform_floats,
 )
 from structlv.ops import chain
+from structlv.ops.noise import gumbel
 
 Self = TypeVar("Self", bound="LinearChain")
 _NEG_INF = -math.inf
@@ -242,6 +243,13 @@ class LinearChain(StructuredDistribution):
         if self._per_step == other._per_step:
             return self, other
         return self._stepwise(), other._stepwise()
+
+    def _perturbed(self: Self, num_samples: int, seed: int) -> Self:
+        noise = gumbel(self.unary, event_dims=2, num_samples=num_samples, seed=seed)
+        return self.expand((num_samples, *self._batch_shape))._plus(unary=noise)
+
+    def _moved(self: Self, parts: Any) -> Self:
+        return self._plus(unary=parts[0], transition=parts[1])
 
     # ---- helpers ---------------------------------------------------------------------------------------
 

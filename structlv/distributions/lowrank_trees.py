@@ -222,6 +222,10 @@ class LowRankTreePosterior(TreePosterior, rules=LowRankRules):
         wanted = any(score[-1] is not None for score in scores)
         return self._parts(*lowrank.marginals(*self._args, with_spans=wanted))
 
+    def _perturbed(self, num_samples: int, seed: int) -> Any:
+        """Of dense rules: a rule's score is no sum of scores of parts, so that best trees are found there."""
+        return self.to_dense()._perturbed(num_samples, seed)
+
     def _best(self, k: int) -> Tensor:
         return self._double().to_dense()._best(k)
 

@@ -26,7 +26,7 @@ class Observations(NamedTuple):
 
     batch: Size
     n: int
-    observed: Tensor | None  # (*b, n) bool; None where everything is
+    observed: Tensor | None  # (*b, n) bool, False in padding too; None where everything is
     lengths: Tensor | None
 
 
@@ -40,7 +40,8 @@ def observations(
     """Checks x, lengths and mask against ``model``; what they say about the shape of the posterior."""
     require_tensor("x", x)
     first = model._parameters[0]
-    require_same_device("x", x, first, getattr(model, first))
+    like = getattr(model, first)
+    require_same_device("x", x, first, like[0] if isinstance(like, tuple) else like)
     split = x.dim() - len(emission.event_shape) - 1
     if split < 0 or x.shape[split + 1 :] != emission.event_shape:
         expected = f"(*b, n, *event_shape) with event_shape {tuple(emission.event_shape)}"

@@ -18,9 +18,10 @@ class ParameterizedDistribution(Distribution, ABC):
     """A distribution that is its tensors: the abstract base of everything in ``structlv.distributions``.
 
     A subclass names its parameters in ``_parameters`` (constructor argument = attribute; None where
-    absent), says in ``_event_dims`` how many dimensions of each are not batch dimensions and in ``_full``
-    which of them always carry the whole batch shape, and inherits ``expand``, indexing, ``to``, ``detach``
-    and ``repr``. Parameters shared over the batch stay shared: none is ever copied per item.
+    absent; a tuple of tensors where each of several chains has one), says in ``_event_dims`` how many
+    dimensions of each are not batch dimensions and in ``_full`` which of them always carry the whole batch
+    shape, and inherits ``expand``, indexing, ``to``, ``detach`` and ``repr``. Parameters shared over the
+    batch stay shared: none is ever copied per item.
 
     ``validate_args`` follows structlv's own default, which is on; ``set_default_validate_args`` changes it
     for structlv alone. (torch's default is another switch, one that the first ``torch.compile`` turns off.)
@@ -47,11 +48,16 @@ class ParameterizedDistribution(Distribution, ABC):
         """The same kind of distribution over these values of all of ``_parameters``, unchecked."""
 
     def _derived(self: Self, fn: Callable[[str, Any], Any]) -> Self:
-        """``_rebuild`` with ``fn(name, value)`` in place of every parameter that is not None."""
-        new = {}
+        """``_rebuild`` with ``fn(name, value)`` in place of every parameter that is not None; of a tuple, in
+        place of its tensors.
+        """
+        new: dict[str, Any] = {}
         for name in self._parameters:
             value = getattr(self, name)
-            new[name] = None if value is None else fn(name, value)
+            if isinstance(value, tuple):
+                new[name] = tuple(fn(name, tensor) for tensor in value)
+            else:
+                new[name] = None if value is None else fn(name, value)
         result = self._rebuild(**new)
         result._validate_args = self._validate_args
         return result
@@ -90,19 +96,38 @@ class ParameterizedDistribution(Distribution, ABC):
         return self._derived(lambda name, value: self._item(name, value, full))
 
     def _item(self, name: str, value: Any, index: tuple[Any, ...]) -> Any:
-        split = value.dim() - self._event_dims(name)
-        batch, event = value.shape[:split], value.shape[split:]
-        if name not in self._full and all(size == 1 for size in batch):
-            return value.reshape(event)
-        return value.expand(self._batch_shape + event)[index]
+        shared = name not in self._full
+        return item_of(value, self._event_dims(name), self._batch_shape, index, shared)
 
     def __repr__(self) -> str:
         shown = [f"batch_shape: {tuple(self._batch_shape)}", f"event_shape: {tuple(self._event_shape)}"]
         for name in self._parameters:
             value = getattr(self, name)
             if value is not None:
-                shown.append(f"{name}: {tuple(value.shape) if isinstance(value, Tensor) else value}")
+                shown.append(f"{name}: {_shapes(value)}")
         return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def _shapes(value: Any) -> Any:
+    """What ``repr`` shows of a parameter: of tensors their shapes."""
+    if isinstance(value, tuple):
+        return tuple(_shapes(item) for item in value)
+    return tuple(value.shape) if isinstance(value, Tensor) else value
+
+
+def item_of(
+    value: Tensor, events: int, batch_shape: Size, index: tuple[Any, ...], may_be_shared: bool = True
+) -> Tensor:
+    """What a parameter, with ``events`` dimensions beside the batch's, is for the items of ``index``."""
+    split = value.dim() - events
+    batch, event = value.shape[:split], value.shape[split:]
+    if may_be_shared and all(size == 1 for size in batch):
+        return value.reshape(event)
+    return value.expand(batch_shape + event)[index]
+
+
+class Tensors:
+    """What is made of tensors but is no distribution: :func:`map_tensors` reaches into its attributes."""
 
 
 def batch_index(index: Any, batch_shape: Size) -> tuple[Any, ...]:
@@ -126,13 +151,13 @@ def _consumed(item: Any) -> int:
     return 1
 
 
-def map_tensors(value: Any, fn: Callable[[Tensor], Tensor]) -> Any:
-    """``value`` with ``fn`` applied to its tensors; distributions and transforms are copied first."""
+def map_tensors(value: Any, fn: Callable[[Tensor], Any]) -> Any:
+    """``value`` with ``fn`` applied to its tensors; an object that holds them is copied first."""
     if isinstance(value, Tensor):
         return fn(value)
-    if isinstance(value, list):
-        return [map_tensors(item, fn) for item in value]
-    if not isinstance(value, Distribution | Transform):
+    if type(value) in (list, tuple):
+        return type(value)(map_tensors(item, fn) for item in value)
+    if not isinstance(value, Distribution | Transform | Tensors):
         return value
     result = copy.copy(value)
     result.__dict__ = {name: map_tensors(item, fn) for name, item in vars(value).items()}

@@ -18,6 +18,11 @@ def draw_seed(generator: Generator | None) -> int:
     return torch.randint(0, _SEEDS, (), generator=generator, device=generator.device).item()  # type: ignore
 
 
+def nth_seed(seed: int, n: int) -> int:
+    """The seed of the n-th of several draws that share ``seed``: to Philox a key of its own."""
+    return (seed + n) % _SEEDS
+
+
 @contextmanager
 def default_generator(device: torch.device, seed: int) -> Iterator[None]:
     """Within, torch's default generator of ``device`` runs from ``seed``; then it is as it was."""

@@ -146,7 +146,7 @@ class SparseTreePosterior(TreePosterior, rules=SparseRules):
         event = self._without_padding(self._checked_event(event))
         n, preterminals = self.unary.shape[-2:]
         root = tree_events.counted(event[..., :1, 2], self.num_nonterminals)
-        if self.spans is not None and self.spans.shape[-1] > 1:
+        if self._span_labels > 1:
             words, spans = tree_events.to_charts(event, n, preterminals, self.num_nonterminals)
         else:
             i, j, symbol = event.unbind(-1)
@@ -162,6 +162,10 @@ class SparseTreePosterior(TreePosterior, rules=SparseRules):
     def from_parts(self, parts: Any) -> Tensor:
         """Not implemented: with unary rules, several trees can have the same parts."""
         raise NotImplementedError("from_parts is not implemented: several trees can have the same parts")
+
+    @property
+    def _span_labels(self) -> int:
+        return 1 if self.spans is None else self.spans.shape[-1]
 
     @property
     def support(self) -> Constraint:

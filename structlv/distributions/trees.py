@@ -24,6 +24,7 @@ from structlv.distributions.validation import (
     require_labels,
     uniform_floats,
 )
+from structlv.ops.noise import gumbel
 
 Self = TypeVar("Self", bound="TreePosterior")
 
@@ -289,6 +290,23 @@ class TreePosterior(StructuredDistribution):
     def _rebuild(self: Self, **parameters: Any) -> Self:
         rules = self._rules_of({name: parameters.pop(name) for name in self._rule_dims})
         return type(self)(rules=rules, **parameters, validate_args=False)
+
+    def _perturbed(self: Self, num_samples: int, seed: int) -> Self:
+        n = self.unary.shape[-2]
+        chart = self.unary.new_empty(()).expand(*self._batch_shape, n, n, self._span_labels)
+        return self.expand((num_samples, *self._batch_shape))._plus(
+            unary=gumbel(self.unary, event_dims=2, num_samples=num_samples, seed=seed),
+            spans=gumbel(chart, event_dims=3, num_samples=num_samples, seed=seed, spans=True),
+        )
+
+    def _moved(self: Self, parts: Any) -> Self:
+        scores = [name for name in self._rule_dims if getattr(self, name).is_floating_point()]
+        return self._plus(**dict(zip(("root", *scores, "unary", "spans"), parts, strict=True)))
+
+    @property
+    def _span_labels(self) -> int:
+        """The number of labels that the part ``spans`` has."""
+        return self.num_nonterminals
 
     def _check_same_structures(self, q: Any) -> None:
         if type(self) is not type(q):

@@ -49,7 +49,7 @@ class ExactResume(pl.LightningModule):
         if not hasattr(loader, "follow"):
             raise TypeError(f"training data must be a structlv.data.Batches, found {type(loader).__name__}")
         if self._resumed:
-            _refuse_difference(self._resumed, {"data": loader.fingerprint()})
+            refuse_difference(self._resumed, {"data": loader.fingerprint()})
         batches = self.trainer.fit_loop.epoch_loop.batch_progress
         loader.follow(lambda: (self.trainer.current_epoch, batches.current.ready))
 
@@ -69,7 +69,7 @@ class ExactResume(pl.LightningModule):
             raise ValueError("this checkpoint was not written by a structlv objective")
         if self._trainer is not None:  # else only the weights are read, outside of training
             self._resumed = checkpoint[KEY]
-            _refuse_difference(self._resumed, self._identity())
+            refuse_difference(self._resumed, self._identity())
 
     def _identity(self) -> dict[str, int]:
         return {"seed": self.seed, "world_size": self.trainer.world_size}
@@ -88,17 +88,21 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None
     ) -> None:
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}")
-        try:
-            with open(temporary, "wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        save_atomically(checkpoint, Path(path))
+
+
+def save_atomically(value: dict[str, Any], target: Path) -> None:
+    """`torch.save` beside the place, flushed to disk, renamed into it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        with open(temporary, "wb") as file:
+            torch.save(value, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def fit(
@@ -183,11 +187,12 @@ def _resumable(path: Path, train: Any) -> str | None:
         message = f"{path}: damaged, or not a checkpoint of structlv; remove it to start afresh"
         raise ValueError(message) from error
     if hasattr(train, "fingerprint"):
-        _refuse_difference(stored, {"data": train.fingerprint()})
+        refuse_difference(stored, {"data": train.fingerprint()})
     return str(path)
 
 
-def _refuse_difference(stored: dict[str, Any], found: dict[str, Any]) -> None:
+def refuse_difference(stored: dict[str, Any], found: dict[str, Any]) -> None:
+    """Raise ValueError, naming what differs between a checkpoint's identity and that of the run."""
     different = [
         f"{name} {stored.get(name)} -> {value}" for name, value in found.items() if stored.get(name) != value
     ]

@@ -2,15 +2,18 @@
 
 from structlv.models.base import Elbo, Model
 from structlv.models.lowrank_pcfg import LowRankNeuralPCFG, SimpleNeuralPCFG
+from structlv.models.neural_factorial_hmm import NeuralFactorialHMM
 from structlv.models.neural_hmm import NeuralHMM
 from structlv.models.neural_pcfg import CompoundPCFG, NeuralPCFG
-from structlv.models.ngram import WittenBell
+from structlv.models.ngram import AdditiveBigram, WittenBell
 
 __all__ = [
+    "AdditiveBigram",
     "CompoundPCFG",
     "Elbo",
     "LowRankNeuralPCFG",
     "Model",
+    "NeuralFactorialHMM",
     "NeuralHMM",
     "NeuralPCFG",
     "SimpleNeuralPCFG",

@@ -30,6 +30,13 @@ class ResidualMLP(nn.Module):
         return self.norm(h)
 
 
+def unigram(counts: Tensor, vocab_size: int) -> Tensor:
+    """Log relative frequencies of `counts` (V,), add-one, in float64. Raises ValueError on a wrong shape."""
+    if counts.shape != (vocab_size,):
+        raise ValueError(f"counts must have shape ({vocab_size},), found {tuple(counts.shape)}")
+    return ((counts.double() + 1) / (counts.sum() + vocab_size)).log()
+
+
 class NeuralHMM(Model):
     """An HMM over words, parameterised by embeddings of states and words and residual networks.
 
@@ -76,10 +83,7 @@ class NeuralHMM(Model):
 
         Raises ValueError on a wrong shape.
         """
-        if counts.shape != (self.vocab_size,):
-            raise ValueError(f"counts must have shape ({self.vocab_size},), found {tuple(counts.shape)}")
-        frequency = (counts.double() + 1) / (counts.sum() + self.vocab_size)
-        self.word_bias.copy_(frequency.log())
+        self.word_bias.copy_(unigram(counts, self.vocab_size))
 
     def initial_logits(self) -> Tensor:
         """(K,) scores of the first state."""

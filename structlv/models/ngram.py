@@ -60,3 +60,32 @@ class WittenBell:
         padded = [*start, *sentence, END]
         for i in range(self.order - 1, len(padded)):
             yield tuple(padded[i - self.order + 1 : i]), padded[i]
+
+
+class AdditiveBigram:
+    """p(x_t | x_t-1) by counts plus a constant: (c(x_t-1 x_t) + a) / (c(x_t-1) + a V).
+
+    The first symbol's predecessor is a start of its own; the end is not scored. Lidstone (1920).
+    """
+
+    def __init__(self, vocab_size: int, constant: float = 0.5) -> None:
+        if vocab_size < 1 or constant <= 0:
+            raise ValueError(f"expected vocab_size >= 1 and constant > 0, found {vocab_size} and {constant}")
+        self.vocab_size, self.constant = vocab_size, constant
+        self._pairs: Counter[tuple[int, int]] = Counter()
+        self._before: Counter[int] = Counter()
+
+    def fit(self, sequences: Iterable[Sequence[int]]) -> AdditiveBigram:
+        """Count the pairs; returns the model itself."""
+        for sequence in sequences:
+            self._pairs.update(zip((END, *sequence), sequence, strict=False))
+            self._before.update((END, *sequence)[:-1])
+        return self
+
+    def log_prob(self, sequence: Sequence[int]) -> float:
+        """log p in nats of a sequence, given its length."""
+        a = self.constant
+        return sum(
+            math.log((self._pairs[pair] + a) / (self._before[pair[0]] + a * self.vocab_size))
+            for pair in zip((END, *sequence), sequence, strict=False)
+        )

@@ -45,18 +45,48 @@ def uniform(
     return uniforms(seed, samples, items, block, 0, dtype).flatten(-2)[..., :positions]
 
 
-def uniforms(seed: int, samples: int, items: int, place: Tensor, stream: int, dtype: torch.dtype) -> Tensor:
-    """Uniforms in [0, 1), four for each ``place (p)``: ``(samples, items, p, 4)``.
+def words(seed: int, samples: int, items: int, place: Tensor, stream: int) -> Tensor:
+    """The four words (in int64) of each ``place (p)``: ``(samples, items, p, 4)``.
 
-    The counter is ``(place, item, sample, stream)``, the key the two halves of ``seed`` in [0, 2^63). A
-    uniform is all 32 bits of a word where the potentials are float64, else its upper 24.
+    The counter is ``(place, item, sample, stream)``, the key the two halves of ``seed`` in [0, 2^63).
     """
     item = torch.arange(items, device=place.device)[:, None]
     sample = torch.arange(samples, device=place.device)[:, None, None]
     counter = (place, item, sample, torch.full_like(place, stream))
-    words = philox(counter, (seed & _MASK, seed >> 32))
-    wide = wide_dtype(place.device)
-    return words.to(wide) * 2.0**-32 if dtype == torch.float64 else (words >> 8).to(wide) * 2.0**-24
+    return philox(counter, (seed & _MASK, seed >> 32))
+
+
+def uniforms(seed: int, samples: int, items: int, place: Tensor, stream: int, dtype: torch.dtype) -> Tensor:
+    """Uniforms in [0, 1), four for each ``place (p)``: ``(samples, items, p, 4)``.
+
+    A uniform is all 32 bits of a word where the potentials are float64, else its upper 24.
+    """
+    bits, wide = words(seed, samples, items, place, stream), wide_dtype(place.device)
+    return bits.to(wide) * 2.0**-32 if dtype == torch.float64 else (bits >> 8).to(wide) * 2.0**-24
+
+
+def gumbel(like: Tensor, event_dims: int, num_samples: int, seed: int, *, spans: bool = False) -> Tensor:
+    """Independent Gumbel noise ``(num_samples, *like.shape)`` for parts ``(*b, *event)``.
+
+    -log(-log(u)), u = (word + 1/2) 2^-32 from the open interval. Position is the place in the flattened
+    event, stream 3; for ``spans (*b, n, n, labels)`` it is (j (j + 1) / 2 + i) labels + label, stream 4, so
+    that it does not depend on n, and the noise of i > j is 0.
+    """
+    shape = like.shape[like.dim() - event_dims :]
+    positions = torch.arange(shape.numel(), device=like.device).reshape(shape)
+    if spans:
+        n, _, labels = shape
+        i, j, label = (torch.arange(size, device=like.device) for size in (n, n, labels))
+        i, j = i[:, None, None], j[:, None]
+        positions = torch.where(i <= j, (j * (j + 1) // 2 + i) * labels + label, 0)
+    items, size = like.shape[: like.dim() - event_dims].numel(), int(shape.numel())
+    place = torch.arange((size + 3) // 4, device=like.device)
+    bits = words(seed, num_samples, items, place, 4 if spans else 3).flatten(-2)[..., positions.flatten()]
+    u = (bits.to(wide_dtype(like.device)) + 0.5) * 2.0**-32
+    noise = -(-u.log()).log()
+    if spans:
+        noise = torch.where((i <= j).expand(shape).flatten(), noise, 0.0)
+    return noise.to(like.dtype).reshape(num_samples, *like.shape)
 
 
 def draw(log_weights: Tensor, u: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import cases, chains, check, tree_reference, trees
+from benchmarks import cases, chains, check, factorials, tree_reference, trees
 from benchmarks import chain_reference as reference
 
 ROOT = Path(__file__).parents[2]
@@ -29,6 +29,30 @@ def test_reference_agrees_with_enumeration(query):
     np.testing.assert_allclose(found["unary"], marginals, atol=1e-13)
     np.testing.assert_allclose(found["transition"].sum(), 2 * 3, rtol=1e-13)
     np.testing.assert_allclose(reference.best_score(**inputs), scores.max(1), rtol=1e-13)
+
+
+def test_factorial_reference_agrees_with_enumeration():
+    size = (1, 3, 2, 3)
+    inputs = cases.Case("factorial_grad", size, "float64").inputs()
+    matrices = factorials.transitions(inputs)
+    paths = list(itertools.product(*[itertools.product(range(k), repeat=3) for k in size[2:]]))
+    joint = np.array([[3 * a + b for a, b in zip(*path, strict=True)] for path in paths])
+    scores = np.array([inputs["unary"][0, range(3), states].sum() for states in joint])
+    edges = []
+    for chain, matrix in enumerate(matrices):
+        steps = np.array([list(itertools.pairwise(path[chain])) for path in paths])
+        scores += matrix[steps[..., 0], steps[..., 1]].sum(-1)
+        edges.append(np.eye(matrix.size)[steps[..., 0] * len(matrix) + steps[..., 1]].sum(1))
+    log_z = np.logaddexp.reduce(scores)
+    weight = np.exp(scores - log_z)
+    wanted = factorials.expected("factorial_grad", inputs)
+    answer = [
+        np.array([log_z]),
+        np.einsum("p,ptk->tk", weight, np.eye(6)[joint])[None],
+        *(weight @ x for x in edges),
+    ]
+    found = factorials.errors("factorial_grad", size, answer, inputs, wanted, False)
+    assert max(found.values()) < 1e-13, found
 
 
 def brackets(i: int, j: int) -> list[list[tuple[int, int]]]:

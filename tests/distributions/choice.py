@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from structlv.distributions import StructuredDistribution
+from structlv.ops.noise import gumbel
 from structlv.reference import philox, semiring
 
 
@@ -71,6 +72,12 @@ class Choice(StructuredDistribution):
         u = u.reshape(num_samples, *self._batch_shape, 1)
         chosen = (weights <= u * weights[..., -1:]).sum(-1, keepdim=True)
         return chosen.masked_fill(weights[..., -1:] == 0, -1)
+
+    def _perturbed(self, num_samples: int, seed: int) -> Choice:
+        return Choice(self.options + gumbel(self.options, event_dims=1, num_samples=num_samples, seed=seed))
+
+    def _moved(self, parts: Any) -> Choice:
+        return Choice(self.options + parts[0])
 
     def _score(self, event: Tensor) -> Tensor:
         options = self.options.double().expand(*event.shape[:-1], self.options.shape[-1])

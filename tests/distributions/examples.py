@@ -25,6 +25,14 @@ from structlv.distributions import (
     TreePosterior,
 )
 from tests.distributions.choice import Choice, choice_scores, choice_structures
+from tests.distributions.factorial_cases import (
+    factorial_chain,
+    factorial_posterior,
+    factorial_scores,
+    factorial_structures,
+    forbid_jointly,
+    forbid_separately,
+)
 from tests.distributions.tree_cases import (
     BINARY_RULES,
     RULES,
@@ -285,6 +293,17 @@ def forbid_labels(made: Parameters) -> None:
     made["span_scores"][1, :, 2] = float("nan")  # type: ignore[index]
 
 
+def factorial(
+    name: str, edit: Callable[[Parameters], None] = lambda _: None, **shapes: tuple[int, ...]
+) -> Example:
+    def parameters(seed: int) -> Parameters:
+        made = randoms(seed, **shapes)
+        edit(made)
+        return made
+
+    return Example(name, parameters, factorial_chain, factorial_structures, factorial_scores)
+
+
 EXAMPLES = [
     Example(
         "choice", lambda seed: choice(randoms(seed, options=(3, 4))), Choice, choice_structures, choice_scores
@@ -394,5 +413,78 @@ EXAMPLES = [
     binary("forbidden labels", 3, 3, 3, 2, edit=forbid_labels, labelled=True),
     binary("binary trees of one word", 2, 1, 1, 3, labelled=True),
     binary("binary trees of no words", 2, 0, 0),
+    factorial("two chains", unary=(3, 2, 3), transition_0=(2, 2), transition_1=(3, 3)),
+    factorial(
+        "three chains, ragged",
+        with_lengths(2, 0, 1),
+        unary=(3, 2, 2, 3, 2),
+        transition_0=(3, 2, 2),
+        transition_1=(1, 3, 3),
+        transition_2=(2, 2),
+        initial_0=(2,),
+        initial_1=(3, 3),
+        initial_2=(2,),
+    ),
+    factorial(
+        "joint scores shared over the batch", unary=(2, 2, 2), transition_0=(2, 2), transition_1=(2, 2, 2)
+    ),
+    factorial(
+        "forbidden joint scores",
+        forbid_jointly,
+        unary=(3, 3, 2, 2),
+        transition_0=(2, 2),
+        transition_1=(2, 2),
+        initial_0=(2,),
+        initial_1=(2,),
+    ),
+    Example(
+        "factorial HMM posterior",
+        lambda seed: randoms(
+            seed,
+            initial_0=(2,),
+            initial_1=(2, 2),
+            transition_0=(2, 2),
+            transition_1=(2, 2),
+            logits_0=(2, 4),
+            logits_1=(2, 2, 4),
+        ),
+        factorial_posterior,
+        factorial_structures,
+        factorial_scores,
+    ),
+    factorial("one factorial chain", unary=(2, 3, 3), transition_0=(3, 3), initial_0=(2, 3)),
+    factorial("factorial chains of no steps", unary=(2, 0, 2, 3), transition_0=(2, 2), transition_1=(3, 3)),
+    factorial(
+        "scores of each chain",
+        with_lengths(3, 1, 0),
+        unary_0=(3, 3, 2),
+        unary_1=(3, 3),
+        transition_0=(2, 2),
+        transition_1=(3, 3, 3),
+        initial_0=(3, 2),
+        initial_1=(3,),
+    ),
+    factorial(
+        "forbidden scores of each chain",
+        forbid_separately,
+        unary_0=(3, 3, 2),
+        unary_1=(3, 3, 2),
+        transition_0=(2, 2),
+        transition_1=(2, 2),
+        initial_0=(2,),
+        initial_1=(2,),
+    ),
+    factorial(
+        "three separate chains",
+        **{f"unary_{i}": (2, 2) for i in range(3)},
+        **{f"transition_{i}": (2, 2) for i in range(3)},
+    ),
+    factorial(
+        "separate chains of no steps",
+        unary_0=(2, 0, 2),
+        unary_1=(2, 0, 3),
+        transition_0=(2, 2),
+        transition_1=(3, 3),
+    ),
 ]
 BY_NAME = {example.name: example for example in EXAMPLES}

@@ -20,9 +20,8 @@ from tests.distributions.laws import (
     floats,
     function,
     law,
-    tensors,
 )
-from tests.distributions.oracle import items
+from tests.distributions.oracle import items, tensors
 from tests.tolerance import assert_probabilities
 
 __all__ = ["LAWS"]  # those of ``laws.py`` and these
@@ -62,9 +61,8 @@ def broadcast_parameters_are_copies_that_are_not_made(example: Example) -> None:
     close(grown.log_partition(), d.log_partition().expand(2, *d.batch_shape))
     shared = [n for n in d._parameters if n not in d._full and getattr(d, n) is not None]
     for name in shared:
-        assert (
-            getattr(grown, name).untyped_storage().data_ptr() == getattr(d, name).untyped_storage().data_ptr()
-        )
+        for mine, its in zip(tensors(getattr(grown, name)), tensors(getattr(d, name)), strict=True):
+            assert mine.untyped_storage().data_ptr() == its.untyped_storage().data_ptr()
 
 
 @law
@@ -235,6 +233,6 @@ def half_precision_is_computed_in_single(example: Example) -> None:
     for name in ("log_partition", "entropy", "max", "log_prob"):
         assert QUERIES[name](half).dtype == torch.float32
         compare(name, QUERIES[name](half), QUERIES[name](single))
-    for found, want in zip(half.marginals(), single.marginals(), strict=True):
+    for found, want in zip(tensors(half.marginals()), tensors(single.marginals()), strict=True):
         assert found.dtype == torch.bfloat16
         assert_probabilities(found, want.to(torch.bfloat16))

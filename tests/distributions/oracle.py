@@ -11,6 +11,13 @@ from torch import Tensor
 from tests.distributions.examples import Example
 
 
+def tensors(result: Any) -> list[Tensor]:
+    """The tensors of a result: itself, or those of its fields, however nested."""
+    if isinstance(result, Tensor):
+        return [result]
+    return [tensor for field in result if field is not None for tensor in tensors(field)]
+
+
 class Oracle:
     """One item's structures, their scores, and what follows from them."""
 
@@ -38,7 +45,7 @@ class Oracle:
     @property
     def parts(self) -> list[Tensor]:
         """For each kind of part, how often each structure uses each part: (m, *part)."""
-        return list(self.item.to_parts(self.events))
+        return tensors(self.item.to_parts(self.events))
 
     @property
     def marginals(self) -> list[Tensor]:

@@ -56,6 +56,10 @@ def test_the_geyser_reaches_the_published_likelihood(corpora: Path) -> None:
     assert load("gaussian_hmm").main() == pytest.approx(-243.594, abs=0.05)
 
 
+def test_the_appliances_are_told_apart() -> None:
+    assert load("factorial_hmm").main() > 0.97
+
+
 def test_the_ambiguous_sentence_has_two_trees(capsys: pytest.CaptureFixture[str]) -> None:
     load("treebank_grammar").main()
     assert "has 2 trees" in capsys.readouterr().out

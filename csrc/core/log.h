@@ -1,0 +1,34 @@
+// The logarithm of whole vectors: log(2^e m) = e ln 2 + 2 atanh((m - 1) / (m + 1)), m in [1/sqrt 2, sqrt 2).
+#pragma once
+#include "core/vec.h"
+
+namespace slv {
+namespace {
+
+// 2 atanh(s) from the first `Terms` of 2 (s + s^3 / 3 + s^5 / 5 + ...).
+template <class T, int Terms>
+SLV_INLINE vec<T> twice_atanh(vec<T> s) {
+  const vec<T> square = s * s;
+  vec<T> p = splat(T(2.0 / (2 * Terms - 1)));
+#pragma GCC unroll 16
+  for (int i = Terms - 2; i >= 0; i--) p = p * square + T(2.0 / (2 * i + 1));
+  return p * s;
+}
+// Of positive normal numbers, to about one unit in the last place.
+template <class T>
+SLV_INLINE vec<T> log_normal(vec<T> x) {
+  constexpr bool narrow = sizeof(T) == 4;
+  const ivec<T> root = (ivec<T>)splat(T(0.70710678118654752));
+  const ivec<T> e = ((ivec<T>)x - root) >> kMantissa<T>;
+  const vec<T> m = (vec<T>)((ivec<T>)x - (e << kMantissa<T>));
+  vec<T> exponent;
+  for (int l = 0; l < kWidth<T>; l++) exponent[l] = T(e[l]);
+  const vec<T> r = twice_atanh<T, narrow ? 5 : 12>((m - T(1)) / (m + T(1)));
+  // ln 2 in two parts, the first of so few digits that its product is exact
+  const T high = narrow ? T(0.693145751953125) : T(6.93147180369123816490e-01);
+  const T low = narrow ? T(1.42860677e-6) : T(1.90821492927058770002e-10);
+  return exponent * high + (exponent * low + r);
+}
+
+}  // namespace
+}  // namespace slv

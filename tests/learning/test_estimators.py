@@ -1,0 +1,205 @@
+"""Estimators of gradients, each beside the exact gradient, which enumeration gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Generator, Tensor
+
+from structlv import IMLE, BinaryTree, LinearChain, PerturbAndMAP, StochasticSoftmax, StraightThroughMarginals
+from structlv.learning.estimators import VIMCO, LeaveOneOut, MovingAverage, Relaxed, ScoreFunction
+from tests.distributions.examples import chain_structures
+from tests.distributions.tree_cases import binary_structures
+from tests.tolerance import assert_nats, assert_probabilities
+
+STANDARD_ERRORS = 4.0
+
+
+def chain(unary: Tensor) -> Any:
+    return LinearChain(unary, torch.linspace(-1, 1, 9, dtype=torch.float64).reshape(3, 3))
+
+
+def tree(scores: Tensor) -> Any:
+    return BinaryTree(scores, labelled=True)
+
+
+PROBLEMS: dict[str, tuple[Callable[[Tensor], Any], tuple[int, ...], Callable[[Any], Tensor]]] = {
+    "chain": (chain, (3, 3), chain_structures),
+    "tree": (tree, (4, 4, 2), binary_structures),
+}
+problems = pytest.mark.parametrize("problem", PROBLEMS)
+
+
+class Problem:
+    """A distribution over few structures, its scores, and functions of structures by events and by parts."""
+
+    def __init__(self, name: str) -> None:
+        self.build, shape, structures = PROBLEMS[name]
+        generator = Generator().manual_seed(4)
+        self.start = torch.randn(shape, dtype=torch.float64, generator=generator)
+        self.cost = torch.randn(shape, dtype=torch.float64, generator=generator)
+        self.scores = self.start.clone().requires_grad_()
+        self.weight = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+        self.events = structures(self.build(self.start))
+
+    def linear(self, parts: Any) -> Tensor:
+        return (parts[0] * self.cost).flatten(-self.cost.dim()).sum(-1)
+
+    def curved(self, parts: Any) -> Tensor:
+        return self.weight * self.linear(parts).square().mul(0.2).exp()
+
+    def of_events(self, fn: Callable[[Any], Tensor]) -> Callable[[Tensor], Tensor]:
+        return lambda events: fn(self.build(self.start).to_parts(events))
+
+    def exact(self, fn: Callable[[Any], Tensor]) -> tuple[Tensor, list[Tensor]]:
+        p = self.build(self.scores)
+        value = (p.log_prob(self.events).exp() * self.of_events(fn)(self.events)).sum()
+        return value.detach(), self.gradient(value)
+
+    def gradient(self, value: Tensor) -> list[Tensor]:
+        found = torch.autograd.grad(value, [self.scores, self.weight], allow_unused=True)
+        return [
+            torch.zeros_like(x) if g is None else g
+            for g, x in zip(found, (self.scores, self.weight), strict=True)
+        ]
+
+    def estimates(
+        self, estimator: Any, fn: Callable[[Any], Tensor], count: int
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Values (count), and the gradient of each of ``count`` independent surrogates (count, ...)."""
+        many = self.start.expand(count, *self.start.shape).clone().requires_grad_()
+        weights = self.weight.detach().expand(count).clone().requires_grad_()
+        mine, self.weight = self.weight, weights
+        try:
+            surrogate = estimator(self.build(many), fn, Generator().manual_seed(8))
+        finally:
+            self.weight = mine
+        found = torch.autograd.grad(surrogate.sum(), (many, weights), allow_unused=True)
+        pairs = zip(found, (many, weights), strict=True)
+        return surrogate.detach(), [torch.zeros_like(x) if g is None else g for g, x in pairs]
+
+
+def assert_unbiased(found: Tensor, wanted: Tensor) -> None:
+    error = (found.mean(0) - wanted).abs()
+    spread = found.std(0) / len(found) ** 0.5
+    assert bool((error <= STANDARD_ERRORS * spread + 1e-12).all()), (error / spread).max()
+
+
+@problems
+@pytest.mark.parametrize("kind", ["linear", "curved"])
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        ScoreFunction(2),
+        ScoreFunction(5),
+        ScoreFunction(1, baseline=None),
+        ScoreFunction(2, lambda f: f.new_tensor(0.4)),
+    ],
+    ids=["leave one out, 2", "leave one out, 5", "no baseline", "constant"],
+)
+def test_score_function_is_unbiased(problem: str, kind: str, estimator: Any) -> None:
+    p = Problem(problem)
+    fn = getattr(p, kind)
+    value, gradient = p.exact(fn)
+    values, gradients = p.estimates(estimator, p.of_events(fn), 20000)
+    assert_unbiased(values, value)
+    for found, wanted in zip(gradients, gradient, strict=True):
+        assert_unbiased(found, wanted)
+
+
+@problems
+def test_leave_one_out_lowers_the_variance(problem: str) -> None:
+    p = Problem(problem)
+    shifted = p.of_events(lambda parts: p.linear(parts) + 5.0)
+
+    def variance(estimator: Any) -> float:
+        return float(p.estimates(estimator, shifted, 2000)[1][0].var(0).sum())
+
+    assert variance(ScoreFunction(4)) < 0.25 * variance(ScoreFunction(4, baseline=None))
+
+
+@problems
+def test_vimco_is_unbiased(problem: str) -> None:
+    """Its target, E[log mean exp f], by enumeration of pairs of structures."""
+    p = Problem(problem)
+    fn = p.of_events(p.linear)
+    log_prob = p.build(p.scores).log_prob(p.events)
+    f = fn(p.events)
+    pair = torch.logaddexp(f.unsqueeze(0), f.unsqueeze(1)) - torch.tensor(2.0).log()
+    value = ((log_prob.unsqueeze(0) + log_prob.unsqueeze(1)).exp() * pair).sum()
+    wanted = p.gradient(value)[0]
+    values, gradients = p.estimates(VIMCO(2), fn, 20000)
+    assert_unbiased(values, value.detach())
+    assert_unbiased(gradients[0], wanted)
+
+
+@problems
+def test_straight_through_marginals_are_exact_for_linear_functions(problem: str) -> None:
+    p = Problem(problem)
+    _, gradient = p.exact(p.linear)
+    _, gradients = p.estimates(Relaxed(StraightThroughMarginals()), p.linear, 3)
+    for found in gradients[0]:
+        assert_probabilities(found, gradient[0])
+
+
+@problems
+@pytest.mark.parametrize(
+    "method", [StochasticSoftmax(), PerturbAndMAP(), IMLE()], ids=lambda m: type(m).__name__
+)
+def test_relaxed_gradients_point_downhill(problem: str, method: Any) -> None:
+    """Biased, but of positive inner product with the exact gradient, and of smaller variance than without."""
+    p = Problem(problem)
+    _, gradient = p.exact(p.linear)
+    _, gradients = p.estimates(Relaxed(method, num_samples=4), p.linear, 2000)
+    mean = gradients[0].mean(0)
+    assert float((mean * gradient[0]).sum()) > 0.5 * float(mean.norm() * gradient[0].norm())
+
+
+def test_moving_average() -> None:
+    baseline = MovingAverage(decay=0.5)
+    assert float(baseline(torch.tensor([4.0]))) == 0.0
+    assert float(baseline(torch.tensor([8.0]))) == 4.0
+    assert float(baseline(torch.tensor([0.0]))) == pytest.approx((0.25 * 4 + 0.5 * 8) / 0.75)
+    p = Problem("chain")
+    value, gradient = p.exact(p.linear)
+    estimator = ScoreFunction(1, baseline=MovingAverage())
+    p.estimates(estimator, p.of_events(p.linear), 10)  # what it remembers is of other samples
+    values, gradients = p.estimates(estimator, p.of_events(p.linear), 20000)
+    assert_unbiased(values, value)
+    assert_unbiased(gradients[0], gradient[0])
+
+
+def test_no_structure_possible() -> None:
+    scores = torch.full((2, 3, 2), -torch.inf, requires_grad=True)
+    for estimator in (ScoreFunction(2), VIMCO(2)):
+        surrogate = estimator(LinearChain(scores, torch.zeros(2, 2)), lambda z: z.sum(-1).float())
+        (found,) = torch.autograd.grad(surrogate.sum(), scores)
+        assert not found.any()
+
+
+def test_the_value_is_the_mean_of_the_function() -> None:
+    d = chain(torch.zeros(4, 3, 3, dtype=torch.float64))
+    events = d.sample((6,), Generator().manual_seed(1))
+    f = lambda z: z.sum(-1).double()  # noqa: E731
+    assert_nats(ScoreFunction(6)(d, f, Generator().manual_seed(1)), f(events).mean(0))
+    assert_nats(VIMCO(6)(d, f, Generator().manual_seed(1)), f(events).exp().mean(0).log())
+
+
+def test_refusals() -> None:
+    d = chain(torch.zeros(4, 3, 3, dtype=torch.float64))
+    with pytest.raises(ValueError, match=r"f must give one number for each sample, shape \(8, 4\)"):
+        ScoreFunction()(d, lambda z: z)
+    with pytest.raises(ValueError, match="found int"):
+        ScoreFunction()(d, lambda z: 3)  # type: ignore[arg-type,return-value]
+    for make in (ScoreFunction, VIMCO):
+        with pytest.raises(ValueError, match="at least 2"):
+            make(1)
+    with pytest.raises(ValueError, match="at least 1"):
+        Relaxed(num_samples=0)
+    with pytest.raises(ValueError, match="at least 2 samples"):
+        LeaveOneOut()(torch.zeros(1, 3))
+    with pytest.raises(ValueError, match="decay"):
+        MovingAverage(1.0)
