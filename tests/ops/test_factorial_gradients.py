@@ -127,10 +127,10 @@ def test_nothing_is_recorded_under_no_grad_or_in_inference_mode(backend):
 
 
 def test_what_is_saved_is_of_the_size_of_unary(native):
-    """Memory for the backward pass: never n S k, only the inputs and a chart of two vectors a step."""
+    """Memory for the backward pass: never n S k, only the inputs and a chart of a vector a step."""
     unary, transition = torch.randn(4, 256, 64, requires_grad=True), torch.randn(128)
     saved = []
     with torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x) or x, lambda x: x):
         ops.log_partition(unary, transition, sizes=(8, 8))
     inputs = {unary.data_ptr(), transition.data_ptr()}
-    assert sum(x.numel() for x in saved if x.data_ptr() not in inputs) < 2.1 * unary.numel()
+    assert sum(x.numel() for x in saved if x.data_ptr() not in inputs) < 1.1 * unary.numel()
