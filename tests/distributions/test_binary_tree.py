@@ -86,7 +86,7 @@ def test_torch_distributions_grammar() -> None:
     assert d.event_shape == (7, 3)
     assert d.sample((3, 2)).shape == (3, 2, 2, 7, 3)
     assert d.log_prob(d.sample((3,))).shape == (3, 2)
-    assert not d.has_rsample
+    assert d.has_rsample
     assert "BinaryTree(batch_shape: (2,), event_shape: (7, 3), span_scores: (2, 4, 4, 3)" in repr(d)
     close(d[1].log_partition(), d.log_partition()[1])
     assert BinaryTree(torch.zeros(3, 3), lengths=torch.tensor([3, 1])).batch_shape == (2,)

@@ -132,8 +132,6 @@ def test_other_wrong_arguments() -> None:
         d.kl(LinearChain(torch.zeros(2, 3, 2), torch.zeros(2, 2), lengths=torch.tensor([3, 2])))
     with pytest.raises(ValueError, match="parts"):
         d.expectation((torch.zeros(2, 3, 2),))
-    with pytest.raises(NotImplementedError):
-        d.rsample()
 
 
 def test_torch_distributions_grammar() -> None:
@@ -145,7 +143,7 @@ def test_torch_distributions_grammar() -> None:
     assert d.sample((3, 2)).shape == (3, 2, 2, 4, 5)
     assert d.sample(torch.Size([0])).shape == (0, 2, 4, 5)
     assert d.log_prob(d.sample((3,))).shape == (3, 2, 4)
-    assert not d.has_rsample
+    assert d.has_rsample
     assert isinstance(d.support, StateSequence)
     assert d.arg_constraints["unary"].check(d.unary).all()
     close(d.perplexity(), d.entropy().exp())

@@ -182,9 +182,7 @@ def test_torch_distributions_grammar() -> None:
     assert d.sample((3, 2)).shape == (3, 2, 2, 4, 9, 3)
     assert d.sample(torch.Size([0])).shape == (0, 2, 4, 9, 3)
     assert d.log_prob(d.sample((3,))).shape == (3, 2, 4)
-    assert not d.has_rsample
-    with pytest.raises(NotImplementedError):
-        d.rsample()
+    assert d.has_rsample
     assert isinstance(d.support, ConstituencyTree)
     assert "TreePosterior(batch_shape: (2, 4), event_shape: (9, 3), root: (2,)" in repr(d)
     assert repr(d.support) == "ConstituencyTree(length=5, inner=range(0, 2), leaves=range(2, 4))"
