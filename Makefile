@@ -113,7 +113,8 @@ experiments: $(STAMP)/test  ## benchmarks against peers and full trainings with 
 	set -e; for seed in $(SEEDS); do \
 	  $(BIN)/python -m structlv demo --seed $$seed --out build/experiments/neural-hmm-$$seed; \
 	  cp build/experiments/neural-hmm-$$seed/result.json $(RESULTS)/neural-hmm-seed-$$seed.json; done
-	$(call say,Comparing factorial HMMs with HMMs; results go to $(RESULTS))
+	$(call say,Measuring estimators of gradients; comparing factorial HMMs with HMMs; results go to $(RESULTS))
+	$(BIN)/python -m benchmarks.estimators
 	$(BIN)/python -m benchmarks.factorial_learning toy
 	$(BIN)/python -m benchmarks.factorial_learning chorales
 
