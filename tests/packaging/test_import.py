@@ -138,3 +138,14 @@ def test_core_files_import_no_extra() -> None:
     files = [*PACKAGE.glob("*.py"), *(path for folder in CORE for path in (PACKAGE / folder).rglob("*.py"))]
     found = {str(path): set(module_level_imports(path)) & EXTRAS for path in files}
     assert not {path: names for path, names in found.items() if names}
+
+
+def test_learning_asks_for_lightning_where_it_is_needed() -> None:
+    hidden = "import sys; sys.modules['pytorch_lightning'] = None\n"
+    output(
+        hidden
+        + "from structlv.learning import fit_em\nfrom structlv.learning.estimators import ScoreFunction"
+    )
+    code = "from structlv._extras import MissingExtra\nimport structlv.learning\n"
+    code += "try:\n    structlv.learning.fit\nexcept MissingExtra as error:\n    print(error)"
+    assert "structlv[train]" in output(hidden + code)
