@@ -51,7 +51,7 @@ $(STAMP)/%: $(STAMP)/torch pyproject.toml $(NATIVE)
 build: $(STAMP)/test  ## compile after a change of the C++ sources; everything tests need is installed
 
 demo: $(STAMP)/demo  ## train a neural HMM on real text (under three minutes on two cores); ARGS=factorial: melodies
-	$(call say,Training a neural HMM on real text)
+	$(call say,Running the demo $(ARGS))
 	$(BIN)/python -m structlv demo $(ARGS)
 
 test: $(STAMP)/test  ## all tests
