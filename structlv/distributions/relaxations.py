@@ -91,11 +91,11 @@ class IMLE(Relaxation):
 
     step: float = 1.0
 
+    uses_temperature = False
+
     def __post_init__(self) -> None:
         if not self.step > 0:
             raise ValueError(f"step must be positive, found {self.step!r}")
-
-    uses_temperature = False
 
     def draw(self, d: StructuredDistribution, num_samples: int, seed: int, temperature: Temperature) -> Any:
         perturbed = d._perturbed(num_samples, seed)

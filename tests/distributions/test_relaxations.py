@@ -176,6 +176,17 @@ def test_items_have_noise_of_their_own(method: Any) -> None:
 
 
 @methods
+@pytest.mark.parametrize(
+    "name", ["shared transition", "shared rules", "binary tree", "two chains", "three separate chains"]
+)
+def test_the_seed_is_all_that_a_draw_depends_on(name: str, method: Any) -> None:
+    d = BY_NAME[name].make()
+    first, again, other = (flat(draw(d, method, samples=20, seed=seed)) for seed in (5, 5, 6))
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not torch.equal(first[0], other[0]) or not torch.equal(first[-1], other[-1])
+
+
+@methods
 def test_a_draw_does_not_depend_on_padding_or_on_others(method: Any) -> None:
     torch.manual_seed(1)
     unary, transition = torch.randn(5, 6, 3), torch.randn(3, 3)
