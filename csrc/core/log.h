@@ -14,20 +14,30 @@ SLV_INLINE vec<T> twice_atanh(vec<T> s) {
   for (int i = Terms - 2; i >= 0; i--) p = p * square + T(2.0 / (2 * i + 1));
   return p * s;
 }
+// x = 2^e m for positive normal numbers; e as floating-point numbers.
+template <class T>
+struct Split {
+  vec<T> e, m;
+  SLV_INLINE explicit Split(vec<T> x) {
+    const ivec<T> root = (ivec<T>)splat(T(0.70710678118654752));
+    const ivec<T> power = ((ivec<T>)x - root) >> kMantissa<T>;
+    m = (vec<T>)((ivec<T>)x - (power << kMantissa<T>));
+    e = __builtin_convertvector(power, vec<T>);
+  }
+};
+// e ln 2 + r; ln 2 in two parts, the first of so few digits that its product is exact.
+template <class T>
+SLV_INLINE vec<T> plus_powers(vec<T> e, vec<T> r) {
+  constexpr bool narrow = sizeof(T) == 4;
+  const T high = narrow ? T(0.693145751953125) : T(6.93147180369123816490e-01);
+  const T low = narrow ? T(1.42860677e-6) : T(1.90821492927058770002e-10);
+  return e * high + (e * low + r);
+}
 // Of positive normal numbers, to about one unit in the last place.
 template <class T>
 SLV_INLINE vec<T> log_normal(vec<T> x) {
-  constexpr bool narrow = sizeof(T) == 4;
-  const ivec<T> root = (ivec<T>)splat(T(0.70710678118654752));
-  const ivec<T> e = ((ivec<T>)x - root) >> kMantissa<T>;
-  const vec<T> m = (vec<T>)((ivec<T>)x - (e << kMantissa<T>));
-  vec<T> exponent;
-  for (int l = 0; l < kWidth<T>; l++) exponent[l] = T(e[l]);
-  const vec<T> r = twice_atanh<T, narrow ? 5 : 12>((m - T(1)) / (m + T(1)));
-  // ln 2 in two parts, the first of so few digits that its product is exact
-  const T high = narrow ? T(0.693145751953125) : T(6.93147180369123816490e-01);
-  const T low = narrow ? T(1.42860677e-6) : T(1.90821492927058770002e-10);
-  return exponent * high + (exponent * low + r);
+  const Split<T> s(x);
+  return plus_powers<T>(s.e, twice_atanh<T, sizeof(T) == 4 ? 5 : 12>((s.m - T(1)) / (s.m + T(1))));
 }
 
 }  // namespace

@@ -57,6 +57,7 @@ struct ChainLogKernels {
   void (*topk)(const Chain<T>&, int64_t item, int64_t k, int64_t* states, int64_t stride);
   void (*sample)(const Chain<T>&, int64_t item, uint64_t seed, int64_t samples, int64_t* states, int64_t stride);
   void (*filter)(const Chain<T>&, int64_t item, T* out);
+  void (*filter_vjp)(const Chain<T>&, int64_t item, const T* grad, T* unary, const EdgeSink<T>& edges);
 };
 
 // Where the edge weights of a block of items go; nowhere if all are null.
@@ -80,6 +81,13 @@ struct ChainScanKernels {
   // weight: by item, or null for ones
   void (*backward)(const Chain<T>&, void* matrix, const int64_t* items, int rows, T* chart, T* scales, const T* meta,
                    const double* weight, T* unary, const BlockEdges<T>& edges);
+  // v.transition shared by all steps; weight, mean: by item; edges (k, k): added to
+  void (*hvp)(const Chain<T>&, void* matrix, const int64_t* items, int rows, const double* weight,
+              const Direction<T>& v, T* mean, T* unary, double* edges);
+  // out, grad, unary (batch, n, k); edges (k, k): added to
+  void (*filter)(const Chain<T>&, void* matrix, const int64_t* items, int rows, T* out);
+  void (*filter_vjp)(const Chain<T>&, void* matrix, const int64_t* items, int rows, const T* grad, T* unary,
+                     double* edges);
   void (*sample)(const Chain<T>&, void* matrix, const int64_t* items, int rows, uint64_t seed, int64_t samples,
                  int64_t* states);
   void* (*viterbi_prepare)(const T* transition, int64_t k);
@@ -97,6 +105,16 @@ struct ChainDenseKernels {
                    const EdgeSink<T>& edges, bool stream);
 };
 
+// Relaxed backward sampling: `unary` of the chain holds filtered log-probabilities (see chain_relaxed.h).
+template <class T>
+struct ChainRelaxedKernels {
+  void (*columns)(const T* transition, int64_t steps, int64_t k, T* out);
+  void (*sample)(const Chain<T>&, int64_t item, uint64_t seed, int64_t sample, T temperature, const T* columns,
+                 int64_t* states, T* relaxed);
+  double (*vjp)(const Chain<T>&, int64_t item, T temperature, const T* grad, const int64_t* states, const T* relaxed,
+                T* unary, double* edges, double* final);
+};
+
 struct Kernels {
   const char* name;
   int vector_bytes;
@@ -106,6 +124,8 @@ struct Kernels {
   ChainDenseKernels<double> dense_f64;
   ChainLogKernels<float> log_f32;
   ChainLogKernels<double> log_f64;
+  ChainRelaxedKernels<float> relaxed_f32;
+  ChainRelaxedKernels<double> relaxed_f64;
   bool (*has_nan_f32)(const float*, int64_t);
   bool (*has_nan_f64)(const double*, int64_t);
 };

@@ -6,8 +6,26 @@
 namespace slv {
 namespace {
 
+// The weights of a block's rows, as a common size, applied at the end, and ratios; a row of much smaller weight would
+// lose range, so it is skipped, and redone.
+template <class T>
+struct RowWeights {
+  T ratio[kMaxRows], common = 1;
+  bool skip[kMaxRows] = {};
+  void weigh(const double* weight, int rows) {
+    double most = 0;
+    for (int r = 0; r < rows; r++) most = std::max(most, std::abs(weight[r]));
+    common = most > 0 && most < 1e30 ? T(power_of_two_below(most)) : T(1);
+    for (int r = 0; r < rows; r++) {
+      ratio[r] = T(weight[r] / double(common));
+      if (ratio[r] != 0 && std::abs(ratio[r]) < T(sizeof(T) == 4 ? 1e-6 : 1e-30)) skip[r] = true;
+    }
+  }
+};
+
 template <class In, class T>
-struct Adjoint {
+struct Adjoint : RowWeights<T> {
+  using RowWeights<T>::ratio, RowWeights<T>::common, RowWeights<T>::skip;
   static constexpr int W = kWidth<T>;
   const Scan<In, T>& f;  // with a saved chart, and inverse[]
   const int rows;
@@ -16,8 +34,8 @@ struct Adjoint {
   BlockEdges<In> edges;
   const int64_t chunk;  // steps whose outer products are formed together: t = 0.. chunk-1, and so on
   T *ring = nullptr, *sums = nullptr;
-  T seed[kMaxRows], ratio[kMaxRows], common = 1;
-  bool skip[kMaxRows] = {}, bad[kMaxRows] = {};
+  T seed[kMaxRows];
+  bool bad[kMaxRows] = {};
 
   Adjoint(const Scan<In, T>& f, In* unary, const BlockEdges<In>& edges)
       : f(f),
@@ -32,18 +50,6 @@ struct Adjoint {
   int64_t ring_size() const { return chunk * step; }  // g of step t+1 lies in slot t % chunk
   int64_t sum_rows() const { return edges.per_item ? rows : edges.shared ? 1 : 0; }
   int64_t sums_size() const { return sum_rows() * k * panels * W; }
-
-  // The common size of the weights is applied at the end; a row of much smaller weight would lose range, so it is
-  // redone.
-  void weigh(const double* weight) {  // per row
-    double most = 0;
-    for (int r = 0; r < rows; r++) most = std::max(most, std::abs(weight[r]));
-    common = most > 0 && most < 1e30 ? T(power_of_two_below(most)) : T(1);
-    for (int r = 0; r < rows; r++) {
-      ratio[r] = T(weight[r] / double(common));
-      if (ratio[r] != 0 && std::abs(ratio[r]) < T(sizeof(T) == 4 ? 1e-6 : 1e-30)) skip[r] = true;
-    }
-  }
 
   template <bool Wide>
   void run() {

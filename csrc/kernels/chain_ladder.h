@@ -4,8 +4,8 @@
 #include <memory>
 #include <mutex>
 
-#include "kernels/chain_adjoint.h"
 #include "kernels/chain_log.h"
+#include "kernels/chain_tangent.h"
 
 namespace slv {
 namespace {
@@ -52,10 +52,10 @@ void marginals_item_log(const Chain<In>& c, int64_t b, double weight, In* unary,
   marginals_log(c, b, weight, unary + b * c.n * c.k, sink);
   if (edges.per_item) std::transform(sum.begin(), sum.end(), edges.per_item + b * kk, [](double x) { return In(x); });
 }
-// Rows of a float64 chart that 64 MiB hold.
-template <class In>
-int rows_that_fit(const Chain<In>& c) {
-  const int64_t bytes = c.n * (2 * padded<double>(c.k) + 1) * int64_t(sizeof(double));
+// Rows of which 64 MiB hold the charts: `numbers` of T for each state and step.
+template <class T = double, class In>
+int rows_that_fit(const Chain<In>& c, int64_t numbers = 2) {
+  const int64_t bytes = c.n * (numbers * padded<T>(c.k) + 1) * int64_t(sizeof(T));
   return int(std::clamp<int64_t>((int64_t(64) << 20) / std::max<int64_t>(bytes, 1), 1, kMaxRows));
 }
 template <class In>
@@ -78,12 +78,63 @@ void marginals_items(const Chain<In>& c, SharedMatrix<In>& m, const int64_t* ite
       a.ring = scratch.take<double>(a.ring_size());
       a.sums = scratch.take<double>(a.sums_size());
       for (int r = 0; r < s.rows; r++) a.skip[r] = s.bad[r];
-      a.weigh(weight);
+      a.weigh(weight, s.rows);
       a.run_backward();
       a.deliver();
     }
     for (int r = 0; r < s.rows; r++)
       if (a.skip[r]) marginals_item_log(c, items[r], weight[r], unary, edges);
+  }
+}
+
+// Second order. `weight` and `mean` by item; what T cannot hold is listed in `again`.
+template <class T, class In>
+int hvp_block(const Chain<In>& c, const ScanMatrix<T>& m, const int64_t* items, int rows, const double* weight,
+              const Direction<In>& v, In* mean, In* unary, double* edges, int64_t* again) {
+  int count = 0;
+  if (!m.usable) {
+    std::copy_n(items, rows, again);
+    return rows;
+  }
+  const int most = rows_that_fit<T>(c, 3);
+  for (; rows > 0; items += most, rows -= most) {
+    Scan<In, T> s(c, m, items, std::min(rows, most));
+    Tangents<In, T> a(s, v, unary, edges);
+    Scratch scratch(Scratch::bytes<T>(s.chart_size()) + s.scratch() + a.scratch());
+    double row_weight[kMaxRows];
+    for (int r = 0; r < s.rows; r++) row_weight[r] = weight[items[r]];
+    s.bind_chart(scratch.take<T>(s.chart_size()));
+    s.bind(scratch);
+    s.run_forward();
+    a.bind(scratch);
+    a.weigh(row_weight, s.rows);
+    std::transform(s.bad, s.bad + s.rows, a.skip, a.skip, std::logical_or<>());
+    a.v.measure(a.skip);
+    a.run_forward();
+    a.run_backward();
+    a.deliver();
+    for (int r = 0; r < s.rows; r++)
+      if (a.skip[r])
+        again[count++] = items[r];
+      else
+        mean[items[r]] = In(a.mean[r]);
+  }
+  return count;
+}
+template <class In>
+void scan_hvp(const Chain<In>& c, void* matrix, const int64_t* items, int rows, const double* weight,
+              const Direction<In>& v, In* mean, In* unary, double* edges) {
+  auto& m = *static_cast<SharedMatrix<In>*>(matrix);
+  int64_t again[kMaxRows], last[kMaxRows];
+  int count = hvp_block<In>(c, m.own, items, rows, weight, v, mean, unary, edges, again);
+  if (count == 0) return;
+  if constexpr (!std::is_same_v<In, double>) {
+    count = hvp_block<double>(c, m.wide(), again, count, weight, v, mean, unary, edges, last);
+    std::copy_n(last, count, again);
+  }
+  for (int q = 0; q < count; q++) {
+    const int64_t b = again[q];
+    mean[b] = In(hvp_log(c, b, weight[b], v, unary + b * c.n * c.k, EdgeSink<In>{nullptr, edges, 0}));
   }
 }
 
@@ -153,7 +204,7 @@ void scan_backward(const Chain<In>& c, void* matrix, const int64_t* items, int r
     Scratch scratch(Scratch::bytes<In>(a.ring_size()) + Scratch::bytes<In>(a.sums_size()));
     a.ring = scratch.take<In>(a.ring_size());
     a.sums = scratch.take<In>(a.sums_size());
-    a.weigh(row_weight);
+    a.weigh(row_weight, rows);
     a.run_backward();
     a.deliver();
   }

@@ -151,6 +151,35 @@ void filter_log(const Chain<T>& chain, int64_t b, T* out) {
     for (int64_t i = 0; z > kNone && i < k; i++) out[t * k + i] = T(alpha[t * k + i] - z);
   }
 }
+// Its derivative: a cotangent `grad` (batch, n, k) goes back along p(z_t | z_t+1, scores of steps up to t).
+template <class T>
+void filter_vjp_log(const Chain<T>& chain, int64_t b, const T* grad, T* unary, const EdgeSink<T>& sink) {
+  Item<T> c(chain, b);
+  c.final = nullptr;
+  const int64_t k = c.k;
+  clear_from(c.len, c, unary, sink);
+  Doubles alpha = inside<Log>(c), p(k), sum(k), next(k);
+  for (int64_t t = c.len - 1; t >= 0; t--) {
+    std::fill(sum.begin(), sum.end(), 0.0);
+    for (int64_t j = 0; t + 1 < c.len && j < k; j += kLanes) {
+      Predecessors<T> from(c, &alpha[t * k], t, j);
+      const vd lambda = load_n<double>(&next[j], int(k - j), 0);
+      for (int64_t i = 0; i < k; i++) {
+        const vd moved = from.weight(i) * lambda;
+        sum[i] += hsum<double>(moved);
+        emit(sink, t, k, i, j, moved);
+      }
+    }
+    const T* g = grad + (b * c.n + t) * k;
+    const bool possible = softmax(&alpha[t * k], k, 1, p.data());
+    double total = 0;
+    for (int64_t i = 0; possible && i < k; i++) total += g[i];
+    for (int64_t i = 0; i < k; i++) {
+      next[i] = possible && alpha[t * k + i] > kNone ? g[i] - p[i] * total + sum[i] : 0;
+      unary[t * k + i] = T(next[i]);
+    }
+  }
+}
 
 }  // namespace
 }  // namespace slv

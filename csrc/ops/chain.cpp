@@ -8,15 +8,6 @@
 namespace slv {
 namespace {
 
-// The gradient of initial or final: the unary gradient at the first or last step, summed over the items of each row.
-template <class T>
-Tensor end_gradient(const Bound<T>& p, const Operand& x, const MaybeTensor& like, const T* unary, bool last) {
-  return sum_over_items<T>(p, x, like, p.k, [&](int64_t b) -> const T* {
-    const int64_t len = p.chain.length ? p.chain.length[b] : p.n;
-    return len > 0 ? unary + (b * p.n + (last ? len - 1 : 0)) * p.k : nullptr;
-  });
-}
-
 // ---- operators -------------------------------------------------------------------------------------------
 
 #define SLV_POTENTIALS \
@@ -91,9 +82,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> hvp(MaybeTensor grad, const T
         v.chain.matrix, v.chain.initial_row, v.chain.final_row};
     Tensor dg = p.empty(p.batch), du = p.empty(p.with({c.n, c.k})), da = p.empty(shape_of(transition));
     T *unary_out = du.mutable_data_ptr<T>(), *mean = dg.mutable_data_ptr<T>();
-    sum_edges(c, p.transition.count, c.per_step, da.mutable_data_ptr<T>(), [&](int64_t b, const EdgeSink<T>& sink) {
-      mean[b] = T(log_kernels<T>().hvp(c, b, weight[b], d, unary_out + b * c.n * c.k, sink));
-    });
+    run_hvp(c, p.transition.count, d, weight.data(), mean, unary_out, da.mutable_data_ptr<T>());
     return std::make_tuple(dg, du, da, end_gradient(p, p.initial, initial, unary_out, false),
                            end_gradient(p, p.final, final, unary_out, true));
   });
@@ -146,18 +135,6 @@ Tensor sample(SLV_POTENTIALS, int64_t num_samples, int64_t seed) {
     const Chain<T>& c = p.chain;
     Tensor out = p.empty(p.with({c.n}, {num_samples}), ScalarType::Long);
     if (out.numel() > 0) run_sample(c, uint64_t(seed), num_samples, out.mutable_data_ptr<int64_t>());
-    return out;
-  });
-}
-
-Tensor filter(SLV_POTENTIALS) {
-  return dispatch(unary, [&](auto t) {
-    using T = decltype(t);
-    Bound<T> p(unary, transition, initial, final, lengths);
-    const Chain<T>& c = p.chain;
-    Tensor out = p.empty(p.with({c.n, c.k}));
-    T* rows = out.mutable_data_ptr<T>();
-    parallel_units(c.batch, log_work(c), [&](int64_t b) { log_kernels<T>().filter(c, b, rows + b * c.n * c.k); });
     return out;
   });
 }
@@ -276,7 +253,6 @@ STABLE_TORCH_LIBRARY_FRAGMENT(structlv, m) {
   m.def("chain_max_marginals(" SLV_SCHEMA ") -> (Tensor, Tensor)");
   m.def("chain_topk(" SLV_SCHEMA ", SymInt k) -> Tensor");
   m.def("chain_sample(" SLV_SCHEMA ", SymInt num_samples, SymInt seed) -> Tensor");
-  m.def("chain_filter(" SLV_SCHEMA ") -> Tensor");
   m.def("chain_score(Tensor states, " SLV_SCHEMA ") -> Tensor");
   m.def("chain_score_vjp(Tensor grad, Tensor states, " SLV_SCHEMA ") -> (Tensor, Tensor, Tensor, Tensor)");
   m.def("chain_has_nan(" SLV_SCHEMA ") -> bool");
@@ -292,7 +268,6 @@ STABLE_TORCH_LIBRARY_IMPL(structlv, CPU, m) {
   m.impl("chain_max_marginals", TORCH_BOX(&max_marginals));
   m.impl("chain_topk", TORCH_BOX(&topk));
   m.impl("chain_sample", TORCH_BOX(&sample));
-  m.impl("chain_filter", TORCH_BOX(&filter));
   m.impl("chain_score", TORCH_BOX(&score));
   m.impl("chain_score_vjp", TORCH_BOX(&score_vjp));
   m.impl("chain_has_nan", TORCH_BOX(&has_nan));

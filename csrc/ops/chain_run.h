@@ -121,6 +121,27 @@ bool streams(const Chain<T>& c) {
   return double(c.batch) * double(c.n) * double(c.k * c.k) * sizeof(T) > 12e6;
 }
 
+// Calls body(matrix, items, rows, first, sums) for every block; leaves in `out` (matrices, k, k) what that added to
+// `sums` (k, k), over the items of each transition. `first` is the block's place in the order of items.
+template <class T, class F>
+void sum_blocks(const Chain<T>& c, int64_t matrices_count, double work, T* out, F&& body) {
+  const auto& kernel = scan_kernels<T>();
+  const int64_t size = c.k * c.k;
+  const Plan plan = make_plan(c, block_rows(c), accumulators(size));
+  const Prepared<T> matrices(c, kernel.prepare, kernel.release);
+  std::vector<double> sums(plan.groups.size() * size);
+  parallel_units(plan.groups.size(), work, [&](int64_t g) {
+    const Plan::Group& group = plan.groups[g];
+    auto own = matrices.none();
+    void* matrix = matrices.get(group.matrix, own);
+    for (int64_t q = group.first; q < group.first + group.blocks; q++) {
+      const Plan::Block& b = plan.blocks[q];
+      body(matrix, plan.order.data() + b.first, int(b.rows), b.first, sums.data() + g * size);
+    }
+  });
+  add_groups(plan, matrices_count, size, sums, out);
+}
+
 // The gradient of <weight, log Z>: unary (batch, n, k); transition in its own shape.
 template <class T>
 void run_adjoint(const Chain<T>& c, int64_t matrices_count, const Chart<T>& chart, const double* weight, T* unary,
@@ -133,22 +154,28 @@ void run_adjoint(const Chain<T>& c, int64_t matrices_count, const Chart<T>& char
     return;
   }
   const auto& kernel = scan_kernels<T>();
-  const int64_t size = c.k * c.k;
-  const Plan plan = make_plan(c, block_rows(c), accumulators(size));
-  const Prepared<T> matrices(c, kernel.prepare, kernel.release);
-  std::vector<double> sums(plan.groups.size() * size);
-  parallel_units(plan.groups.size(), 3 * scan_work(c), [&](int64_t g) {
-    const Plan::Group& group = plan.groups[g];
-    auto own = matrices.none();
-    void* matrix = matrices.get(group.matrix, own);
-    for (int64_t q = group.first; q < group.first + group.blocks; q++) {
-      const Plan::Block& b = plan.blocks[q];
-      kernel.backward(c, matrix, plan.order.data() + b.first, int(b.rows), chart.block(b.first),
-                      chart.block_scales(b.first), chart.meta, weight, unary,
-                      BlockEdges<T>{sums.data() + g * size, nullptr, nullptr});
-    }
-  });
-  add_groups(plan, matrices_count, size, sums, transition);
+  sum_blocks(c, matrices_count, 3 * scan_work(c), transition,
+             [&](void* matrix, const int64_t* items, int rows, int64_t first, double* sums) {
+               kernel.backward(c, matrix, items, rows, chart.block(first), chart.block_scales(first), chart.meta,
+                               weight, unary, BlockEdges<T>{sums, nullptr, nullptr});
+             });
+}
+
+// <v, marginals> of each item, and the gradient of its weighted sum: unary (batch, n, k); transition in its own shape.
+template <class T>
+void run_hvp(const Chain<T>& c, int64_t matrices_count, const Direction<T>& v, const double* weight, T* mean, T* unary,
+             T* transition) {
+  if (c.per_step || v.transition_step) {
+    sum_edges(c, matrices_count, c.per_step, transition, [&](int64_t b, const EdgeSink<T>& sink) {
+      mean[b] = T(log_kernels<T>().hvp(c, b, weight[b], v, unary + b * c.n * c.k, sink));
+    });
+    return;
+  }
+  const auto& kernel = scan_kernels<T>();
+  sum_blocks(c, matrices_count, 8 * scan_work(c), transition,
+             [&](void* matrix, const int64_t* items, int rows, int64_t, double* sums) {
+               kernel.hvp(c, matrix, items, rows, weight, v, mean, unary, sums);
+             });
 }
 
 // Marginals of every item by itself: edges summed over its steps (k, k), or step by step (n-1, k, k); no edges if null.
@@ -186,6 +213,45 @@ void run_marginals(const Chain<T>& c, bool per_step, T* unary, T* edges) {
     kernel.forward(c, matrix, items, int(b.rows), chart.get(), chart.get() + states, meta.data(), log_z.data());
     kernel.backward(c, matrix, items, int(b.rows), chart.get(), chart.get() + states, meta.data(), nullptr, unary,
                     target);
+  });
+}
+
+// log p(z_t | scores of steps up to t): out (batch, n, k).
+template <class T>
+void run_filter(const Chain<T>& c, T* out) {
+  if (c.per_step) {
+    parallel_units(c.batch, log_work(c), [&](int64_t b) { log_kernels<T>().filter(c, b, out + b * c.n * c.k); });
+    return;
+  }
+  const auto& kernel = scan_kernels<T>();
+  const Plan plan = make_plan(c, block_rows(c), 1);
+  const Prepared<T> matrices(c, kernel.prepare, kernel.release);
+  parallel_units(plan.blocks.size(), 2 * scan_work(c), [&](int64_t u) {
+    const Plan::Block& b = plan.blocks[u];
+    auto own = matrices.none();
+    kernel.filter(c, matrices.get(b.matrix, own), plan.order.data() + b.first, int(b.rows), out);
+  });
+}
+template <class T>
+void run_filter_vjp(const Chain<T>& c, int64_t matrices_count, const T* grad, T* unary, T* transition) {
+  if (c.per_step) {
+    sum_edges(c, matrices_count, true, transition, [&](int64_t b, const EdgeSink<T>& sink) {
+      log_kernels<T>().filter_vjp(c, b, grad, unary + b * c.n * c.k, sink);
+    });
+    return;
+  }
+  sum_blocks(c, matrices_count, 5 * scan_work(c), transition,
+             [&](void* matrix, const int64_t* items, int rows, int64_t, double* sums) {
+               scan_kernels<T>().filter_vjp(c, matrix, items, rows, grad, unary, sums);
+             });
+}
+
+// The gradient of initial or final: the unary gradient at the first or last step, summed over the items of each row.
+template <class T>
+Tensor end_gradient(const Bound<T>& p, const Operand& x, const MaybeTensor& like, const T* unary, bool last) {
+  return sum_over_items<T>(p, x, like, p.k, [&](int64_t b) -> const T* {
+    const int64_t len = p.chain.length ? p.chain.length[b] : p.n;
+    return len > 0 ? unary + (b * p.n + (last ? len - 1 : 0)) * p.k : nullptr;
   });
 }
 

@@ -31,6 +31,7 @@ from structlv.distributions.mean_field import MeanField, StructuredMeanField, Va
 from structlv.distributions.pcfg import PCFG
 from structlv.distributions.relaxations import (
     IMLE,
+    GumbelCRF,
     PerturbAndMAP,
     Relaxation,
     StochasticSoftmax,
@@ -57,6 +58,7 @@ __all__ = [
     "FactorialEmission",
     "FactorialHMM",
     "FactorialParts",
+    "GumbelCRF",
     "IndependentBernoulli",
     "Inference",
     "JointChains",

@@ -28,8 +28,9 @@ from structlv.distributions.algebra import (
     tempered,
 )
 from structlv.distributions.parameters import ParameterizedDistribution
-from structlv.distributions.relaxations import Relaxation, StochasticSoftmax
+from structlv.distributions.relaxations import Relaxation, StochasticSoftmax, Temperature
 from structlv.distributions.seeding import draw_seed
+from structlv.distributions.traces import Trace
 from structlv.distributions.validation import broadcast_batch, is_eager, require_floating, require_integer
 
 Self = TypeVar("Self", bound="StructuredDistribution")
@@ -48,8 +49,8 @@ class StructuredDistribution(ParameterizedDistribution):
     A subclass supplies the hooks below: ``_log_partition``, ``marginals``, ``max_marginals``, ``argmax``,
     ``_best``, ``_sample``, ``_score``, ``_part_scores``, ``to_parts``, ``from_parts``, ``condition``, and
     where two of its distributions can differ in layout, ``_aligned``; where some marginals cost more than
-    others, ``_weights``; for ``rsample`` ``_perturbed`` and ``_moved``. Its potentials are the floating-point
-    parameters.
+    others, ``_weights``; for ``rsample`` ``_perturbed``, ``_moved`` and ``_trace``. Its potentials are the
+    floating-point parameters.
     """
 
     has_rsample = True
@@ -114,6 +115,19 @@ class StructuredDistribution(ParameterizedDistribution):
     @abstractmethod
     def _moved(self: Self, parts: Any) -> Self:
         """The same kind of distribution with ``parts`` (or None) added to the scores of its parts."""
+
+    def _by_choices(self) -> StructuredDistribution:
+        """The same distribution in the form in which the choices that lead to a structure are known."""
+        return self
+
+    def _trace(self, event: Tensor) -> Trace:
+        """The choices that lead to ``event`` (s, *b, *event), and the parts that their weights stand for."""
+        raise NotImplementedError(f"the choices of a {type(self).__name__} are not implemented")
+
+    def _relaxed_sample(self, num_samples: int, seed: int, temperature: Temperature) -> tuple[Tensor, Any]:
+        """Exact samples (num_samples, *b, *event), and parts in which each of their choices is relaxed."""
+        event = self._sample(num_samples, seed)
+        return event, self._trace(event).relaxed(seed, self._checked_temperature(temperature))
 
     def _weights(self, *scores: Any) -> Any:
         """``marginals()``; a field that is None in all of ``scores`` may be None: nobody asks for it."""
@@ -182,8 +196,8 @@ class StructuredDistribution(ParameterizedDistribution):
         position, whatever the padding and the rest of the batch. Differentiable once.
 
         Args:
-            method: ``StochasticSoftmax()`` where None, ``PerturbAndMAP()``, ``StraightThroughMarginals()`` or
-                ``IMLE()``.
+            method: ``StochasticSoftmax()`` where None, ``PerturbAndMAP()``, ``GumbelCRF()``,
+                ``StraightThroughMarginals()`` or ``IMLE()``.
             temperature: positive, a number or one for each item (*b); 1 where None. The lower, the closer to
                 a structure, and the larger the variance of the gradient.
 
@@ -275,17 +289,23 @@ class StructuredDistribution(ParameterizedDistribution):
         Args:
             temperature: positive; a number, or a tensor that broadcasts to (*b), one value per item.
         """
+        t = self._checked_temperature(temperature)
+        if isinstance(t, Tensor):
+            return self._derived(lambda name, value: tempered(value, t, self._event_dims(name)))
+        return self._rescored(lambda value: value / t)
+
+    # ---- shared machinery ------------------------------------------------------------------------------
+
+    def _checked_temperature(self, temperature: Temperature) -> Temperature:
+        """A positive number, or a tensor in the dtype of the potentials."""
         if isinstance(temperature, Tensor):
             require_floating("temperature", temperature)
             if self._validate_args and is_eager(temperature) and not bool((temperature > 0).all()):
                 raise ValueError(f"temperature must be positive, found {temperature}")
-            t = temperature.to(self._dtype)
-            return self._derived(lambda name, value: tempered(value, t, self._event_dims(name)))
+            return temperature.to(self._dtype)
         if not temperature > 0:
             raise ValueError(f"temperature must be positive, found {temperature!r}")
-        return self._rescored(lambda value: value / temperature)
-
-    # ---- shared machinery ------------------------------------------------------------------------------
+        return temperature
 
     def _rescored(self: Self, fn: Callable[[Tensor], Tensor]) -> Self:
         """The same kind of distribution with ``fn`` applied to every potential."""

@@ -13,6 +13,7 @@ from structlv.distributions import tree_events
 from structlv.distributions.algebra import finite
 from structlv.distributions.base import StructuredDistribution
 from structlv.distributions.constraints import ConstituencyTree
+from structlv.distributions.traces import Trace, tree_trace
 from structlv.distributions.tree_checks import has_labels
 from structlv.distributions.tree_decoding import minimum_risk
 from structlv.distributions.tree_evidence import Sentences, agreeing, masked, permitted
@@ -30,6 +31,7 @@ from structlv.distributions.validation import (
 from structlv.ops import pcfg
 from structlv.ops.noise import gumbel
 from structlv.reference import semiring
+from structlv.reference.pcfg import inside_scores
 
 Self = TypeVar("Self", bound="BinaryTree")
 
@@ -233,6 +235,31 @@ class BinaryTree(StructuredDistribution):
         noise = gumbel(scores, event_dims=3, num_samples=num_samples, seed=seed, spans=True)
         moved = noise if self._labelled else noise.squeeze(-1)
         return self.expand((num_samples, *self._batch_shape))._moved([moved])
+
+    def _trace(self, event: Tensor) -> Trace:
+        """Where each constituent splits, and its label."""
+        scores = self._scores()
+        grammar = self._grammar(self._summed(scores))
+        chart = inside_scores(*grammar)
+        spans = tree_trace(
+            labels.as_grammar(event), chart, grammar[0].to(chart.dtype), grammar[1].to(chart.dtype)
+        )
+        words = labels.relabelled(event, 0)
+        alone = self._single(self._summed(scores)).unsqueeze(-1).unsqueeze(-1) & _first(chart[..., 0])
+
+        def cells(weights: list[Tensor]) -> Tensor:
+            """(s, *b, n, n), for a sentence of one word its word."""
+            return torch.where(alone, 1.0, spans.parts(weights)[2].sum(-1))
+
+        if not self._labelled:
+            return Trace(spans.choices, lambda w: BinaryTreeParts(cells(w).to(self._dtype)))
+        choice = labels.choices(event, scores)
+
+        def parts(weights: list[Tensor]) -> BinaryTreeParts:
+            chart = cells(weights[:2]).unsqueeze(-1) * labels.spread(words, weights[2], scores)
+            return BinaryTreeParts(chart.to(self._dtype))
+
+        return Trace([*spans.choices, choice], parts)
 
     def _moved(self: Self, parts: Any) -> Self:
         return self._plus(span_scores=parts[0])

@@ -8,8 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from structlv.distributions.traces import Choices, log_softmax
 from structlv.distributions.tree_events import is_binary_tree
-from structlv.reference import philox
+from structlv.reference import philox, semiring
 
 
 def places(event: Tensor, n: int, count: int) -> Tensor:
@@ -101,3 +102,31 @@ def _ranked(events: Tensor, total: Tensor, chosen: Tensor, k: int) -> Tensor:
     found = found.masked_fill((total == -torch.inf)[..., None, None], -1)
     missing = found.new_full((k - len(found), *found.shape[1:]), -1)
     return torch.cat([found, missing])
+
+
+def as_grammar(event: Tensor) -> Tensor:
+    """``event`` as of a grammar of one nonterminal, 0, and one preterminal, 1; it has no tree of one row."""
+    i, j, _ = event.unbind(-1)
+    symbol = torch.where(i < j, 0, 1)
+    tree = (i[..., :1] >= 0) & (i[..., :1] < j[..., :1])
+    return torch.where(((i >= 0) & tree).unsqueeze(-1), torch.stack([i, j, symbol], -1), -1)
+
+
+def choices(event: Tensor, scores: Tensor) -> Choices:
+    """The choice of a label for every row."""
+    used = event[..., 0] >= 0
+    logits = log_softmax(labels_of(event, scores)).masked_fill(~used.unsqueeze(-1), -torch.inf)
+    return Choices(logits, torch.where(used, event[..., 2], -1))
+
+
+def spread(event: Tensor, weights: Tensor, scores: Tensor) -> Tensor:
+    """Weights (*s, *b, m, labels) of the rows of events as a chart (*s, *b, n, n, labels); elsewhere, where
+    no label was chosen, their probabilities.
+    """
+    n = scores.shape[-2]
+    i, j, _ = event.unbind(-1)
+    place = torch.where(i < 0, n * n, i * n + j).unsqueeze(-1)
+    others = torch.nn.functional.pad(semiring.softmax(scores, -1).flatten(-3, -2), (0, 0, 0, 1))
+    chart = others.expand(*event.shape[:-2], *others.shape[-2:])
+    chart = chart.scatter(-2, place.expand(weights.shape), weights)
+    return chart[..., :-1, :].unflatten(-2, (n, n))

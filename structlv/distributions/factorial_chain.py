@@ -13,8 +13,9 @@ from structlv.distributions.base import StructuredDistribution
 from structlv.distributions.constraints import StateSequences
 from structlv.distributions.factorial_checks import check_shapes, one_dtype, require_same_chains, tensors
 from structlv.distributions.factorial_evidence import conditioned
-from structlv.distributions.factorial_parts import FactorialParts
+from structlv.distributions.factorial_parts import FactorialParts, ravel
 from structlv.distributions.linear_chain import LinearChain
+from structlv.distributions.traces import Trace
 from structlv.distributions.validation import checked_lengths, is_eager, require_events, require_labels
 
 Self = TypeVar("Self", bound="FactorialChain")
@@ -239,6 +240,19 @@ class FactorialChain(StructuredDistribution):
 
     def _rebuild(self: Self, **parameters: Any) -> Self:
         return type(self)(**parameters, validate_args=False)
+
+    def _trace(self, event: Tensor) -> Trace:
+        """That of the chain of all joint states."""
+        chains: Any = self.joint()
+        trace = chains.to_chain()._trace(ravel(event, self.sizes))
+
+        def parts(weights: list[Tensor]) -> FactorialParts:
+            joint = weights[0].unflatten(-1, self.sizes)
+            states = chains._of_chains(joint)
+            edges = tuple(x[..., :-1, :].mT @ x[..., 1:, :] for x in states)
+            return FactorialParts(states, edges, joint if isinstance(self.unary, Tensor) else None)
+
+        return Trace(trace.choices, parts)
 
     def _moved(self: Self, parts: Any) -> Self:
         return self._plus(unary=self._unary_moves(parts), transition=tuple(parts[1]))

@@ -13,6 +13,8 @@ from structlv.distributions.base import StructuredDistribution
 from structlv.distributions.chain_checks import check_shapes, check_values, require_same_states
 from structlv.distributions.constraints import StateSequence
 from structlv.distributions.evidence import conditioned
+from structlv.distributions.relaxations import Temperature
+from structlv.distributions.traces import Choices, Trace, log_softmax
 from structlv.distributions.validation import (
     checked_lengths,
     is_eager,
@@ -183,10 +185,7 @@ class LinearChain(StructuredDistribution):
             event = event.masked_fill(padding, -1)
         states = torch.arange(self.unary.shape[-1], device=event.device)
         unary = (event.unsqueeze(-1) == states).to(self._dtype)
-        here, there = unary[..., :-1, :], unary[..., 1:, :]
-        if self._per_step:
-            return ChainParts(unary, here.unsqueeze(-1) * there.unsqueeze(-2))
-        return ChainParts(unary, here.transpose(-2, -1) @ there)
+        return self._soft_parts(unary)
 
     def from_parts(self, parts: Any) -> Tensor:
         """The sequence (*s, *b, n) whose states ``parts.unary`` counts; -1 where it counts none."""
@@ -247,6 +246,43 @@ class LinearChain(StructuredDistribution):
     def _perturbed(self: Self, num_samples: int, seed: int) -> Self:
         noise = gumbel(self.unary, event_dims=2, num_samples=num_samples, seed=seed)
         return self.expand((num_samples, *self._batch_shape))._plus(unary=noise)
+
+    def _relaxed_sample(self, num_samples: int, seed: int, temperature: Temperature) -> tuple[Tensor, Any]:
+        heat = self._checked_temperature(temperature)
+        if not isinstance(heat, Tensor):
+            heat = self.unary.new_tensor(heat)
+        states, relaxed = chain.relaxed_sample(
+            *self._args, temperature=heat.expand(self._batch_shape), num_samples=num_samples, seed=seed
+        )
+        return states, self._soft_parts(relaxed)
+
+    def _trace(self, event: Tensor) -> Trace:
+        """From the last state to the first: p(z_t | z_t+1, scores of steps up to t)."""
+        n, k = self.unary.shape[-2:]
+        logits = self.filter().expand(*event.shape, k)
+        if n > 0:
+            index = event.clamp(min=0).unsqueeze(-1)[..., 1:, :].expand(*event.shape[:-1], n - 1, k)
+            into = self.transition.mT  # rows by the later state
+            if self._per_step:
+                steps = (
+                    into.expand(*event.shape[:-1], n - 1, k, k).gather(-2, index.unsqueeze(-2)).squeeze(-2)
+                )
+            else:
+                steps = into.expand(*event.shape[:-1], k, k).gather(-2, index)
+            follows = (event[..., 1:] >= 0).unsqueeze(-1)
+            logits = logits + torch.nn.functional.pad(torch.where(follows, steps, 0.0), (0, 0, 0, 1))
+            if self.final is not None:
+                last = (event >= 0) & torch.nn.functional.pad(event[..., 1:] < 0, (0, 1), value=True)
+                logits = logits + torch.where(last.unsqueeze(-1), self.final.unsqueeze(-2), 0.0)
+        logits = log_softmax(logits.masked_fill((event < 0).unsqueeze(-1), -torch.inf))
+        return Trace([Choices(logits, event)], lambda weights: self._soft_parts(weights[0]))
+
+    def _soft_parts(self, states: Tensor) -> ChainParts:
+        """Parts of independent states with these weights (*s, *b, n, k)."""
+        here, there = states[..., :-1, :], states[..., 1:, :]
+        if self._per_step:
+            return ChainParts(states, here.unsqueeze(-1) * there.unsqueeze(-2))
+        return ChainParts(states, here.transpose(-2, -1) @ there)
 
     def _moved(self: Self, parts: Any) -> Self:
         return self._plus(unary=parts[0], transition=parts[1])

@@ -226,6 +226,9 @@ class LowRankTreePosterior(TreePosterior, rules=LowRankRules):
         """Of dense rules: a rule's score is no sum of scores of parts, so that best trees are found there."""
         return self.to_dense()._perturbed(num_samples, seed)
 
+    def _by_choices(self) -> TreePosterior:
+        return self.to_dense()
+
     def _best(self, k: int) -> Tensor:
         return self._double().to_dense()._best(k)
 

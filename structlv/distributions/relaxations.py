@@ -64,6 +64,27 @@ class PerturbAndMAP(Relaxation):
 
 
 @dataclass(frozen=True)
+class GumbelCRF(Relaxation):
+    """Relaxed backward sampling: an exact sample, drawn choice by choice with Gumbel noise, where each choice
+    is replaced by the softmax of its perturbed log-probabilities at a temperature.
+
+    As the temperature goes to 0 it becomes the sample itself; a choice is conditional on the hard choices
+    before it. For chains and what goes through them. Differentiable once, in scores and temperature. Fu, Tan,
+    Bi, Rush, Wang and Liu (2020), "Latent template induction with Gumbel-CRFs", section 3.
+
+    Args:
+        hard: straight-through: the sample on the way forward, the relaxation's gradient on the way back.
+    """
+
+    hard: bool = False
+
+    def draw(self, d: StructuredDistribution, num_samples: int, seed: int, temperature: Temperature) -> Any:
+        d = d._by_choices()
+        event, parts = d._relaxed_sample(num_samples, seed, temperature)
+        return _through(d.to_parts(event), lambda: parts) if self.hard else parts
+
+
+@dataclass(frozen=True)
 class StraightThroughMarginals(Relaxation):
     """An exact sample on the way forward, the gradient of the marginals on the way back; no temperature.
 

@@ -94,7 +94,7 @@ class ScoreFunction(Estimator):
     baseline: Callable[[Tensor], Tensor] | None = field(default_factory=LeaveOneOut)
 
     def __post_init__(self) -> None:
-        _require_samples(self.num_samples, 2 if isinstance(self.baseline, LeaveOneOut) else 1)
+        require_samples(self.num_samples, 2 if isinstance(self.baseline, LeaveOneOut) else 1)
 
     def __call__(self, p: StructuredDistribution, f: Function, generator: Generator | None = None) -> Tensor:
         values, log_prob = _drawn(p, f, self.num_samples, generator)
@@ -118,7 +118,7 @@ class VIMCO(Estimator):
     num_samples: int = 8
 
     def __post_init__(self) -> None:
-        _require_samples(self.num_samples, 2)
+        require_samples(self.num_samples, 2)
 
     def __call__(self, p: StructuredDistribution, f: Function, generator: Generator | None = None) -> Tensor:
         values, log_prob = _drawn(p, f, self.num_samples, generator)
@@ -148,14 +148,14 @@ class Relaxed(Estimator):
     num_samples: int = 1
 
     def __post_init__(self) -> None:
-        _require_samples(self.num_samples, 1)
+        require_samples(self.num_samples, 1)
 
     def __call__(self, p: StructuredDistribution, f: Function, generator: Generator | None = None) -> Tensor:
         parts = p.rsample((self.num_samples,), generator, method=self.method, temperature=self.temperature)
-        return _checked(f(parts), self.num_samples, p).mean(0)
+        return checked_values(f(parts), self.num_samples, p).mean(0)
 
 
-def _require_samples(count: Any, least: int) -> None:
+def require_samples(count: Any, least: int) -> None:
     if not isinstance(count, int) or count < least:
         raise ValueError(f"num_samples must be an integer of at least {least}, found {count!r}")
 
@@ -163,10 +163,10 @@ def _require_samples(count: Any, least: int) -> None:
 def _drawn(p: StructuredDistribution, f: Function, count: int, generator: Any) -> tuple[Tensor, Tensor]:
     """f of samples, and their log-probabilities, both (s, *b)."""
     events = p.sample((count,), generator)
-    return _checked(f(events), count, p), p.log_prob(events)
+    return checked_values(f(events), count, p), p.log_prob(events)
 
 
-def _checked(values: Tensor, count: int, p: StructuredDistribution) -> Tensor:
+def checked_values(values: Tensor, count: int, p: StructuredDistribution) -> Tensor:
     wanted = (count, *p.batch_shape)
     if not isinstance(values, Tensor) or tuple(values.shape) != wanted:
         found = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__

@@ -58,3 +58,23 @@ def max_marginals(unary: Tensor, transition: Tensor, *_: Any) -> tuple[Tensor, T
 
 def filter(unary: Tensor, *_: Any) -> Tensor:
     return unary.new_empty(unary.shape)
+
+
+def relaxed(filtered: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    count = rest[-2]
+    return (
+        filtered.new_empty([count, *filtered.shape[:-1]], dtype=torch.int64),
+        filtered.new_empty([count, *filtered.shape]),
+    )
+
+
+def relaxed_gradients(
+    grad: Any, states: Any, soft: Any, filtered: Tensor, transition: Tensor, final: Tensor | None, *rest: Any
+) -> tuple[Tensor, ...]:
+    last = filtered.new_empty([0] if final is None else final.shape)
+    return (
+        torch.empty_like(filtered),
+        transition.new_empty(transition.shape),
+        last,
+        torch.empty_like(rest[-1]),
+    )

@@ -1,4 +1,4 @@
-"""The chain's operators: those of every family, and marginals, filtering, and choices among paths.
+"""The chain's operators: those of every family, marginals, filtering, relaxed samples, choices of paths.
 
 Operators take (unary, transition, initial, final, lengths), here ``potentials``. Derivatives are those of
 :mod:`structlv.ops._family`.
@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from structlv import reference
 from structlv.ops import _chain_fakes as fakes
 from structlv.ops._family import Family, discrete, keep, keep_all, present
 from structlv.ops._register import Operator, keep_nothing, refuse
@@ -20,6 +19,8 @@ from structlv.ops._vmap import Rules
 _rules = Rules(cores=((2,), (2, 3), (1,), (1,)), carrier=0, event=1)
 _family = Family("chain", "chain", count=5, required=2, fakes=fakes, rules=_rules)
 _once = refuse("filter is differentiable once")
+_once_relaxed = refuse("relaxed samples are differentiable once")
+_untransformed = refuse("relaxed samples under a transform go through the reference")
 
 LOG_PARTITION, INSIDE, VJP, HVP = _family.log_partition, _family.inside, _family.vjp, _family.hvp
 SCORE, SCORE_VJP = _family.score, _family.score_vjp
@@ -53,11 +54,6 @@ def _marginals_jvp(ctx: Any, *tangents: Any) -> tuple[Tensor, ...]:
     return found
 
 
-def _filter_vjp(grad: Tensor, *potentials: Any) -> tuple[Tensor, ...]:
-    gradients = reference.chain.filter_vjp(grad, *potentials)
-    return tuple(grad.new_empty(0) if x is None else x for x in gradients)
-
-
 def _filter_backward(ctx: Any, grad: Tensor | None) -> tuple:
     if grad is None:
         return (None,) * 5
@@ -83,14 +79,42 @@ FILTER = Operator(
 )
 FILTER_VJP = Operator(
     "chain_filter_vjp",
-    schema="(Tensor grad, Tensor unary, Tensor transition, Tensor? initial, Tensor? final, Tensor? lengths) "
-    "-> (Tensor, Tensor, Tensor, Tensor)",
-    kernel=_filter_vjp,
     fake=lambda grad, *potentials: fakes.gradients(*potentials),
     setup=keep_nothing,
     backward=_once,
     jvp=_once,
     vmap=_rules.pullback,
+)
+
+
+def _relaxed_setup(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+    ctx.mark_non_differentiable(output[0])
+    keep(ctx, *output, *inputs[:5])
+
+
+def _relaxed_backward(ctx: Any, _: Any, grad: Tensor | None) -> tuple:
+    if grad is None:
+        return (None,) * 7
+    states, relaxed, *inputs = ctx.saved_tensors
+    filtered, transition, final, temperature = RELAXED_VJP(grad, states, relaxed, *inputs)
+    return filtered, transition, None if inputs[2] is None else final, None, temperature, None, None
+
+
+RELAXED = Operator(
+    "chain_relaxed",
+    fake=fakes.relaxed,
+    setup=_relaxed_setup,
+    backward=_relaxed_backward,
+    jvp=_untransformed,
+    vmap=_untransformed,
+)
+RELAXED_VJP = Operator(
+    "chain_relaxed_vjp",
+    fake=fakes.relaxed_gradients,
+    setup=keep_nothing,
+    backward=_once_relaxed,
+    jvp=_untransformed,
+    vmap=_untransformed,
 )
 MAX_MARGINALS = discrete(
     "chain", "max_marginals", fakes.max_marginals, _rules.query(5, outputs=2), floats=True

@@ -185,8 +185,7 @@ def filter(
 ) -> Tensor:
     """``log p(z_t = i | potentials of steps <= t)``, normalised over i: ``(*b, n, k)`` nats; no ``final``.
 
-    Rows are ``-inf`` in the padding and where no prefix is possible. Differentiable once; the gradient takes
-    O(b n k^2) memory.
+    Rows are ``-inf`` in the padding and where no prefix is possible. Differentiable once.
     """
     try:
         found = mode(unary, transition, initial, final, lengths)
@@ -200,6 +199,38 @@ def filter(
     if p.native and not transformed():
         return p.narrow((ops.FILTER(*p.args),))[0]
     return p.narrow((reference.chain.filter(*p.args),))[0]
+
+
+def relaxed_sample(
+    unary: Tensor,
+    transition: Tensor,
+    initial: Tensor | None = None,
+    final: Tensor | None = None,
+    lengths: Tensor | None = None,
+    *,
+    temperature: Tensor,
+    num_samples: int,
+    seed: int,
+) -> tuple[Tensor, Tensor]:
+    """Exact samples ``(num_samples, *b, n)`` by Gumbel noise, and what they are relaxed to, ``(..., n, k)``.
+
+    Backwards from the end, state by state: the argmax of the perturbed log-probabilities given what follows,
+    and their softmax at ``temperature (*b)``, positive. -1 and 0 in the padding and where nothing is
+    possible. The noise is that of :func:`structlv.ops.noise.gumbel`. The relaxed samples are differentiable
+    once, in potentials and temperature. Time O(b n k^2 + num_samples b n k).
+    """
+    require_int("num_samples", num_samples, 0)
+    require_int("seed", seed, 0, MAX_SEED)
+    p = _route.prepare(unary, transition, initial, final, lengths)
+    unary, transition, initial, final, lengths = p.args
+    temperature = temperature.to(unary.dtype)
+    filtered = filter(unary, transition, initial, None, lengths)
+    args = (filtered, transition, final, lengths, temperature)
+    if p.native and not transformed():
+        states, relaxed = ops.RELAXED(*args, num_samples, seed)
+    else:
+        states, relaxed = reference.chain.relaxed_sample(*args, num_samples=num_samples, seed=seed)
+    return states, relaxed.to(p.dtype)
 
 
 def score(

@@ -1,4 +1,4 @@
-r"""The linear chain in plain torch: log-partition, marginals, Viterbi, k best, sampling, filtering, scores.
+r"""The linear chain in plain torch: log-partition, marginals, Viterbi, k best, samples, filtering, scores.
 
 A structure is a sequence of states :math:`z_0 \dots z_{l-1}`, ``l`` the item's length. Its score, in nats:
 
@@ -25,7 +25,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from structlv.reference import semiring
+from structlv.reference import philox, semiring
 from structlv.reference._potentials import Chain, Maybe, detached, forward, narrow, prepare
 from structlv.reference.chain_search import argmax, max_marginals, sample, topk
 
@@ -37,6 +37,7 @@ __all__ = [
     "log_partition",
     "marginals",
     "max_marginals",
+    "relaxed_sample",
     "sample",
     "score",
     "topk",
@@ -130,6 +131,7 @@ def filter_vjp(
     alphas = torch.stack(forward(chain), -2)
     own = torch.where((chain.valid & (alphas.amax(-1) > -torch.inf))[..., None], grad.to(alphas.dtype), 0.0)
     own = own - semiring.softmax(alphas, -1) * own.sum(-1, keepdim=True)
+    own = torch.where(alphas == -torch.inf, 0.0, own)
     states, pairs = [own[..., -1, :]], []
     for t in range(unary.shape[-2] - 2, -1, -1):
         step = semiring.softmax(alphas[..., t, :, None] + chain.step(t), -2) * states[-1].unsqueeze(-2)
@@ -144,6 +146,46 @@ def filter_vjp(
         d_initial,
         d_final,
     )
+
+
+def relaxed_sample(
+    filtered: Tensor,
+    transition: Tensor,
+    final: Maybe,
+    lengths: Maybe,
+    temperature: Tensor,
+    *,
+    num_samples: int,
+    seed: int,
+) -> tuple[Tensor, Tensor]:
+    """Backward sampling from ``filtered`` log-probabilities with Gumbel noise: ``(num_samples, *b, n)``
+    states by argmax, and ``(..., n, k)`` softmax at ``temperature (*b)``. Fu et al. (2020), section 3.
+    """
+    chain = prepare(filtered, transition, None, final, lengths)
+    *batch, n, k = filtered.shape
+    noise = philox.gumbel(filtered.detach(), 2, num_samples, seed)
+    perturbed = chain.unary + noise
+    states, rows = [], []
+    following = torch.full((num_samples, *batch), -1, device=filtered.device)
+    for t in range(n - 1, -1, -1):
+        y = perturbed[..., t, :]
+        if t < n - 1:
+            step = chain.step(t).expand(*following.shape, k, k)
+            column = following.clamp(min=0)[..., None, None].expand(*following.shape, k, 1)
+            inside = (following >= 0)[..., None]
+            y = y + torch.where(inside, step.gather(-1, column)[..., 0], 0.0)
+            ended = chain.valid[..., t + 1] & (following < 0)  # nothing is possible further on
+            y = y.masked_fill(ended[..., None], -torch.inf)
+        possible = chain.valid[..., t] & (y.detach().amax(-1) > -torch.inf)
+        following = torch.where(possible, y.argmax(-1), -1)
+        some = y > -torch.inf
+        cooled = torch.where(some, torch.where(some, y, 0.0) / temperature[..., None], -torch.inf)
+        soft = semiring.softmax(cooled, -1)
+        rows.append(torch.where(possible[..., None], soft, 0.0))
+        states.append(following)
+    if n == 0:
+        return following.new_zeros((num_samples, *batch, 0)), noise
+    return torch.stack(states[::-1], -1), torch.stack(rows[::-1], -2).to(filtered.dtype)
 
 
 def score(

@@ -39,6 +39,7 @@ __all__ = [
     "argmax",
     "decode",
     "has_nan",
+    "inside_scores",
     "log_partition",
     "marginals",
     "max_marginals",
@@ -72,6 +73,20 @@ def log_partition(
 def _tops(s: Sentences, chart: list[Tensor]) -> Tensor:
     """The sum over the trees of a sentence with a given nonterminal at the top, ``(*b, NT)``."""
     return s.root + whole(chart, s.lengths)[..., : s.root.shape[-1]]
+
+
+def inside_scores(
+    root: Tensor, rules: Tensor, unary: Tensor, spans: Maybe = None, lengths: Maybe = None
+) -> Tensor:
+    """The log of the sum over the trees of the words i..j with a symbol at the top: ``(*b, n, n, S)``;
+    -inf where i > j. Differentiable to any order.
+    """
+    s, n = prepare(root, rules, unary, spans, lengths), unary.shape[-2]
+    if n == 0:
+        return s.leaves.new_empty((*s.leaves.shape[:-2], 0, 0, s.leaves.shape[-1]))
+    inner = by_ends(inside(s), -torch.inf)
+    words = torch.eye(n, dtype=torch.bool, device=unary.device)[..., None]
+    return torch.where(words, s.leaves.unsqueeze(-2), inner)
 
 
 def marginals(

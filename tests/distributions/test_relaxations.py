@@ -11,19 +11,22 @@ from torch.autograd import gradcheck
 
 from structlv import (
     IMLE,
+    GumbelCRF,
     LinearChain,
     LowRankRules,
     PerturbAndMAP,
+    SparseRules,
     StochasticSoftmax,
     StraightThroughMarginals,
     TreePosterior,
 )
 from structlv.distributions.algebra import flat
+from tests.distributions.choice import Choice
 from tests.distributions.examples import BY_NAME, EXAMPLES, Example
 from tests.distributions.laws import function
 from tests.tolerance import assert_probabilities, assert_second_order
 
-METHODS = [StochasticSoftmax(), PerturbAndMAP(), StraightThroughMarginals(), IMLE()]
+METHODS = [StochasticSoftmax(), PerturbAndMAP(), GumbelCRF(), StraightThroughMarginals(), IMLE()]
 every = pytest.mark.parametrize("example", EXAMPLES, ids=lambda e: e.name.replace(" ", "-"))
 methods = pytest.mark.parametrize("method", METHODS, ids=lambda m: type(m).__name__)
 
@@ -44,19 +47,36 @@ def low_rank(d: Any) -> bool:
     return isinstance(d, TreePosterior) and isinstance(d.rules, LowRankRules)
 
 
+def of_choices(d: Any) -> bool:
+    """Whether GumbelCRF knows the choices that lead to a structure."""
+    return not (isinstance(d, Choice) or (isinstance(d, TreePosterior) and isinstance(d.rules, SparseRules)))
+
+
+def require_choices(example: Example, method: Any) -> None:
+    if isinstance(method, GumbelCRF) and not of_choices(example.make()):
+        with pytest.raises(NotImplementedError, match="choices"):
+            draw(example.make(), method)
+        pytest.skip("the choices of this structure are not implemented")
+
+
 @every
 def test_cold_samples_are_the_hard_ones(example: Example) -> None:
     """At temperature 0 the relaxed structure is the best one under the same noise."""
     d = example.make()
-    hard, soft = draw(d, PerturbAndMAP()), draw(d, StochasticSoftmax(), temperature=1e-9)
-    for a, b in zip(flat(hard), flat(soft), strict=True):
-        assert a.shape == b.shape
-        assert_probabilities(b, a)
+    pairs = [(PerturbAndMAP(), StochasticSoftmax())]
+    if of_choices(d):
+        pairs.append((GumbelCRF(hard=True), GumbelCRF()))
+    for cold, warm in pairs:
+        hard, soft = draw(d, cold), draw(d, warm, temperature=1e-9)
+        for a, b in zip(flat(hard), flat(soft), strict=True):
+            assert a.shape == b.shape
+            assert_probabilities(b, a)
 
 
 @every
 @methods
 def test_samples_have_the_layout_of_marginals(example: Example, method: Any) -> None:
+    require_choices(example, method)
     d = example.make()
     like = d.to_dense() if low_rank(d) and method != StraightThroughMarginals() else d
     with torch.no_grad():
@@ -86,12 +106,12 @@ def test_hard_samples_are_structures(example: Example) -> None:
 def test_relaxed_gradients(example: Example) -> None:
     """Against finite differences, the noise held fixed; straight-through is the relaxed gradient exactly."""
 
-    def relaxed(d: Any) -> tuple[Tensor, ...]:
-        return tuple(flat(draw(d, samples=2, temperature=0.7)))
-
-    fn, inputs = function(example, relaxed)
-    if inputs:
-        assert gradcheck(fn, inputs, fast_mode=True)
+    for relaxation in (StochasticSoftmax(), GumbelCRF())[: 1 + of_choices(example.make())]:
+        fn, inputs = function(
+            example, lambda d, m=relaxation: tuple(flat(draw(d, m, samples=2, temperature=0.7)))
+        )
+        if inputs:
+            assert gradcheck(fn, inputs, fast_mode=True)
 
     def gradients(method: Any, **options: Any) -> Any:
         fn, inputs = function(example, lambda d: flat(draw(d, method, **options)))
@@ -167,7 +187,7 @@ def test_items_have_noise_of_their_own(method: Any) -> None:
     """Identical items and samples give different structures, and all of them."""
     d = LinearChain(torch.zeros(500, 3, 2), torch.zeros(2, 2))
     found = draw(d, method, samples=4).unary.detach().reshape(2000, -1)
-    if method == StochasticSoftmax():
+    if method in (StochasticSoftmax(), GumbelCRF()):
         assert len(found.unique(dim=0)) == 2000
     else:
         _, counts = found.unique(dim=0, return_counts=True)

@@ -21,6 +21,14 @@ def operator_arguments(name, case):
     batch = case.unary.shape[:-2]
     states = torch.zeros(2, *case.unary.shape[:-1], dtype=torch.long)
     directions = [None if x is None else torch.randn_like(x) for x in potentials[:4]]
+    relaxation = (
+        case.unary,
+        case.transition,
+        case.final,
+        case.lengths,
+        torch.rand(batch).to(case.unary) + 0.5,
+    )
+    z, soft = torch.ops.structlv.chain_relaxed(*[None if x is None else x.detach() for x in relaxation], 2, 5)
     return {
         "log_partition": (*potentials, False),
         "inside": (*potentials, False),
@@ -33,13 +41,15 @@ def operator_arguments(name, case):
         "sample": (*potentials, 2, 5),
         "filter": potentials,
         "filter_vjp": (torch.randn_like(case.unary), *potentials),
+        "relaxed": (*relaxation, 2, 5),
+        "relaxed_vjp": (torch.randn_like(soft), z, soft, *relaxation),
         "score": (states, *potentials),
         "score_vjp": (torch.randn(2, *batch, dtype=torch.float64), states, *potentials),
     }[name]
 
 
-DIFFERENTIABLE = {"inside", "vjp", "log_partition", "marginals", "filter", "score", "score_vjp"}
-REFUSING = {"hvp", "argmax", "max_marginals", "topk", "sample", "filter_vjp"}
+DIFFERENTIABLE = {"inside", "vjp", "log_partition", "marginals", "filter", "relaxed", "score", "score_vjp"}
+REFUSING = {"hvp", "argmax", "max_marginals", "topk", "sample", "filter_vjp", "relaxed_vjp"}
 
 
 @pytest.mark.parametrize("name", sorted(DIFFERENTIABLE | REFUSING))

@@ -1,0 +1,169 @@
+"""REBAR and RELAX: unbiased gradients of expectations over structures, with a relaxation as control variate.
+
+A structure z is drawn choice by choice; each choice is the argmax of log-probabilities perturbed by Gumbel
+noise, and the softmax of the same numbers relaxes it (see ``structlv.distributions.traces``). With c a
+differentiable function of relaxed parts, zeta those of the noise that led to z, and zeta' those of other
+noise that would have led to z too,
+
+    (f(z) - c(zeta')) d log p(z) + d c(zeta) - d c(zeta')
+
+estimates the gradient of E[f] without bias, whatever c is: zeta and zeta' have one law given z. The closer c
+is to f, the lower the variance. All of it is formed in the log-probabilities of the choices; what they
+depend on gets it by the chain rule, so no recursion is differentiated twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from structlv.distributions import StructuredDistribution
+from structlv.distributions.seeding import draw_seed
+from structlv.distributions.traces import Trace, other_seed
+from structlv.learning.estimators import Estimator, checked_values, require_samples
+
+__all__ = ["REBAR", "RELAX"]
+
+Control = Callable[[Any], Tensor]
+
+
+class _ControlVariate(nn.Module, Estimator):
+    """What both share; its parameters are trained by the surrogate's own gradient, to a lower variance.
+
+    That gradient is d/dphi of the squared norm of the estimate (in the choices' log-probabilities), an
+    unbiased estimate of the variance's: Grathwohl et al. (2018), section 3.1. It reaches phi alone, and what
+    p and f depend on gets the estimate alone: give the two to different optimisers, or to one.
+    """
+
+    def __init__(self, temperature: float, num_samples: int) -> None:
+        super().__init__()
+        require_samples(num_samples, 1)
+        if not temperature > 0:
+            raise ValueError(f"temperature must be positive, found {temperature!r}")
+        self.num_samples = num_samples
+        self.log_temperature = nn.Parameter(torch.tensor(float(temperature)).log())
+
+    @property
+    def temperature(self) -> Tensor:
+        return self.log_temperature.exp()
+
+    def _control(self, f: Control) -> Control:
+        raise NotImplementedError
+
+    def _learned(self) -> Iterable[Tensor]:
+        return [x for x in self.parameters() if x.requires_grad]
+
+    def forward(self, p: StructuredDistribution, f: Control, generator: Generator | None = None) -> Tensor:
+        """The surrogate (*b). f maps parts, as ``p.rsample`` gives them after (s), to (s, *b)."""
+        p, seed = p._by_choices(), draw_seed(generator)
+        event = p._sample(self.num_samples, seed)
+        trace = p._trace(event)
+        values = checked_values(f(p.to_parts(event)), self.num_samples, p)
+        leaves = [c.logits.detach().requires_grad_() for c in trace.choices]
+        with torch.enable_grad():
+            estimate = self._estimate(p, f, trace, leaves, values.detach(), seed)
+        surrogate = values.mean(0)
+        for c, g in zip(trace.choices, estimate, strict=True):
+            used = torch.where(g == 0, 0.0, c.logits)  # what is impossible has no gradient
+            used = (g.detach() * (used - used.detach())).flatten(len(values.shape)).sum(-1)
+            surrogate = surrogate + used.mean(0).to(surrogate.dtype)
+        return surrogate + self._variance(estimate).to(surrogate.dtype) / max(surrogate.numel(), 1)
+
+    def _estimate(
+        self,
+        p: StructuredDistribution,
+        f: Control,
+        trace: Trace,
+        leaves: list[Tensor],
+        values: Tensor,
+        seed: int,
+    ) -> list[Tensor]:
+        """For each sample, the gradient in the log-probabilities of its choices."""
+        choices = [c._replace(logits=x) for c, x in zip(trace.choices, leaves, strict=True)]
+        free, tied = (
+            [c.perturbed(other_seed(seed, 2 * i + turn)) for i, c in enumerate(choices)] for turn in (1, 2)
+        )
+        # zeta depends on the log-probabilities as if its noise had been there first
+        free = [
+            torch.where(x > -torch.inf, x, 0.0) + torch.where(x > -torch.inf, (y - x).detach(), -torch.inf)
+            for x, y in zip((c.flat() for c in choices), free, strict=True)
+        ]
+        control = self._control(f)
+        relaxed = (trace._replace(choices=choices).weighed(y, self.temperature) for y in (free, tied))
+        soft, same = (checked_values(control(parts), self.num_samples, p) for parts in relaxed)
+        log_prob = torch.stack([c.log_prob() for c in choices]).sum(0)
+        # the derivative of log p(z) holds for normalised log-probabilities: minus the probabilities
+        ones = torch.autograd.grad(log_prob.sum(), leaves)
+        score = [
+            g - x.exp() * (c.chosen >= 0)[(...,) + (None,) * c.dims]
+            for g, x, c in zip(ones, leaves, choices, strict=True)
+        ]
+        learn = len(list(self._learned())) > 0
+        paths = torch.autograd.grad((soft - same).sum(), leaves, create_graph=learn, allow_unused=True)
+        advantage = values - same
+        return [
+            advantage[(...,) + (None,) * (s.dim() - advantage.dim())] * s + (0.0 if g is None else g)
+            for s, g in zip(score, paths, strict=True)
+        ]
+
+    def _variance(self, estimate: list[Tensor]) -> Tensor:
+        """0, with the gradient of the squared norm in the learned parameters."""
+        learned = list(self._learned())
+        size = sum((x.square().sum() for x in estimate), torch.zeros(()))
+        if not torch.is_grad_enabled() or not learned or not size.requires_grad:
+            return size.new_zeros(())
+        found = torch.autograd.grad(size / self.num_samples, learned, allow_unused=True)
+        moves = [(x * g).sum() for x, g in zip(learned, found, strict=True) if g is not None]
+        total = sum(moves, size.new_zeros(()))
+        return total - total.detach()
+
+
+class REBAR(_ControlVariate):
+    """The relaxed f itself as control variate, c = scale * f(relaxed parts at a temperature).
+
+    f maps parts, hard and relaxed ones, and must be differentiable in them. The scale and the temperature
+    are learned. Tucker, Mnih, Maddison, Lawson and Sohl-Dickstein (2017), "REBAR: low-variance, unbiased
+    gradient estimates for discrete latent variable models", section 3.
+
+    Args:
+        temperature: of the relaxation at the start.
+        scale: of the control variate at the start.
+        num_samples: s.
+    """
+
+    def __init__(self, temperature: float = 0.5, scale: float = 1.0, num_samples: int = 1) -> None:
+        super().__init__(temperature, num_samples)
+        self.scale = nn.Parameter(torch.tensor(float(scale)))
+
+    def _control(self, f: Control) -> Control:
+        return lambda parts: self.scale * f(parts)
+
+
+class RELAX(_ControlVariate):
+    """A learned function of relaxed parts as control variate; f may be a black box, of hard parts alone.
+
+    Grathwohl, Choi, Wu, Roeder and Duvenaud (2018), "Backpropagation through the void", section 3.
+
+    Args:
+        control: maps relaxed parts, as f has them, to (s, *b); differentiable. If a module, it is learned.
+        temperature: of the relaxation at the start.
+        with_f: whether f of the relaxed parts is added to it, as in the paper's discrete case: then f must
+            be differentiable.
+        num_samples: s.
+    """
+
+    def __init__(
+        self,
+        control: Control | nn.Module,
+        temperature: float = 0.5,
+        with_f: bool = False,
+        num_samples: int = 1,
+    ) -> None:
+        super().__init__(temperature, num_samples)
+        self.control, self.with_f = control, with_f
+
+    def _control(self, f: Control) -> Control:
+        return (lambda parts: f(parts) + self.control(parts)) if self.with_f else self.control
