@@ -85,7 +85,7 @@ std::tuple<Tensor, Tensor> relaxed(SLV_FILTERED, int64_t num_samples, int64_t se
                                   columns.data() + (c.matrix ? c.matrix[b] : 0) * edge, states + u * c.n,
                                   out + u * c.n * c.k);
     });
-    return std::make_tuple(z, soft);
+    return std::make_tuple(soft, z);
   });
 }
 

@@ -63,8 +63,8 @@ def filter(unary: Tensor, *_: Any) -> Tensor:
 def relaxed(filtered: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     count = rest[-2]
     return (
-        filtered.new_empty([count, *filtered.shape[:-1]], dtype=torch.int64),
         filtered.new_empty([count, *filtered.shape]),
+        filtered.new_empty([count, *filtered.shape[:-1]], dtype=torch.int64),
     )
 
 

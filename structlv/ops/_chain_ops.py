@@ -88,14 +88,14 @@ FILTER_VJP = Operator(
 
 
 def _relaxed_setup(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
-    ctx.mark_non_differentiable(output[0])
+    ctx.mark_non_differentiable(output[1])
     keep(ctx, *output, *inputs[:5])
 
 
-def _relaxed_backward(ctx: Any, _: Any, grad: Tensor | None) -> tuple:
+def _relaxed_backward(ctx: Any, grad: Tensor | None, _: Any = None) -> tuple:
     if grad is None:
         return (None,) * 7
-    states, relaxed, *inputs = ctx.saved_tensors
+    relaxed, states, *inputs = ctx.saved_tensors
     filtered, transition, final, temperature = RELAXED_VJP(grad, states, relaxed, *inputs)
     return filtered, transition, None if inputs[2] is None else final, None, temperature, None, None
 

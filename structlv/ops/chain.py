@@ -227,7 +227,7 @@ def relaxed_sample(
     filtered = filter(unary, transition, initial, None, lengths)
     args = (filtered, transition, final, lengths, temperature)
     if p.native and not transformed():
-        states, relaxed = ops.RELAXED(*args, num_samples, seed)
+        relaxed, states = ops.RELAXED(*args, num_samples, seed)
     else:
         states, relaxed = reference.chain.relaxed_sample(*args, num_samples=num_samples, seed=seed)
     return states, relaxed.to(p.dtype)

@@ -28,7 +28,7 @@ def operator_arguments(name, case):
         case.lengths,
         torch.rand(batch).to(case.unary) + 0.5,
     )
-    z, soft = torch.ops.structlv.chain_relaxed(*[None if x is None else x.detach() for x in relaxation], 2, 5)
+    soft, z = torch.ops.structlv.chain_relaxed(*[None if x is None else x.detach() for x in relaxation], 2, 5)
     return {
         "log_partition": (*potentials, False),
         "inside": (*potentials, False),
