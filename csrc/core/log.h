@@ -29,6 +29,15 @@ SLV_INLINE vec<T> log_normal(vec<T> x) {
   const T low = narrow ? T(1.42860677e-6) : T(1.90821492927058770002e-10);
   return exponent * high + (exponent * low + r);
 }
+// log(1 + x), 0 <= x <= 1.
+SLV_INLINE vec<double> log_one_plus(vec<double> x) { return twice_atanh<double, 17>(x / (x + 2.0)); }
+// log(1 - exp(x)), x < 0: near 0 by the series of 1 - exp(x), which would cancel.
+SLV_INLINE vec<double> log_one_minus_exp(vec<double> x) {
+  vec<double> p = splat(1.0);
+#pragma GCC unroll 16
+  for (int n = 15; n > 1; n--) p = p * x * (1.0 / n) + 1.0;
+  return log_normal<double>(x < -0.5 ? 1.0 - exp<double>(x) : -x * p);
+}
 
 }  // namespace
 }  // namespace slv

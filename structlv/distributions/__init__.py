@@ -17,6 +17,7 @@ from structlv.distributions.factorial_joint import JointChains
 from structlv.distributions.factorial_parts import FactorialParts
 from structlv.distributions.factorial_separate import SeparateChains
 from structlv.distributions.hmm import HMM
+from structlv.distributions.distinct import DistinctSamples
 from structlv.distributions.inference import Exact, Inference
 from structlv.distributions.linear_chain import ChainParts, LinearChain
 from structlv.distributions.loglinear_emissions import IndependentBernoulli, LogLinearCategorical
@@ -52,6 +53,7 @@ __all__ = [
     "ChainParts",
     "ConstituencyTree",
     "DenseTreePosterior",
+    "DistinctSamples",
     "Exact",
     "FactorialChain",
     "FactorialEmission",

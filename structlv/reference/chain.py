@@ -27,7 +27,7 @@ from torch import Tensor
 
 from structlv.reference import semiring
 from structlv.reference._potentials import Chain, Maybe, detached, forward, narrow, prepare
-from structlv.reference.chain_search import argmax, max_marginals, sample, topk
+from structlv.reference.chain_search import argmax, max_marginals, sample, sample_distinct, topk
 
 __all__ = [
     "argmax",
@@ -38,6 +38,7 @@ __all__ = [
     "marginals",
     "max_marginals",
     "sample",
+    "sample_distinct",
     "score",
     "topk",
 ]
