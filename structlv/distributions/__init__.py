@@ -6,6 +6,7 @@ from structlv.distributions.binary_tree import BinaryTree
 from structlv.distributions.brackets import from_brackets, from_nltk, to_brackets, to_nltk
 from structlv.distributions.constraints import ConstituencyTree, StateSequence, StateSequences
 from structlv.distributions.dense_trees import DenseTreePosterior
+from structlv.distributions.distinct import DistinctSamples
 from structlv.distributions.factorial_chain import FactorialChain
 from structlv.distributions.factorial_emissions import (
     AdditiveGaussian,
@@ -17,7 +18,6 @@ from structlv.distributions.factorial_joint import JointChains
 from structlv.distributions.factorial_parts import FactorialParts
 from structlv.distributions.factorial_separate import SeparateChains
 from structlv.distributions.hmm import HMM
-from structlv.distributions.distinct import DistinctSamples
 from structlv.distributions.inference import Exact, Inference
 from structlv.distributions.linear_chain import ChainParts, LinearChain
 from structlv.distributions.loglinear_emissions import IndependentBernoulli, LogLinearCategorical

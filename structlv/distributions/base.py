@@ -54,9 +54,9 @@ class StructuredDistribution(ParameterizedDistribution):
 
     A subclass supplies the hooks below: ``_log_partition``, ``marginals``, ``max_marginals``, ``argmax``,
     ``_best``, ``_sample``, ``_sample_distinct``, ``_score``, ``_part_scores``, ``to_parts``, ``from_parts``,
-    ``condition``, and where two of its distributions can differ in layout, ``_aligned``; where some marginals cost more than
-    others, ``_weights``; for ``rsample`` ``_perturbed`` and ``_moved``. Its potentials are the floating-point
-    parameters.
+    ``condition``, and where two of its distributions can differ in layout, ``_aligned``; where some marginals
+    cost more than others, ``_weights``; for ``rsample`` ``_perturbed`` and ``_moved``. Its potentials are the
+    floating-point parameters.
     """
 
     has_rsample = True
@@ -180,7 +180,7 @@ class StructuredDistribution(ParameterizedDistribution):
         return events.reshape(shape + events.shape[1:])
 
     def sample_without_replacement(self, k: int, generator: Generator | None = None) -> DistinctSamples:
-        """k different structures of each item, as drawing them one by one without putting any back gives them.
+        """k different structures of each item: drawn one by one, and none put back.
 
         They are those of the k largest perturbed log-probabilities log p(z) + g_z, g_z independent standard
         Gumbel noise of every structure, found exactly without looking at all of them: the largest is

@@ -92,7 +92,7 @@ def distinct(
 
     A tree's perturbed log-probability is the largest of its labellings'. No other spans can occur. Labels are
     chosen row by row: a stochastic beam search, Kool, van Hoof and Welling (2019), section 4.2. The noise of
-    the r-th tree's q-th best labelling so far, at a row: stream 6 of Philox, sample r, place row paired with q.
+    the q-th best labelling so far of the r-th tree: stream 6 of Philox, sample r, place row paired with q.
     """
     k, *batch, rows, _ = events.shape
     values = semiring.log_normalize(labels_of(events, scores))
@@ -129,7 +129,9 @@ def _continued(chosen: Tensor, parent: Tensor, label: Tensor) -> Tensor:
 
 
 def _ranked(events: Tensor, total: Tensor, chosen: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k best (k, *b, m, 3), and their scores (k, *b), of labellings ``chosen`` (k, *b, q, m) of score ``total`` (k, *b, q) of ``events``."""
+    """The k best (k, *b, m, 3), and their scores (k, *b), of labellings ``chosen`` (k, *b, q, m) of score
+    ``total`` (k, *b, q) of ``events``.
+    """
     count = total.shape[-1]
     total, place = total.movedim(0, -2).flatten(-2).sort(dim=-1, descending=True, stable=True)
     total, place = (x[..., :k].movedim(-1, 0) for x in (total, place))  # (k, *b)

@@ -1,0 +1,62 @@
+"""Tests of what is drawn against the law that enumeration gives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from scipy.stats import chi2, kstest
+from torch import Tensor
+
+from tests.tolerance import CHI_SQUARE
+
+
+def chi_square(counts: Tensor, expected: Tensor) -> None:
+    """Cells of small expectation are pooled, impossible ones must be empty."""
+    assert bool((counts[expected == 0] == 0).all())
+    large = expected >= 5
+    if bool(expected[~large].sum() > 0):
+        counts = torch.cat([counts[large], counts[~large].sum().reshape(1)])
+        expected = torch.cat([expected[large], expected[~large].sum().reshape(1)])
+    else:
+        counts, expected = counts[large], expected[large]
+    if len(counts) > 1:
+        statistic = float(((counts - expected) ** 2 / expected.clamp_min(1e-9)).sum())
+        assert chi2.sf(statistic, len(counts) - 1) > CHI_SQUARE
+
+
+def assert_without_replacement(draws: Any, events: Tensor, probabilities: Tensor) -> None:
+    """``draws`` (k, s) for s identical items, of structures ``events`` (m, *event).
+
+    Different structures; the first one's law, the joint laws of the first two and three, in order; and the
+    arrival times exp(-perturbed): each gap is exponential, its rate the mass that was not yet drawn.
+    """
+    codes = (draws.events.unsqueeze(2) == events).flatten(3).all(-1)  # (k, s, m)
+    found = draws.perturbed > -torch.inf
+    assert torch.equal(codes.sum(-1) == 1, found)
+    assert int(codes.sum(0).max()) == 1, "a structure twice"
+    count = min(len(found), int((probabilities > 0).sum()))
+    assert bool(found[:count].all())
+    assert not bool(found[count:].any())
+    place = codes[:count].long().argmax(-1)
+    before = probabilities[place].cumsum(0) - probabilities[place]
+    time = (-draws.perturbed[:count]).exp()
+    gaps = torch.diff(time, dim=0, prepend=torch.zeros_like(time[:1])) * (1 - before)
+    for rank in range(count):
+        assert kstest(gaps[rank], "expon").pvalue > CHI_SQUARE
+        law = _ordered(probabilities, rank + 1)
+        if law is not None:
+            cell = sum(place[q] * len(events) ** (rank - q) for q in range(rank + 1))
+            chi_square(torch.bincount(cell, minlength=law.numel()).double(), law.flatten() * found.shape[1])
+
+
+def _ordered(p: Tensor, k: int) -> Tensor | None:
+    """The probability of each sequence of k structures, (m,) * k; None where that is too much to list."""
+    m = len(p)
+    if m**k > 100_000:
+        return None
+    places = torch.cartesian_prod(*[torch.arange(m)] * k).reshape(-1, k)
+    mass = p[places]
+    left = 1 - (mass.cumsum(-1) - mass)
+    again = (places.unsqueeze(-1) == places.unsqueeze(-2)).sum((-2, -1)) > k
+    return torch.where(again | (mass == 0).any(-1), 0.0, (mass / left.clamp_min(1e-300)).prod(-1))
