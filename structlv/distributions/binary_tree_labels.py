@@ -8,9 +8,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from structlv.distributions.seeding import nth_seed
 from structlv.distributions.tree_events import is_binary_tree
+from structlv.ops.noise import gumbel
 from structlv.reference import philox, semiring
-from structlv.reference.distinct import STREAM, given_maximum
+from structlv.reference.distinct import given_maximum
 
 
 def places(event: Tensor, n: int, count: int) -> Tensor:
@@ -91,8 +93,8 @@ def distinct(
     those of k trees without replacement, ``events``, under the sums over labels.
 
     A tree's perturbed log-probability is the largest of its labellings'. No other spans can occur. Labels are
-    chosen row by row: a stochastic beam search, Kool, van Hoof and Welling (2019), section 4.2. The noise of
-    the q-th best labelling so far of the r-th tree: stream 6 of Philox, sample r, place row paired with q.
+    chosen row by row: a stochastic beam search, Kool, van Hoof and Welling (2019), section 4.2. Noise is a
+    function of (seed, row), item, tree, labelling so far and label, the second and third by their ranks.
     """
     k, *batch, rows, _ = events.shape
     values = semiring.log_normalize(labels_of(events, scores))
@@ -101,13 +103,9 @@ def distinct(
     values = torch.where(used.unsqueeze(-1), values, torch.where(first, 0.0, -torch.inf))
     total, log_prob = perturbed.unsqueeze(-1), log_prob.unsqueeze(-1)  # (k, *b, labellings so far)
     chosen = events.new_empty(*total.shape, 0)
-    words = (count + 3) // 4
     for row in range(rows):
-        rank = torch.arange(total.shape[-1], device=total.device)
-        pair = (row + rank) * (row + rank + 1) // 2 + rank
-        place = (pair.unsqueeze(-1) * words + torch.arange(words, device=total.device)).flatten()
-        noise = philox.to_gumbel(philox.words(seed, k, torch.Size(batch).numel(), place, STREAM + 1))
-        noise = noise.reshape(k, *batch, len(rank), 4 * words)[..., :count]
+        like = values.new_empty(()).expand(*batch, total.shape[-1], count)
+        noise = gumbel(like, event_dims=2, num_samples=k, seed=nth_seed(seed, 1 + row))
         phi = log_prob.unsqueeze(-1) + values[..., row, None, :]
         total, parent, label = _best(given_maximum(phi + noise, total), k)
         log_prob = phi.flatten(-2).gather(-1, parent * count + label)

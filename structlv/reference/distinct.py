@@ -20,7 +20,7 @@ from torch import Tensor
 
 from structlv.reference import philox, semiring
 
-STREAM = 5  # of Philox; the labels of binary trees have the next
+STREAM = 5  # of Philox
 
 
 class Choices(Protocol):
