@@ -52,7 +52,7 @@ class Frontier {
     if (possible == 1) return push({from.perturbed, from.log_prob, state, last});
     race(from, z, scores);
     for (int64_t c = 0; c < count; c++)
-      if (noise_[c] > least_) push({noise_[c], log_prob_[c], state, c});
+      if (noise_[c] >= least_ && noise_[c] > kNone) push({noise_[c], log_prob_[c], state, c});
     if (int64_t(heap_.size()) > 2 * wanted + 64) prune(wanted);
   }
 
@@ -94,7 +94,7 @@ class Frontier {
   NoiseRun run_;
   Vector<Beginning> heap_;
   Doubles noise_, log_prob_;
-  double least_ = kNone;  // what is not above it cannot be wanted
+  double least_ = kNone;  // what is below it cannot be wanted
 };
 
 // `from` knows the states of a structure's choices: enter(state, choice) makes the next one (the first from -1),

@@ -12,10 +12,11 @@ def leave_one_out(log_prob: Tensor) -> tuple[Tensor, Tensor]:
     """How much each structure s of a set S counts that was drawn without replacement from all structures D.
 
     p(s) R(S, s), (k, *b), and what the others count given that s was drawn first, p(s') R^{D - s}(S, s'),
-    (k, k, *b) with s in front; p(s) for s' = s. R(S, s) = P(S | s drawn first) / P(S) is the leave-one-out ratio, R^{D - s} the same of S without s among
-    D without s: Kool, van Hoof and Welling (2020), "Estimating gradients for discrete random variables by
-    sampling without replacement", equations 6 and 12. Exact: with U(A) the probability that the rest of S is
-    drawn next once A has been, P(S) = U({}), P(S | s first) = U({s}), and
+    (k, k, *b) with s in front; p(s) for s' = s. R(S, s) = P(S | s drawn first) / P(S) is the leave-one-out
+    ratio, R^{D - s} the same of S without s among D without s. Kool, van Hoof and Welling (2020), "Estimating
+    gradients for discrete random variables by sampling without replacement", sections 3 and 4. Exact: with
+    U(A) the probability that the rest of S is drawn next once A has been, P(S) = U({}), P(S | s first) =
+    U({s}), and
 
         U(A) = sum over i in S - A of p_i U(A + i) / (1 - p(A)),    U(S) = 1.
 

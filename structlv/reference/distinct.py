@@ -47,10 +47,10 @@ def gumbel_top_k(choices: Choices, k: int, seed: int, item: int) -> list[tuple[A
     while heap and len(found) < k:
         minus, _, _, log_prob, state = heappop(heap)
         scores = choices.weigh(state)
+        ways = [] if scores is None else (scores > -torch.inf).nonzero().flatten().tolist()
         if scores is None:
             found.append((state, -minus))
-        else:
-            ways = (scores > -torch.inf).nonzero().flatten().tolist()
+        elif ways:
             draws += len(ways) > 1
             phi = log_prob + scores - semiring.logsumexp(scores, -1)
             noise = _noise(seed, item, draws, len(scores)) if len(ways) > 1 else torch.zeros_like(phi)
