@@ -95,6 +95,8 @@ struct PcfgScanKernels {
   void (*argmax)(const Pcfg<T>&, const int64_t* items, int64_t count, int64_t* events);  // (batch, rows, 3)
   void (*sample)(const Pcfg<T>&, const int64_t* items, int64_t count, uint64_t seed, int64_t samples,
                  int64_t* events);  // (samples, batch, rows, 3)
+  void (*sample_distinct)(const Pcfg<T>&, const int64_t* items, int64_t count, uint64_t seed, int64_t k,
+                          const DistinctSink& out);  // of all items
 };
 
 struct PcfgKernels {

@@ -139,9 +139,11 @@ std::tuple<Tensor, Tensor> sample_distinct(SLV_POTENTIALS, int64_t k, int64_t se
     const int64_t size = event_size(p.n);
     const DistinctSink sink{out.mutable_data_ptr<int64_t>(), p.items * size, perturbed.mutable_data_ptr<double>(),
                             p.items};
-    each_sentence(p.pcfg, 2 * pcfg_log_work(p.pcfg), [&](int64_t b) {
-      pcfg_log_kernels<T>().sample_distinct(p.pcfg, b, uint64_t(seed), k, sink.of(b, size));
-    });
+    const double opened = double(k) * double(p.items) * double(p.n) * double(p.n) * double(p.pcfg.nt);
+    each_block<T>(pcfg_plan(p.pcfg, true, 0), pcfg_scan_work(p.pcfg) + 2 * opened * double(p.pcfg.nt),
+                  [&](const PcfgPlan::Block&, const int64_t* items, int64_t count) {
+                    pcfg_scan_kernels<T>().sample_distinct(p.pcfg, items, count, uint64_t(seed), k, sink);
+                  });
     return std::make_tuple(out, perturbed);
   });
 }

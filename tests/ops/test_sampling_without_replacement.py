@@ -10,11 +10,14 @@ import torch
 from structlv import reference
 from structlv.ops import chain, pcfg, sparse_pcfg
 from tests import cases
-from tests.tolerance import assert_nats
+from tests.tolerance import assert_perturbed
 
 raw = torch.ops.structlv
 SEED = 2**62 + 5
 dtypes = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["f64", "f32"])
+some = pytest.mark.parametrize(
+    ("count", "dtype"), [(20, torch.float64), (3, torch.float32)], ids=["f64", "f32"]
+)
 FAMILIES: dict[str, Any] = {
     "chain": (chain, reference.chain, cases.chain),
     "pcfg": (pcfg, reference.pcfg, cases.pcfg),
@@ -23,8 +26,8 @@ FAMILIES: dict[str, Any] = {
 families = pytest.mark.parametrize("family", FAMILIES)
 
 
-def assert_same(found: Any, expected: Any) -> None:
-    assert_nats(found[1], expected[1])
+def assert_same(found: Any, expected: Any, dtype: torch.dtype = torch.float64) -> None:
+    assert_perturbed(found[1], expected[1], dtype)
     assert torch.equal(found[0], expected[0])
 
 
@@ -38,16 +41,14 @@ def test_chain(sharing: str, n: int, k: int, count: int, dtype: torch.dtype, nat
 
 
 @pytest.mark.parametrize("options", cases.SMALL_PCFGS, ids=cases.name)
-@pytest.mark.parametrize("count", [1, 40])
-@dtypes
+@some
 def test_pcfg(options: Any, count: int, dtype: torch.dtype, native: None) -> None:
     case, given = cases.pcfg(**options, dtype=dtype), {"k": count, "seed": SEED}
-    assert_same(pcfg.sample_distinct(*case, **given), reference.pcfg.sample_distinct(*case, **given))
+    assert_same(pcfg.sample_distinct(*case, **given), reference.pcfg.sample_distinct(*case, **given), dtype)
 
 
 @pytest.mark.parametrize("options", cases.SMALL_SPARSE, ids=cases.name)
-@pytest.mark.parametrize("count", [1, 40])
-@dtypes
+@some
 def test_sparse_pcfg(options: Any, count: int, dtype: torch.dtype, native: None) -> None:
     case = cases.sparse_pcfg(**options, dtype=dtype)
     given = {"k": count, "seed": SEED}
@@ -62,8 +63,7 @@ def test_fewer_are_the_first_of_more(family: str, backend: None) -> None:
     most = ops.sample_distinct(*case, k=12, seed=3)
     assert bool((most[1][1:] <= most[1][:-1]).all())
     for k in (0, 1, 5):
-        for a, b in zip(ops.sample_distinct(*case, k=k, seed=3), most, strict=True):
-            assert torch.equal(a, b[:k])
+        assert_same(ops.sample_distinct(*case, k=k, seed=3), [x[:k] for x in most])
     assert not torch.equal(ops.sample_distinct(*case, k=12, seed=4)[1], most[1])
 
 
