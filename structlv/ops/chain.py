@@ -190,7 +190,7 @@ def sample_distinct(
     ``(k, *b)`` float64 nats, descending; -1 and ``-inf`` where there are fewer.
 
     Those are log p + standard Gumbel noise, the largest k over all structures. A draw is a function of (seed
-    in [0, 2^63), item of the flattened batch) alone, and fewer are the first of more. Not differentiable.
+    in [0, 2^63), item of the flattened batch) alone; fewer are the first of more. Not differentiable.
     Time O(b n S^2 + k b n S) for S states.
     """
     require_int("k", k, 0)

@@ -156,8 +156,8 @@ def sample_distinct(
     ``(k, *b)`` float64 nats, descending; -1 and ``-inf`` where there are fewer.
 
     Those are log p + standard Gumbel noise, the largest k over all trees. A draw is a function of (seed
-    in [0, 2^63), item of the flattened batch) alone, and fewer are the first of more. Not differentiable.
-    Each kind of node that is met costs O(n S^2) once, each choice what it is among.
+    in [0, 2^63), item of the flattened batch) alone; fewer are the first of more. Not differentiable.
+    Time O(n NT^2 + S^2) a node of a tree, after the inside pass.
     """
     require_int("k", k, 0)
     require_int("seed", seed, 0, MAX_SEED)

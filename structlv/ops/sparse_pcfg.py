@@ -270,7 +270,7 @@ def sample_distinct(
     ``(k, *b)`` float64 nats, descending; -1 and ``-inf`` where there are fewer.
 
     Those are log p + standard Gumbel noise, the largest k over all trees. A draw is a function of (seed
-    in [0, 2^63), item of the flattened batch) alone, and fewer are the first of more. Not differentiable.
+    in [0, 2^63), item of the flattened batch) alone; fewer are the first of more. Not differentiable.
     Nodes are unfolded where they are met.
     """
     require_int("k", k, 0)

@@ -314,7 +314,7 @@ def samples_without_replacement_have_the_joint_law(example: Example) -> None:
     index = max(items(d), key=lambda i: float(d.entropy()[i]))
     p = oracles(example, d)[index]
     if bool(p.possible.any()):
-        many = (d[index] if index else d).expand((1000,))
+        many = (d[index] if index else d).expand((400,))
         assert_without_replacement(
             many.sample_without_replacement(3, torch.Generator().manual_seed(7)), p.events, p.probabilities
         )

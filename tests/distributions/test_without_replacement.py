@@ -40,7 +40,7 @@ def test_the_law_for_every_seed(name: str) -> None:
     item = d[(0,) * len(d.batch_shape)] if d.batch_shape else d
     oracle = Oracle(example, item)
     for seed in SEEDS:
-        assert_without_replacement(draw(item.expand((500,)), 2, seed), oracle.events, oracle.probabilities)
+        assert_without_replacement(draw(item.expand((300,)), 2, seed), oracle.events, oracle.probabilities)
 
 
 # ---- samplers that are wrong ---------------------------------------------------------------------
@@ -59,7 +59,7 @@ def check(draws: DistinctSamples) -> None:
     assert_without_replacement(draws, events, peaked().log_prob(events).exp())
 
 
-def by_reference(count: int = 300) -> DistinctSamples:
+def by_reference(count: int = 200) -> DistinctSamples:
     d = peaked().expand((count,))
     events, perturbed = reference.chain.sample_distinct(*d._args, k=3, seed=11)
     return DistinctSamples(events, perturbed, d.log_prob(events))

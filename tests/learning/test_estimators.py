@@ -114,7 +114,7 @@ def test_unbiased_estimators(problem: str, kind: str, estimator: Any) -> None:
     p = Problem(problem)
     fn = getattr(p, kind)
     value, gradient = p.exact(fn)
-    count = 6000 if isinstance(estimator, UnorderedSet) else 20000
+    count = 3000 if isinstance(estimator, UnorderedSet) else 20000
     values, gradients = p.estimates(estimator, p.of_events(fn), count)
     assert_unbiased(values, value)
     for found, wanted in zip(gradients, gradient, strict=True):

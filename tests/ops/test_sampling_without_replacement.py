@@ -16,7 +16,7 @@ raw = torch.ops.structlv
 SEED = 2**62 + 5
 dtypes = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["f64", "f32"])
 some = pytest.mark.parametrize(
-    ("count", "dtype"), [(20, torch.float64), (3, torch.float32)], ids=["f64", "f32"]
+    ("count", "dtype"), [(8, torch.float64), (2, torch.float32)], ids=["f64", "f32"]
 )
 FAMILIES: dict[str, Any] = {
     "chain": (chain, reference.chain, cases.chain),
@@ -32,10 +32,10 @@ def assert_same(found: Any, expected: Any, dtype: torch.dtype = torch.float64) -
 
 
 @pytest.mark.parametrize("sharing", cases.SHARINGS)
-@pytest.mark.parametrize(("n", "k", "count"), [(1, 3, 5), (9, 1, 3), (7, 2, 200), (6, 17, 20), (3, 65, 9)])
+@pytest.mark.parametrize(("n", "k", "count"), [(1, 3, 5), (9, 1, 3), (6, 2, 80), (6, 17, 8)])
 @dtypes
 def test_chain(sharing: str, n: int, k: int, count: int, dtype: torch.dtype, native: None) -> None:
-    case = cases.chain(batch=(3,), n=n, k=k, sharing=sharing, holes=0.1, dtype=dtype, seed=n + k)
+    case = cases.chain(batch=(2,), n=n, k=k, sharing=sharing, holes=0.1, dtype=dtype, seed=n + k)
     given = {"k": count, "seed": SEED}
     assert_same(chain.sample_distinct(*case, **given), reference.chain.sample_distinct(*case, **given))
 
