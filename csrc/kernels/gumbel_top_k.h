@@ -77,7 +77,8 @@ class Frontier {
     }
     const double best = hmax<double>(top);
     for (int64_t c = 0; c < count; c += kLanes) {
-      const vd g = load(&noise_[c]), below = g - best, v = from.perturbed - g + log_one_minus_exp(below);
+      const vd g = load(&noise_[c]), below = g - best;
+      const vd v = from.perturbed - g + log_one_minus_exp(below < 0.0 ? below : splat(-1.0));
       const vd size = v > 0.0 ? v : -v;
       const vd given = from.perturbed - ((v > 0.0 ? v : vd{}) + log_one_plus(exp<double>(-size)));
       store(&noise_[c], below == 0.0 ? splat(from.perturbed) : g > kNone ? given : splat(kNone));

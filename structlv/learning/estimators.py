@@ -20,7 +20,7 @@ import torch
 from torch import Generator, Tensor
 
 from structlv.distributions import Relaxation, StochasticSoftmax, StructuredDistribution
-from structlv.learning.unordered import MOST, leave_one_out
+from structlv.learning.unordered import leave_one_out
 
 __all__ = ["VIMCO", "Estimator", "LeaveOneOut", "MovingAverage", "Relaxed", "ScoreFunction", "UnorderedSet"]
 
@@ -139,7 +139,7 @@ class UnorderedSet(Estimator):
 
     R is the leave-one-out ratio P(S | z_s drawn first) / P(S): value and gradient are unbiased, and no sample
     is spent twice; where there are no more than s structures they are exact. The gradient has the built-in
-    baseline, what the others say of E[f]. Ratios are exact, by a sum over all 2^s subsets: O(b 2^s s).
+    baseline, what the others say of E[f]. Ratios are exact but for rounding: an integral, O(b s^2).
 
     f maps events (s, *b, *event) to (s, *b), as in ``ScoreFunction``; in place of structures that there are
     not it sees the first one, which then does not count again. The value is 0 where none is possible. Kool,
@@ -147,15 +147,13 @@ class UnorderedSet(Estimator):
     replacement", sections 3 and 4.
 
     Args:
-        num_samples: s, 2 to 16.
+        num_samples: s, at least 2.
     """
 
     num_samples: int = 8
 
     def __post_init__(self) -> None:
         _require_samples(self.num_samples, 2)
-        if self.num_samples > MOST:
-            raise ValueError(f"num_samples must be at most {MOST}, found {self.num_samples}")
 
     def __call__(self, p: StructuredDistribution, f: Function, generator: Generator | None = None) -> Tensor:
         events, _, log_prob = p.sample_without_replacement(self.num_samples, generator)

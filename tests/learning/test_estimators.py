@@ -144,7 +144,7 @@ def test_an_unordered_set_spends_no_sample_twice() -> None:
     assert variance(UnorderedSet(4)) < 0.3 * variance(ScoreFunction(4))
 
 
-@pytest.mark.parametrize("count", [8, 9, 16])
+@pytest.mark.parametrize("count", [8, 9, 40])
 def test_an_unordered_set_of_all_structures_is_exact(count: int) -> None:
     """Also where some are nearly impossible, and where there are none to fill the set with."""
     torch.manual_seed(3)
@@ -188,10 +188,11 @@ def test_leave_one_out_ratios_by_all_orders() -> None:
     everything = list(range(5))
     for s in everything:
         rest = [j for j in everything if j != s]
-        assert float(weights[s]) == pytest.approx(float(p[s]) * orders([s], rest) / orders([], everything))
+        ratio = orders([s], rest) / orders([], everything)
+        assert float(weights[s]) == pytest.approx(float(p[s]) * ratio, rel=1e-12)
         for t in rest:
             ratio = orders([s, t], [j for j in rest if j != t]) / orders([s], rest)
-            assert float(others[s, t]) == pytest.approx(float(p[t]) * ratio)
+            assert float(others[s, t]) == pytest.approx(float(p[t]) * ratio, rel=1e-12)
         assert float(others[s, s]) == pytest.approx(float(p[s]))
 
 
@@ -268,8 +269,6 @@ def test_refusals() -> None:
         ScoreFunction()(d, lambda z: z)
     with pytest.raises(ValueError, match="found int"):
         ScoreFunction()(d, lambda z: 3)  # type: ignore[arg-type,return-value]
-    with pytest.raises(ValueError, match="at most 16, found 17"):
-        UnorderedSet(17)
     for make in (ScoreFunction, VIMCO, UnorderedSet):
         with pytest.raises(ValueError, match="at least 2"):
             make(1)
