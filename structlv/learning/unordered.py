@@ -31,7 +31,7 @@ def leave_one_out(log_prob: Tensor) -> tuple[Tensor, Tensor]:
     """
     k, *batch = log_prob.shape
     rows = log_prob.detach().double().reshape(k, -1)
-    parts = [_ratios(x) for x in rows.split(max(_MOST // (k * k * len(_NODES)), 1), 1)]
+    parts = [_ratios(x) for x in rows.split(max(_MOST // (k * len(_NODES)), 1), 1)]
     weights, others = (torch.cat(x, -1) for x in zip(*parts, strict=True))
     return weights.reshape(k, *batch), others.reshape(k, k, *batch)
 
@@ -45,10 +45,12 @@ def _ratios(log_p: Tensor) -> tuple[Tensor, Tensor]:
     each = _log_arrived(rate.unsqueeze(-1) + nodes)  # (k, b, nodes)
     all_of_them = each.sum(0) + nodes - nodes.exp()
     one = all_of_them - each
-    none, two = all_of_them.logsumexp(-1), (one.unsqueeze(1) - each).logsumexp(-1)
-    one = one.logsumexp(-1)
-    weights = (log_p + one - none).exp()
-    others = (log_p + two - one.unsqueeze(1)).exp()
+    none, total = all_of_them.logsumexp(-1), one.logsumexp(-1)
+    weights = (log_p + total - none).exp()
+    # without s and s', relative to without s: no factor changes by more than tau does
+    least = each.amin(-1)
+    shares, factors = (one - total.unsqueeze(-1)).exp(), (least.unsqueeze(-1) - each).exp()
+    others = torch.einsum("sbx,tbx->stb", shares, factors) * (log_p - least).exp()
     own = torch.eye(len(log_p), dtype=torch.bool, device=log_p.device).unsqueeze(-1)
     others = torch.where(own, log_p.exp().unsqueeze(1), others)
     return weights, others.masked_fill(absent.unsqueeze(1), 0.0)
