@@ -21,7 +21,7 @@ from torch import Generator, Tensor
 
 from benchmarks import machine
 from structlv import IMLE, BinaryTree, LinearChain, PerturbAndMAP, StochasticSoftmax, StraightThroughMarginals
-from structlv.learning.estimators import LeaveOneOut, MovingAverage, Relaxed, ScoreFunction
+from structlv.learning.estimators import LeaveOneOut, MovingAverage, Relaxed, ScoreFunction, UnorderedSet
 
 COUNT = 20000  # independent gradients
 TEMPERATURES = (0.1, 0.3, 1.0, 3.0)
@@ -91,6 +91,7 @@ def estimators() -> Iterator[tuple[str, str, float, Any]]:
         yield "score function, moving average", "samples", s, ScoreFunction(s, baseline=MovingAverage())
         if s > 1:
             yield "score function, leave one out", "samples", s, ScoreFunction(s, baseline=LeaveOneOut())
+            yield "unordered set", "samples", s, UnorderedSet(s)
         yield "straight-through marginals", "samples", s, Relaxed(StraightThroughMarginals(), num_samples=s)
         yield "IMLE, step 1", "samples", s, Relaxed(IMLE(), num_samples=s)
     for t in TEMPERATURES:

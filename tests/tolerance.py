@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 NATS = {torch.float64: 1e-10, torch.float32: 1e-6, torch.float16: 1e-6, torch.bfloat16: 1e-6}
+PERTURBED = {torch.float64: 1e-10, torch.float32: 1e-5}
 PROBABILITIES = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 1e-2}
 FILTERED = {torch.float64: 1e-10, torch.float32: 4e-6}
 SECOND_ORDER = {torch.float64: 1e-9, torch.float32: 2e-4}
@@ -20,7 +21,15 @@ CHI_SQUARE = (
 
 def assert_nats(actual: Tensor, expected: Tensor, dtype: torch.dtype | None = None) -> None:
     """Log-partitions, scores, log-probabilities: infinities equal, the rest close; NaN fails."""
-    tolerance = NATS[dtype or actual.dtype]
+    _assert_relative(actual, expected, NATS[dtype or actual.dtype])
+
+
+def assert_perturbed(actual: Tensor, expected: Tensor, dtype: torch.dtype) -> None:
+    """Log-probabilities with noise, from potentials of ``dtype``: sums over the choices of a structure."""
+    _assert_relative(actual, expected, PERTURBED[dtype])
+
+
+def _assert_relative(actual: Tensor, expected: Tensor, tolerance: float) -> None:
     a, e = _pair(actual, expected)
     finite = e.isfinite()
     assert torch.equal(a[~finite], e[~finite]), f"infinities differ: {actual} and {expected}"

@@ -39,6 +39,15 @@ SLV_INLINE vec<T> log_normal(vec<T> x) {
   const Split<T> s(x);
   return plus_powers<T>(s.e, twice_atanh<T, sizeof(T) == 4 ? 5 : 12>((s.m - T(1)) / (s.m + T(1))));
 }
+// log(1 + x), 0 <= x <= 1.
+SLV_INLINE vec<double> log_one_plus(vec<double> x) { return twice_atanh<double, 17>(x / (x + 2.0)); }
+// log(1 - exp(x)), x < 0: near 0 by the series of 1 - exp(x), which would cancel.
+SLV_INLINE vec<double> log_one_minus_exp(vec<double> x) {
+  vec<double> p = splat(1.0);
+#pragma GCC unroll 16
+  for (int n = 15; n > 1; n--) p = p * x * (1.0 / n) + 1.0;
+  return log_normal<double>(x < -0.5 ? 1.0 - exp<double>(x) : -x * p);
+}
 
 }  // namespace
 }  // namespace slv

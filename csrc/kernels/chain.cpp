@@ -3,6 +3,7 @@
 
 #include "core/isa.h"
 #include "kernels/chain_dense.h"
+#include "kernels/chain_distinct.h"
 #include "kernels/chain_filter.h"
 #include "kernels/chain_ladder.h"
 #include "kernels/chain_log.h"
@@ -33,8 +34,8 @@ bool has_nan(const T* p, int64_t n) {
 
 template <class T>
 constexpr ChainLogKernels<T> log_kernels() {
-  return {log_partition_log<T>, marginals_log<T>, hvp_log<T>,    argmax_log<T>,    max_marginals_log<T>,
-          topk_log<T>,          sample_log<T>,    filter_log<T>, filter_vjp_log<T>};
+  return {log_partition_log<T>, marginals_log<T>, hvp_log<T>,      argmax_log<T>, max_marginals_log<T>,
+          topk_log<T>,          sample_log<T>,    distinct_log<T>, filter_log<T>, filter_vjp_log<T>};
 }
 
 template <class T>

@@ -7,6 +7,8 @@
 #pragma once
 #include <cstdint>
 
+#include "kernels/distinct.h"
+
 namespace slv {
 
 template <class T>
@@ -56,6 +58,7 @@ struct ChainLogKernels {
   void (*max_marginals)(const Chain<T>&, int64_t item, T* unary, T* transition);
   void (*topk)(const Chain<T>&, int64_t item, int64_t k, int64_t* states, int64_t stride);
   void (*sample)(const Chain<T>&, int64_t item, uint64_t seed, int64_t samples, int64_t* states, int64_t stride);
+  void (*sample_distinct)(const Chain<T>&, int64_t item, uint64_t seed, int64_t count, const DistinctSink& out);
   void (*filter)(const Chain<T>&, int64_t item, T* out);
   void (*filter_vjp)(const Chain<T>&, int64_t item, const T* grad, T* unary, const EdgeSink<T>& edges);
 };

@@ -25,7 +25,7 @@ void relaxed_sample(const Chain<T>& c, int64_t item, uint64_t seed, int64_t samp
   constexpr int W = kWidth<T>;
   const int64_t k = c.k, len = c.length ? c.length[item] : c.n;
   const T* l = c.unary + item * c.n * k;
-  draw_gumbel<T>({seed, uint32_t(item), uint32_t(sample), 3, 0, len * k}, relaxed);
+  gumbel<T>({seed, uint32_t(item), uint32_t(sample), 3, 0, len * k}, relaxed);
   std::fill(states + len, states + c.n, -1);
   std::fill(relaxed + len * k, relaxed + c.n * k, T(0));
   const T *next = c.final ? c.final + (c.final_row ? c.final_row[item] : 0) * k : nullptr, inverse = 1 / temperature;

@@ -28,7 +28,7 @@ SLV_INLINE vec<float> surprise(const uint32_t* word, vec<float>) {
 
 // The draws of a run, into out[0 .. count - 1].
 template <class T>
-void draw_gumbel(const NoiseRun& run, T* out) {
+void gumbel(const NoiseRun& run, T* out) {
   constexpr int kBlocks = 16, kWords = 4 * kBlocks, W = kWidth<T>;
   uint32_t word[4][kBlocks], ordered[kWords];
   T value[kWords];

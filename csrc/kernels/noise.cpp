@@ -1,3 +1,4 @@
+// Compiled once per instruction set (SLV_ISA names it); only the getter at the end has a name outside.
 #include "kernels/noise.h"
 
 #include "core/isa.h"
@@ -6,7 +7,7 @@
 namespace slv {
 namespace {
 
-const NoiseKernels table = {draw_gumbel<float>, draw_gumbel<double>};
+const NoiseKernels table = {gumbel<float>, gumbel<double>};
 
 }  // namespace
 

@@ -9,6 +9,8 @@
 #pragma once
 #include <cstdint>
 
+#include "kernels/distinct.h"
+
 namespace slv {
 
 template <class T>
@@ -56,6 +58,7 @@ struct PcfgLogKernels {
   void (*max_marginals)(const Pcfg<T>&, int64_t item, const PcfgSink<T>& out);  // written, labels nt; -inf: in no tree
   void (*topk)(const Pcfg<T>&, int64_t item, int64_t k, int64_t* events, int64_t stride);
   void (*sample)(const Pcfg<T>&, int64_t item, uint64_t seed, int64_t samples, int64_t* events, int64_t stride);
+  void (*sample_distinct)(const Pcfg<T>&, int64_t item, uint64_t seed, int64_t count, const DistinctSink& out);
   // the binary tree over `len` of n words that maximises the sum of its span scores (n, n)
   void (*decode)(const T* spans, int64_t n, int64_t len, int64_t* event);
 };
@@ -92,6 +95,8 @@ struct PcfgScanKernels {
   void (*argmax)(const Pcfg<T>&, const int64_t* items, int64_t count, int64_t* events);  // (batch, rows, 3)
   void (*sample)(const Pcfg<T>&, const int64_t* items, int64_t count, uint64_t seed, int64_t samples,
                  int64_t* events);  // (samples, batch, rows, 3)
+  void (*sample_distinct)(const Pcfg<T>&, const int64_t* items, int64_t count, uint64_t seed, int64_t k,
+                          const DistinctSink& out);  // of all items
 };
 
 struct PcfgKernels {

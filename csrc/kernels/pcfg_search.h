@@ -139,14 +139,46 @@ void pcfg_max_marginals_log(const Pcfg<T>& g, int64_t b, const PcfgSink<T>& to) 
 
 // ---- samples
 
+// Log-weights of the ways to divide a node, up to a constant: of its splits, of the left children at a split, of the
+// right children beside a left one.
+template <class T>
+class TreeWays {
+ public:
+  TreeWays(const Sentence<T>& c, const TreeChart& in) : c(c), in(in) {}
+  // split: (j - i); left: (j - i, s), at the first places of each row the left children that there are
+  void weigh(const TreeNode& node, double* split, double* left) {
+    std::fill_n(left, (node.j - node.i) * c.s, kNone);
+    each_left(c, in, node.i, node.j, [&](int64_t k, const Layout::Block& p, int64_t y, double l, const double* r) {
+      if (l > kNone) left[(k - node.i) * c.s + y] = l + total<Log>(beside(node.symbol, p, y, r), p.nz);
+    });
+    for (int64_t k = 0; k < node.j - node.i; k++) split[k] = total<Log>(left + k * c.s, c.s);
+  }
+  // of the split after word k, whose block is p, and its left child y
+  const double* right(const TreeNode& node, const Layout::Block& p, int64_t y, int64_t k) {
+    return beside(node.symbol, p, y, in.row(k + 1, node.j));
+  }
+
+ private:
+  const double* beside(int64_t a, const Layout::Block& p, int64_t y, const double* r) {
+    right_.resize(p.pitch);
+    const T* rule = &c.rules[a * c.layout.size + p.at + y * p.pitch];
+    for (int64_t z = 0; z < p.nz; z += kLanes)
+      store<double>(&right_[z], load_as<double>(rule + z, kLanes, T(kNone)) + load(r + z));
+    return right_.data();
+  }
+  const Sentence<T>& c;
+  const TreeChart& in;
+  Doubles right_;
+};
+
 // Numbers of a node's own: the split, then the left child, then the right one.
 template <class T>
 struct Sampler {
   const Sentence<T>& c;
-  const TreeChart& in;
+  TreeWays<T> ways;
   Draws<1> nodes{};
 
-  Sampler(const Sentence<T>& c, const TreeChart& in) : c(c), in(in) {}
+  Sampler(const Sentence<T>& c, const TreeChart& in) : c(c), ways(c, in) {}
 
   // an index in proportion to exp(scores), or -1
   int64_t draw(const double* scores, int64_t count, double u) {
@@ -157,31 +189,21 @@ struct Sampler {
   bool operator()(const TreeNode& node, TreeNode& left, TreeNode& right) {
     const int64_t i = node.i, j = node.j, position = 4 * (j * (j + 1) / 2 + i), most = c.s;
     auto u = [&](int word) { return double(uniform<T>(*nodes(position + word))); };
-    left_.assign((j - i) * most, kNone);
-    each_left(c, in, i, j, [&](int64_t k, const Layout::Block& p, int64_t y, double l, const double* r) {
-      if (l > kNone) left_[(k - i) * most + y] = l + total<Log>(right_scores(node.symbol, p, y, r), p.nz);
-    });
+    left_.resize((j - i) * most);
     split_.resize(j - i);
-    for (int64_t k = i; k < j; k++) split_[k - i] = total<Log>(&left_[(k - i) * most], most);
+    ways.weigh(node, split_.data(), left_.data());
     const int64_t k = i + draw(split_.data(), j - i, u(0));
     if (k < i) return false;
     const Layout::Block& p = c.layout.block[block_of(i, k, j)];
     const int64_t y = draw(&left_[(k - i) * most], p.ny, u(1));
     if (y < 0) return false;
-    const int64_t z = draw(right_scores(node.symbol, p, y, in.row(k + 1, j)), p.nz, u(2));
+    const int64_t z = draw(ways.right(node, p, y, k), p.nz, u(2));
     left = {i, k, p.y + y}, right = {k + 1, j, p.z + z};
     return z >= 0;
   }
 
  private:
-  Doubles split_, left_, right_, weight_;  // scores of every split; of it and a left child; of right children
-  const double* right_scores(int64_t a, const Layout::Block& p, int64_t y, const double* r) {
-    right_.resize(p.pitch);
-    const T* rule = &c.rules[a * c.layout.size + p.at + y * p.pitch];
-    for (int64_t z = 0; z < p.nz; z += kLanes)
-      store<double>(&right_[z], load_as<double>(rule + z, kLanes, T(kNone)) + load(r + z));
-    return right_.data();
-  }
+  Doubles split_, left_, weight_;  // scores of every split; of it and a left child
 };
 
 template <class T>

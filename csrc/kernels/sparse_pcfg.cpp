@@ -2,6 +2,7 @@
 #include "kernels/sparse_pcfg.h"
 
 #include "core/isa.h"
+#include "kernels/sparse_distinct.h"
 #include "kernels/sparse_kbest.h"
 #include "kernels/sparse_outside.h"
 #include "kernels/sparse_search.h"
@@ -38,8 +39,9 @@ void sparse_prepare(const SparseGrammar& g, const double* scores, double* out) {
   out[g.rules + 2] = mild;
 }
 
-const SparsePcfgKernels table = {sparse_prepare, sparse_log_partition, sparse_marginals, sparse_hvp,
-                                 sparse_argmax,  sparse_topk,          sparse_sample,    sparse_max_marginals};
+const SparsePcfgKernels table = {sparse_prepare, sparse_log_partition, sparse_marginals,
+                                 sparse_hvp,     sparse_argmax,        sparse_topk,
+                                 sparse_sample,  sparse_distinct,      sparse_max_marginals};
 
 }  // namespace
 

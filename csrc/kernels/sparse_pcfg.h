@@ -10,6 +10,8 @@
 #pragma once
 #include <cstdint>
 
+#include "kernels/distinct.h"
+
 namespace slv {
 
 // Shared by all items; every list is sorted by what it is looked up by. Rules: their rows in the index.
@@ -68,6 +70,8 @@ struct SparsePcfgKernels {
   // single: uniforms of 24 bits, as for float32
   void (*sample)(const SparseGrammar&, const SparseItem&, const SparseWeights&, int64_t rows, uint64_t seed,
                  uint32_t item, int64_t samples, bool single, int64_t* events, int64_t stride);
+  void (*sample_distinct)(const SparseGrammar&, const SparseItem&, const SparseWeights&, int64_t rows, uint64_t seed,
+                          uint32_t item, int64_t count, const DistinctSink& out);
   void (*max_marginals)(const SparseGrammar&, const SparseItem&, const SparseSink&);  // maxima, over -inf
 };
 const SparsePcfgKernels* sparse_pcfg_kernels_base();

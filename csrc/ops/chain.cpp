@@ -139,6 +139,23 @@ Tensor sample(SLV_POTENTIALS, int64_t num_samples, int64_t seed) {
   });
 }
 
+std::tuple<Tensor, Tensor> sample_distinct(SLV_POTENTIALS, int64_t k, int64_t seed) {
+  STD_TORCH_CHECK(k >= 0, "k: expected a number of structures >= 0, found ", k);
+  return dispatch(unary, [&](auto t) {
+    using T = decltype(t);
+    Bound<T> p(unary, transition, initial, final, lengths);
+    const Chain<T>& c = p.chain;
+    Tensor out = p.empty(p.with({c.n}, {k}), ScalarType::Long),
+           perturbed = p.empty(p.with({}, {k}), ScalarType::Double);
+    const DistinctSink sink{out.mutable_data_ptr<int64_t>(), c.batch * c.n, perturbed.mutable_data_ptr<double>(),
+                            c.batch};
+    const double draws = double(k) * double(c.batch) * double(c.n) * double(c.k);
+    parallel_units(k > 0 ? c.batch : 0, log_work(c) + 100 * draws,
+                   [&](int64_t b) { log_kernels<T>().sample_distinct(c, b, uint64_t(seed), k, sink.of(b, c.n)); });
+    return std::make_tuple(out, perturbed);
+  });
+}
+
 // ---- scores of given structures; linear in the potentials -------------------------------------------------
 
 // Calls unary(t, state), edge(t, from, to) for the parts of item b in `z`; false where a state is out of range.
@@ -253,6 +270,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(structlv, m) {
   m.def("chain_max_marginals(" SLV_SCHEMA ") -> (Tensor, Tensor)");
   m.def("chain_topk(" SLV_SCHEMA ", SymInt k) -> Tensor");
   m.def("chain_sample(" SLV_SCHEMA ", SymInt num_samples, SymInt seed) -> Tensor");
+  m.def("chain_sample_distinct(" SLV_SCHEMA ", SymInt k, SymInt seed) -> (Tensor, Tensor)");
   m.def("chain_score(Tensor states, " SLV_SCHEMA ") -> Tensor");
   m.def("chain_score_vjp(Tensor grad, Tensor states, " SLV_SCHEMA ") -> (Tensor, Tensor, Tensor, Tensor)");
   m.def("chain_has_nan(" SLV_SCHEMA ") -> bool");
@@ -268,6 +286,7 @@ STABLE_TORCH_LIBRARY_IMPL(structlv, CPU, m) {
   m.impl("chain_max_marginals", TORCH_BOX(&max_marginals));
   m.impl("chain_topk", TORCH_BOX(&topk));
   m.impl("chain_sample", TORCH_BOX(&sample));
+  m.impl("chain_sample_distinct", TORCH_BOX(&sample_distinct));
   m.impl("chain_score", TORCH_BOX(&score));
   m.impl("chain_score_vjp", TORCH_BOX(&score_vjp));
   m.impl("chain_has_nan", TORCH_BOX(&has_nan));

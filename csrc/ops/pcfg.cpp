@@ -128,6 +128,26 @@ Tensor sample(SLV_POTENTIALS, int64_t num_samples, int64_t seed) {
   });
 }
 
+std::tuple<Tensor, Tensor> sample_distinct(SLV_POTENTIALS, int64_t k, int64_t seed) {
+  STD_TORCH_CHECK(k >= 0, "k: expected a number of trees >= 0, found ", k);
+  return dispatch(unary, [&](auto t) {
+    using T = decltype(t);
+    BoundPcfg<T> p(root, rules, unary, spans, lengths);
+    Tensor out = p.empty(p.event_shape({k}), ScalarType::Long),
+           perturbed = p.empty(p.with({}, {k}), ScalarType::Double);
+    if (perturbed.numel() == 0) return std::make_tuple(out, perturbed);
+    const int64_t size = event_size(p.n);
+    const DistinctSink sink{out.mutable_data_ptr<int64_t>(), p.items * size, perturbed.mutable_data_ptr<double>(),
+                            p.items};
+    const double opened = double(k) * double(p.items) * double(p.n) * double(p.n) * double(p.pcfg.nt);
+    each_block<T>(pcfg_plan(p.pcfg, true, 0), pcfg_scan_work(p.pcfg) + 2 * opened * double(p.pcfg.nt),
+                  [&](const PcfgPlan::Block&, const int64_t* items, int64_t count) {
+                    pcfg_scan_kernels<T>().sample_distinct(p.pcfg, items, count, uint64_t(seed), k, sink);
+                  });
+    return std::make_tuple(out, perturbed);
+  });
+}
+
 // ---- scores of given trees; linear in the potentials
 
 Tensor score(const Tensor& event, SLV_POTENTIALS) {
@@ -248,6 +268,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(structlv, m) {
   m.def("pcfg_argmax(" SLV_SCHEMA ") -> Tensor");
   m.def("pcfg_max_marginals(" SLV_SCHEMA ") -> (Tensor, Tensor, Tensor, Tensor)");
   m.def("pcfg_topk(" SLV_SCHEMA ", SymInt k) -> Tensor");
+  m.def("pcfg_sample_distinct(" SLV_SCHEMA ", SymInt k, SymInt seed) -> (Tensor, Tensor)");
   m.def("pcfg_sample(" SLV_SCHEMA ", SymInt num_samples, SymInt seed) -> Tensor");
   m.def("pcfg_score(Tensor event, " SLV_SCHEMA ") -> Tensor");
   m.def("pcfg_score_vjp(Tensor grad, Tensor event, " SLV_SCHEMA ") -> (Tensor, Tensor, Tensor, Tensor)");
@@ -264,6 +285,7 @@ STABLE_TORCH_LIBRARY_IMPL(structlv, CPU, m) {
   m.impl("pcfg_argmax", TORCH_BOX(&argmax));
   m.impl("pcfg_max_marginals", TORCH_BOX(&max_marginals));
   m.impl("pcfg_topk", TORCH_BOX(&topk));
+  m.impl("pcfg_sample_distinct", TORCH_BOX(&sample_distinct));
   m.impl("pcfg_sample", TORCH_BOX(&sample));
   m.impl("pcfg_score", TORCH_BOX(&score));
   m.impl("pcfg_score_vjp", TORCH_BOX(&score_vjp));

@@ -141,6 +141,22 @@ Tensor sample(SLV_POTENTIALS, int64_t num_samples, int64_t seed, int64_t depth) 
   return out;
 }
 
+std::tuple<Tensor, Tensor> sample_distinct(SLV_POTENTIALS, int64_t k, int64_t seed, int64_t depth) {
+  STD_TORCH_CHECK(k >= 0, "k: expected a number of trees >= 0, found ", k);
+  SLV_BIND;
+  p.check_depth(depth);
+  const int64_t size = p.rows() * 3;
+  Tensor out = p.empty(p.with({p.rows(), 3}, {k}), ScalarType::Long), perturbed = p.empty(p.with({}, {k}));
+  if (perturbed.numel() == 0) return {out, perturbed};
+  const DistinctSink sink{out.mutable_data_ptr<int64_t>(), p.items * size, perturbed.mutable_data_ptr<double>(),
+                          p.items};
+  each_sentence(p, 3, [&](int64_t b, const SparseItem& x, const SparseWeights& w) {
+    sparse_pcfg_kernels().sample_distinct(p.grammar(), x, w, p.rows(), uint64_t(seed), uint32_t(b), k,
+                                          sink.of(b, size));
+  });
+  return {out, perturbed};
+}
+
 // ---- scores of given trees; linear in the potentials -------------------------------------------------------
 
 // event (*s, *b, rows, 3): its number of rows, and (*s, *b)
@@ -234,6 +250,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(structlv, m) {
         ") -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
   m.def("sparse_pcfg_argmax(" SLV_SCHEMA ", SymInt depth) -> Tensor");
   m.def("sparse_pcfg_topk(" SLV_SCHEMA ", SymInt k, SymInt depth) -> Tensor");
+  m.def("sparse_pcfg_sample_distinct(" SLV_SCHEMA ", SymInt k, SymInt seed, SymInt depth) -> (Tensor, Tensor)");
   m.def("sparse_pcfg_sample(" SLV_SCHEMA ", SymInt num_samples, SymInt seed, SymInt depth) -> Tensor");
   m.def("sparse_pcfg_max_marginals(" SLV_SCHEMA ", SymInt labels)" SLV_FOUR);
   m.def("sparse_pcfg_score(Tensor event, " SLV_SCHEMA ") -> Tensor");
@@ -249,6 +266,7 @@ STABLE_TORCH_LIBRARY_IMPL(structlv, CPU, m) {
   m.impl("sparse_pcfg_hvp", TORCH_BOX(&hvp));
   m.impl("sparse_pcfg_argmax", TORCH_BOX(&argmax));
   m.impl("sparse_pcfg_topk", TORCH_BOX(&topk));
+  m.impl("sparse_pcfg_sample_distinct", TORCH_BOX(&sample_distinct));
   m.impl("sparse_pcfg_sample", TORCH_BOX(&sample));
   m.impl("sparse_pcfg_max_marginals", TORCH_BOX(&max_marginals));
   m.impl("sparse_pcfg_score", TORCH_BOX(&score));

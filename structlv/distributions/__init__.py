@@ -6,6 +6,7 @@ from structlv.distributions.binary_tree import BinaryTree
 from structlv.distributions.brackets import from_brackets, from_nltk, to_brackets, to_nltk
 from structlv.distributions.constraints import ConstituencyTree, StateSequence, StateSequences
 from structlv.distributions.dense_trees import DenseTreePosterior
+from structlv.distributions.distinct import DistinctSamples
 from structlv.distributions.factorial_chain import FactorialChain
 from structlv.distributions.factorial_emissions import (
     AdditiveGaussian,
@@ -53,6 +54,7 @@ __all__ = [
     "ChainParts",
     "ConstituencyTree",
     "DenseTreePosterior",
+    "DistinctSamples",
     "Exact",
     "FactorialChain",
     "FactorialEmission",

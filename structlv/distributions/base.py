@@ -27,11 +27,18 @@ from structlv.distributions.algebra import (
     rebuilt,
     tempered,
 )
+from structlv.distributions.distinct import DistinctSamples
 from structlv.distributions.parameters import ParameterizedDistribution
 from structlv.distributions.relaxations import Relaxation, StochasticSoftmax, Temperature
 from structlv.distributions.seeding import draw_seed
 from structlv.distributions.traces import Trace
-from structlv.distributions.validation import broadcast_batch, is_eager, require_floating, require_integer
+from structlv.distributions.validation import (
+    broadcast_batch,
+    is_eager,
+    positive,
+    require_floating,
+    require_integer,
+)
 
 Self = TypeVar("Self", bound="StructuredDistribution")
 
@@ -47,10 +54,10 @@ class StructuredDistribution(ParameterizedDistribution):
     in float64 and rounded once, to the dtype of the potentials (float32 where those are half precision).
 
     A subclass supplies the hooks below: ``_log_partition``, ``marginals``, ``max_marginals``, ``argmax``,
-    ``_best``, ``_sample``, ``_score``, ``_part_scores``, ``to_parts``, ``from_parts``, ``condition``, and
-    where two of its distributions can differ in layout, ``_aligned``; where some marginals cost more than
-    others, ``_weights``; for ``rsample`` ``_perturbed``, ``_moved`` and ``_trace``. Its potentials are the
-    floating-point parameters.
+    ``_best``, ``_sample``, ``_sample_distinct``, ``_score``, ``_part_scores``, ``to_parts``, ``from_parts``,
+    ``condition``, and where two of its distributions can differ in layout, ``_aligned``; where some marginals
+    cost more than others, ``_weights``; for ``rsample`` ``_perturbed``, ``_moved`` and ``_trace``. Its
+    potentials are the floating-point parameters.
     """
 
     has_rsample = True
@@ -82,6 +89,12 @@ class StructuredDistribution(ParameterizedDistribution):
     @abstractmethod
     def _sample(self, num_samples: int, seed: int) -> Tensor:
         """Exact samples, (num_samples, *b, *event) int64."""
+
+    @abstractmethod
+    def _sample_distinct(self, k: int, seed: int) -> tuple[Tensor, Tensor]:
+        """k samples without replacement, (k, *b, *event) int64, and their perturbed log-probabilities (k, *b)
+        in float64, descending; -1 and -inf where there are fewer.
+        """
 
     @abstractmethod
     def _score(self, event: Tensor) -> Tensor:
@@ -161,9 +174,7 @@ class StructuredDistribution(ParameterizedDistribution):
         Raises:
             ValueError: k < 1.
         """
-        if not isinstance(k, int) or k < 1:
-            raise ValueError(f"k must be a positive integer, found {k!r}")
-        events = self._best(k)
+        events = self._best(positive(k))
         # An event without content is the empty structure at rank 0, and no structure at every other rank.
         absent = (events == -1).flatten(1 + len(self._batch_shape)).all(-1)
         absent[0] = False
@@ -181,6 +192,29 @@ class StructuredDistribution(ParameterizedDistribution):
         shape = torch.Size((sample_shape,) if isinstance(sample_shape, int) else sample_shape)
         events = self._sample(shape.numel(), draw_seed(generator))
         return events.reshape(shape + events.shape[1:])
+
+    def sample_without_replacement(self, k: int, generator: Generator | None = None) -> DistinctSamples:
+        """k different structures of each item: drawn one by one, and none put back.
+
+        They are those of the k largest perturbed log-probabilities log p(z) + g_z, g_z independent standard
+        Gumbel noise of every structure, found exactly without looking at all of them: the largest is
+        Gumbel(0), and its structure a sample of p. Where there are at most k structures all are found. Kool,
+        van Hoof and Welling (2019), "Stochastic beams and where to find them", section 4.
+
+        A draw is a function of the seed (see ``sample``) and the item's place in the flattened batch; fewer
+        are the first of more. Time: as for ``sample`` of k structures, and a logarithm for all that each
+        choice is among.
+
+        Returns:
+            events (k, *b, *event) int64, perturbed (k, *b), descending and detached, and log_prob (k, *b),
+            differentiable as ``log_prob(events)`` is; -1 and -inf where there are fewer than k structures.
+
+        Raises:
+            ValueError: k < 1.
+        """
+        events, perturbed = self._sample_distinct(positive(k), draw_seed(generator))
+        log_prob = self._log_prob(events).masked_fill(perturbed == -torch.inf, -torch.inf)
+        return DistinctSamples(events, self._rounded(perturbed), self._rounded(log_prob))
 
     def rsample(
         self,
@@ -219,11 +253,14 @@ class StructuredDistribution(ParameterizedDistribution):
 
     def log_prob(self, event: Tensor) -> Tensor:
         """log p(event) = score(event) - log Z, (*s, *b) for events (*s, *b, *event). Differentiable twice."""
-        score = self._score(self._checked_event(event))
-        log_z = self._log_partition(as_double=True)
+        return self._rounded(self._log_prob(self._checked_event(event)))
+
+    def _log_prob(self, event: Tensor) -> Tensor:
+        """``log_prob`` in float64."""
+        score, log_z = self._score(event), self._log_partition(as_double=True)
         impossible = log_z == -torch.inf
         score = score.masked_fill(impossible, -torch.inf)
-        return self._rounded(score - log_z.masked_fill(impossible, 0.0))
+        return score - log_z.masked_fill(impossible, 0.0)
 
     def entropy(self) -> Tensor:
         """H(p) = -E_p[log p] = log Z - <marginals, part scores>, (*b); differentiable once."""

@@ -30,7 +30,7 @@ from structlv.distributions.validation import (
 )
 from structlv.ops import pcfg
 from structlv.ops.noise import gumbel
-from structlv.reference import semiring
+from structlv.reference import distinct, semiring
 from structlv.reference.pcfg import inside_scores
 
 Self = TypeVar("Self", bound="BinaryTree")
@@ -222,6 +222,20 @@ class BinaryTree(StructuredDistribution):
         return (
             labels.drawn(event, scores, seed, self._dtype) if self._labelled else labels.relabelled(event, 0)
         )
+
+    def _sample_distinct(self, k: int, seed: int) -> tuple[Tensor, Tensor]:
+        scores = self._scores().detach()
+        total = self._summed(scores)
+        events, perturbed = pcfg.sample_distinct(*self._grammar(total), k=k, seed=seed)
+        events = torch.cat([self._with_single(events[:1], total), events[1:]])
+        few = self._single(total) | (self._lengths() == 0)
+        first = torch.where(few, distinct.first_noise(seed, perturbed[0]), perturbed[0])
+        perturbed = torch.cat([first.unsqueeze(0), perturbed[1:]])
+        if not self._labelled:
+            return labels.relabelled(events, 0), perturbed
+        sums = labels.total(labels.relabelled(events, 0), total.unsqueeze(-1), self._lengths())
+        log_prob = sums - finite(self._log_partition(as_double=True).detach())
+        return labels.distinct(events, perturbed, log_prob, scores, seed)
 
     def _score(self, event: Tensor) -> Tensor:
         event = tree_events.without_padding(event, self.lengths)

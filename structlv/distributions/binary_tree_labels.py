@@ -8,9 +8,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from structlv.distributions.seeding import nth_seed
 from structlv.distributions.traces import Choices, log_softmax
 from structlv.distributions.tree_events import is_binary_tree
+from structlv.ops.noise import gumbel
 from structlv.reference import philox, semiring
+from structlv.reference.distinct import given_maximum
 
 
 def places(event: Tensor, n: int, count: int) -> Tensor:
@@ -79,17 +82,55 @@ def k_best(events: Tensor, scores: Tensor, k: int) -> Tensor:
     total = torch.where(used[..., :1], 0.0, -torch.inf)  # (k, *b, labellings so far)
     chosen = order.new_empty(*total.shape, 0)
     for row in range(events.shape[-2]):
-        sums = (total.unsqueeze(-1) + values[..., row, None, :]).flatten(-2)
-        total, place = sums.sort(dim=-1, descending=True, stable=True)
-        total, place = total[..., :k], place[..., :k]
-        parent, label = place // values.shape[-1], place % values.shape[-1]
-        chosen = chosen.gather(-2, parent.unsqueeze(-1).expand(*parent.shape, row))
-        chosen = torch.cat([chosen, order[..., row, :].gather(-1, label).unsqueeze(-1)], -1)
+        total, parent, label = _best(total.unsqueeze(-1) + values[..., row, None, :], k)
+        chosen = _continued(chosen, parent, order[..., row, :].gather(-1, label))
+    return _ranked(events, total, chosen, k)[0]
+
+
+def distinct(
+    events: Tensor, perturbed: Tensor, log_prob: Tensor, scores: Tensor, seed: int
+) -> tuple[Tensor, Tensor]:
+    """k labelled trees without replacement (k, *b, m, 3) and their perturbed log-probabilities (k, *b), from
+    those of k trees without replacement, ``events``, under the sums over labels.
+
+    A tree's perturbed log-probability is the largest of its labellings'. No other spans can occur. Labels are
+    chosen row by row: a stochastic beam search, Kool, van Hoof and Welling (2019), section 4.2. Noise is a
+    function of (seed, row), item, tree, labelling so far and label, the second and third by their ranks.
+    """
+    k, *batch, rows, _ = events.shape
+    values = semiring.log_normalize(labels_of(events, scores))
+    count, used = values.shape[-1], events[..., 0] >= 0
+    first = torch.arange(count, device=values.device) == 0
+    values = torch.where(used.unsqueeze(-1), values, torch.where(first, 0.0, -torch.inf))
+    total, log_prob = perturbed.unsqueeze(-1), log_prob.unsqueeze(-1)  # (k, *b, labellings so far)
+    chosen = events.new_empty(*total.shape, 0)
+    for row in range(rows):
+        like = values.new_empty(()).expand(*batch, total.shape[-1], count)
+        noise = gumbel(like, event_dims=2, num_samples=k, seed=nth_seed(seed, 1 + row))
+        phi = log_prob.unsqueeze(-1) + values[..., row, None, :]
+        total, parent, label = _best(given_maximum(phi + noise, total), k)
+        log_prob = phi.flatten(-2).gather(-1, parent * count + label)
+        chosen = _continued(chosen, parent, label)
     return _ranked(events, total, chosen, k)
 
 
-def _ranked(events: Tensor, total: Tensor, chosen: Tensor, k: int) -> Tensor:
-    """The k best of labellings ``chosen`` (k, *b, q, m) of score ``total`` (k, *b, q) of ``events``."""
+def _best(scores: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The k best of ``scores`` (*, q, labels), (*, k), and of which of the q and which label they are."""
+    total, place = scores.flatten(-2).sort(dim=-1, descending=True, stable=True)
+    total, place = total[..., :k], place[..., :k]
+    return total, place // scores.shape[-1], place % scores.shape[-1]
+
+
+def _continued(chosen: Tensor, parent: Tensor, label: Tensor) -> Tensor:
+    """Labellings (*, q, rows) ``parent`` (*, k) of ``chosen``, each with one label more."""
+    chosen = chosen.gather(-2, parent.unsqueeze(-1).expand(*parent.shape, chosen.shape[-1]))
+    return torch.cat([chosen, label.unsqueeze(-1)], -1)
+
+
+def _ranked(events: Tensor, total: Tensor, chosen: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k best (k, *b, m, 3), and their scores (k, *b), of labellings ``chosen`` (k, *b, q, m) of score
+    ``total`` (k, *b, q) of ``events``.
+    """
     count = total.shape[-1]
     total, place = total.movedim(0, -2).flatten(-2).sort(dim=-1, descending=True, stable=True)
     total, place = (x[..., :k].movedim(-1, 0) for x in (total, place))  # (k, *b)
@@ -100,8 +141,12 @@ def _ranked(events: Tensor, total: Tensor, chosen: Tensor, k: int) -> Tensor:
     tree = (place // count)[..., None, None].expand(*place.shape, *events.shape[-2:])
     found = relabelled(events.gather(0, tree), labels)
     found = found.masked_fill((total == -torch.inf)[..., None, None], -1)
-    missing = found.new_full((k - len(found), *found.shape[1:]), -1)
-    return torch.cat([found, missing])
+    missing = k - len(found)
+    rest = (
+        found.new_full((missing, *found.shape[1:]), -1),
+        total.new_full((missing, *total.shape[1:]), -torch.inf),
+    )
+    return torch.cat([found, rest[0]]), torch.cat([total, rest[1]])
 
 
 def as_grammar(event: Tensor) -> Tensor:

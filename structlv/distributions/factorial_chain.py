@@ -201,6 +201,9 @@ class FactorialChain(StructuredDistribution):
     def _sample(self, num_samples: int, seed: int) -> Tensor:
         raise NotImplementedError
 
+    def _sample_distinct(self, k: int, seed: int) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError
+
     def _score(self, event: Tensor) -> Tensor:
         raise NotImplementedError
 

@@ -77,6 +77,10 @@ class JointChains(FactorialChain, joint=True):
         found = factorial.sample(*self._args, sizes=self.sizes, num_samples=num_samples, seed=seed)
         return unravel(found, self.sizes)
 
+    def _sample_distinct(self, k: int, seed: int) -> tuple[Tensor, Tensor]:
+        states, perturbed = self.to_chain()._sample_distinct(k, seed)
+        return unravel(states, self.sizes), perturbed
+
     def _perturbed(self, num_samples: int, seed: int) -> JointChains:
         dims = 1 + len(self.sizes)
         noise = gumbel(self.unary, event_dims=dims, num_samples=num_samples, seed=seed)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from structlv.distributions.factorial_chain import FactorialChain
 from structlv.distributions.factorial_joint import JointChains, first_steps, pair
@@ -95,6 +96,13 @@ class SeparateChains(FactorialChain, joint=False):
         states = torch.stack(found, -2)
         return states.masked_fill(_without(states), -1)
 
+    def _sample_distinct(self, k: int, seed: int) -> tuple[Tensor, Tensor]:
+        """Through one chain of all steps of all chains, one chain after the other."""
+        states, perturbed = _end_to_end(self.detach().chains)._sample_distinct(k, seed)
+        states = states.unflatten(-1, self._event_shape)
+        found = self._without_padding(states.masked_fill((perturbed == -torch.inf)[..., None, None], -1))
+        return found, perturbed
+
     def _perturbed(self, num_samples: int, seed: int) -> SeparateChains:
         noise = [
             gumbel(x, event_dims=2, num_samples=num_samples, seed=nth_seed(seed, i))
@@ -160,3 +168,24 @@ def _merged(events: Tensor, scores: Tensor, mine: Tensor, gains: Tensor) -> tupl
     left, right = ((x[..., None, None]) for x in (order // k, order % k))
     chosen = [events.take_along_dim(left, 0), mine.take_along_dim(right, 0)]
     return torch.cat(chosen, -2), scores
+
+
+def _end_to_end(chains: Sequence[LinearChain]) -> LinearChain:
+    """Independent chains as one of m n steps; a step that is none, past an end, has state 0 alone."""
+    size = max(x.unary.shape[-1] for x in chains)
+    unary, moves = [], []
+    for x in chains:
+        padding, k = x._padding(), x.unary.shape[-1]
+        scores = x._part_scores().unary
+        steps = x._stepwise().transition.expand(*x._batch_shape, -1, -1, -1)
+        if padding is not None:
+            scores = torch.where(
+                padding.unsqueeze(-1),
+                torch.where(torch.arange(k, device=scores.device) == 0, 0.0, -torch.inf),
+                scores,
+            )
+            steps = steps.masked_fill(padding[..., 1:, None, None], 0.0)
+        unary.append(pad(scores, (0, size - k), value=-torch.inf))
+        # zeros from the last state of a chain to the first of the next
+        moves.append(pad(steps, (0, size - k, 0, size - k, 1 if x.unary.shape[-2] else 0, 0)))
+    return LinearChain(torch.cat(unary, -2), torch.cat(moves, -3)[..., 1:, :, :], validate_args=False)

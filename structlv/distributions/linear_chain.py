@@ -217,6 +217,9 @@ class LinearChain(StructuredDistribution):
     def _sample(self, num_samples: int, seed: int) -> Tensor:
         return chain.sample(*self._args, num_samples=num_samples, seed=seed)
 
+    def _sample_distinct(self, k: int, seed: int) -> tuple[Tensor, Tensor]:
+        return chain.sample_distinct(*self._args, k=k, seed=seed)
+
     def _score(self, event: Tensor) -> Tensor:
         return chain.score(event, *self._args)
 

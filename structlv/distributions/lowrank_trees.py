@@ -78,9 +78,9 @@ class LowRankTreePosterior(TreePosterior, rules=LowRankRules):
     """``TreePosterior`` of :class:`LowRankRules`: O(n^3 r + n^2 r NT + n r T) time, O(n^2 (r + NT)) memory.
 
     In the space of ranks: the log-partition, marginals, samples, minimum-risk trees, scores, conditioning and
-    log-probabilities. What is no sum over ranks (the best tree, the k best, max-marginals, entropy and
-    divergences, counts and temperatures: the score of a rule is the logarithm of a sum) goes through
-    ``to_dense``, with the cost of dense rules.
+    log-probabilities. What is no sum over ranks (the best tree, the k best, k without replacement,
+    max-marginals, entropy and divergences, counts and temperatures: the score of a rule is the logarithm of a
+    sum) goes through ``to_dense``, with the cost of dense rules.
     """
 
     _operators: ClassVar[Any] = lowrank
@@ -231,6 +231,9 @@ class LowRankTreePosterior(TreePosterior, rules=LowRankRules):
 
     def _best(self, k: int) -> Tensor:
         return self._double().to_dense()._best(k)
+
+    def _sample_distinct(self, k: int, seed: int) -> tuple[Tensor, Tensor]:
+        return self._double().to_dense()._sample_distinct(k, seed)
 
 
 def _dense(q: Any) -> Any:

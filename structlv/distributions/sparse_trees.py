@@ -107,6 +107,9 @@ class SparseTreePosterior(TreePosterior, rules=SparseRules):
     def _sample(self, num_samples: int, seed: int) -> Tensor:
         return sparse_pcfg.sample(*self._args, num_samples=num_samples, seed=seed, depth=self.depth)
 
+    def _sample_distinct(self, k: int, seed: int) -> tuple[Tensor, Tensor]:
+        return sparse_pcfg.sample_distinct(*self._args, k=k, seed=seed, depth=self.depth)
+
     def span_marginals(self) -> Tensor:
         """The probability that the words i..j are a constituent, (*b, n, n); leaves are on the diagonal."""
         found = sparse_pcfg.marginals(*self._args, with_rules=False, labelled=False)

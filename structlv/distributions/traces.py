@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from structlv.distributions.seeding import nth_seed
 from structlv.ops.noise import gumbel
 from structlv.reference import semiring
 
@@ -45,7 +46,7 @@ class Choices(NamedTuple):
             return gumbel(self.logits[0], event_dims=2, num_samples=len(self.logits), seed=seed)
         outer = self.logits.flatten(1 - self.dims)
         rows = [
-            gumbel(outer[0, ..., q, :], event_dims=2, num_samples=len(outer), seed=other_seed(seed, q))
+            gumbel(outer[0, ..., q, :], event_dims=2, num_samples=len(outer), seed=nth_seed(seed, q << 20))
             for q in range(outer.shape[-2])
         ]
         noise = torch.stack(rows, -2) if rows else torch.zeros_like(outer)
@@ -91,17 +92,12 @@ class Trace(NamedTuple):
 
     def relaxed(self, seed: int, temperature: Tensor | float) -> Any:
         """Parts, each choice relaxed with noise that led to it."""
-        noisy = [c.perturbed(other_seed(seed, -1 - i)) for i, c in enumerate(self.choices)]
+        noisy = [c.perturbed(nth_seed(seed, 1 + i)) for i, c in enumerate(self.choices)]
         return self.weighed(noisy, temperature)
 
     def weighed(self, perturbed: list[Tensor], temperature: Tensor | float) -> Any:
         pairs = zip(self.choices, perturbed, strict=True)
         return self.parts([c.relaxed(y, temperature) for c, y in pairs])
-
-
-def other_seed(seed: int, number: int) -> int:
-    """A seed for another, independent stream of noise."""
-    return (seed + number * 0x9E3779B97F4A7C15) % 2**63
 
 
 def log_softmax(x: Tensor, dims: int = 1) -> Tensor:

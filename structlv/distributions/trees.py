@@ -266,6 +266,9 @@ class TreePosterior(StructuredDistribution):
     def _sample(self, num_samples: int, seed: int) -> Tensor:
         return self._operators.sample(*self._args, num_samples=num_samples, seed=seed)
 
+    def _sample_distinct(self, k: int, seed: int) -> tuple[Tensor, Tensor]:
+        return self._operators.sample_distinct(*self._args, k=k, seed=seed)
+
     def _score(self, event: Tensor) -> Tensor:
         return self._operators.score(event, *self._args)
 

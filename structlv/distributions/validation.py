@@ -36,6 +36,13 @@ def require_tensor(name: str, value: Any) -> None:
         raise TypeError(f"{name} must be a torch.Tensor, found {describe(value)}")
 
 
+def positive(k: Any) -> int:
+    """``k`` where it is a positive integer, else ``ValueError``."""
+    if not isinstance(k, int) or k < 1:
+        raise ValueError(f"k must be a positive integer, found {k!r}")
+    return k
+
+
 def require_floating(name: str, value: Any) -> None:
     """``TypeError`` unless ``value`` is a floating-point tensor."""
     require_tensor(name, value)

@@ -21,8 +21,8 @@ import torch
 from torch import Generator, Tensor, nn
 
 from structlv.distributions import StructuredDistribution
-from structlv.distributions.seeding import draw_seed
-from structlv.distributions.traces import Trace, other_seed
+from structlv.distributions.seeding import draw_seed, nth_seed
+from structlv.distributions.traces import Trace
 from structlv.learning.estimators import Estimator, checked_values, require_samples
 
 __all__ = ["REBAR", "RELAX"]
@@ -84,7 +84,7 @@ class _ControlVariate(nn.Module, Estimator):
         """For each sample, the gradient in the log-probabilities of its choices."""
         choices = [c._replace(logits=x) for c, x in zip(trace.choices, leaves, strict=True)]
         free, tied = (
-            [c.perturbed(other_seed(seed, 2 * i + turn)) for i, c in enumerate(choices)] for turn in (1, 2)
+            [c.perturbed(nth_seed(seed, 2 * i + turn)) for i, c in enumerate(choices)] for turn in (1, 2)
         )
         # zeta depends on the log-probabilities as if its noise had been there first
         free = [

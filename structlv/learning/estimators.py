@@ -20,8 +20,22 @@ import torch
 from torch import Generator, Tensor
 
 from structlv.distributions import Relaxation, StochasticSoftmax, StructuredDistribution
+from structlv.learning.baselines import Baseline, LearnedBaseline, LeaveOneOut, MovingAverage
+from structlv.learning.unordered import leave_one_out
 
-__all__ = ["VIMCO", "Estimator", "LeaveOneOut", "MovingAverage", "Relaxed", "ScoreFunction"]
+__all__ = [
+    "VIMCO",
+    "Annealed",
+    "Baseline",
+    "Estimator",
+    "LearnedBaseline",
+    "LeaveOneOut",
+    "MovingAverage",
+    "Pathwise",
+    "Relaxed",
+    "ScoreFunction",
+    "UnorderedSet",
+]
 
 Function = Callable[[Any], Tensor]
 
@@ -34,48 +48,6 @@ class Estimator(ABC):
         """The surrogate (*b)."""
 
 
-class Baseline(ABC):
-    """What is subtracted from f to lower the variance, and does not depend on the sample it meets."""
-
-    @abstractmethod
-    def __call__(self, values: Tensor) -> Tensor:
-        """Something that broadcasts with ``values`` (s, *b), which are detached."""
-
-
-@dataclass(frozen=True)
-class LeaveOneOut(Baseline):
-    """For each sample the mean of the others: nothing to learn. Kool, van Hoof and Welling (2019)."""
-
-    def __call__(self, values: Tensor) -> Tensor:
-        if len(values) < 2:
-            raise ValueError(f"leave-one-out needs at least 2 samples, found {len(values)}")
-        return (values.sum(0) - values) / (len(values) - 1)
-
-
-@dataclass
-class MovingAverage(Baseline):
-    """The exponentially weighted mean of f over former calls; 0 at the first. It remembers: one for a loss.
-
-    Args:
-        decay: of the past, in 0..1 (1 excluded).
-    """
-
-    decay: float = 0.9
-    mean: float = field(default=0.0, init=False)
-    weight: float = field(default=0.0, init=False)
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.decay < 1:
-            raise ValueError(f"decay must be in [0, 1), found {self.decay!r}")
-
-    def __call__(self, values: Tensor) -> Tensor:
-        baseline = self.mean / self.weight if self.weight else 0.0
-        if values.numel():
-            self.mean = self.decay * self.mean + (1 - self.decay) * float(values.mean())
-            self.weight = self.decay * self.weight + (1 - self.decay)
-        return values.new_tensor(baseline)
-
-
 @dataclass(frozen=True)
 class ScoreFunction(Estimator):
     """mean_s f(z_s) with the gradient mean_s (f(z_s) - baseline) d log p(z_s) + d f(z_s): unbiased for any f.
@@ -86,8 +58,9 @@ class ScoreFunction(Estimator):
 
     Args:
         num_samples: s; at least 2 with ``LeaveOneOut``.
-        baseline: ``LeaveOneOut()`` or ``MovingAverage()``; a function of the detached values (s, *b) will do,
-            if its result does not depend on the sample that it is subtracted from; None for none.
+        baseline: ``LeaveOneOut()``, ``MovingAverage()`` or ``LearnedBaseline(...)``; a function of the
+            detached values (s, *b) will do, if its result does not depend on the sample that it is
+            subtracted from; None for none.
     """
 
     num_samples: int = 8
@@ -100,7 +73,11 @@ class ScoreFunction(Estimator):
         values, log_prob = _drawn(p, f, self.num_samples, generator)
         fixed = values.detach()
         advantage = fixed if self.baseline is None else fixed - self.baseline(fixed)
-        return (values + _weighted(log_prob, advantage)).mean(0)
+        surrogate = (values + _weighted(log_prob, advantage)).mean(0)
+        if isinstance(self.baseline, LearnedBaseline):
+            loss = self.baseline.loss(fixed)
+            surrogate = surrogate + (loss - loss.detach())
+        return surrogate
 
 
 @dataclass(frozen=True)
@@ -133,26 +110,110 @@ class VIMCO(Estimator):
 
 
 @dataclass(frozen=True)
+class UnorderedSet(Estimator):
+    """sum_s p(z_s) R(S, z_s) f(z_s) over a set S of different structures, drawn without replacement.
+
+    R is the leave-one-out ratio P(S | z_s drawn first) / P(S): value and gradient are unbiased, and no sample
+    is spent twice; where there are no more than s structures they are exact. The gradient has the built-in
+    baseline, what the others say of E[f]. Ratios are exact but for rounding: an integral, O(b s^2).
+
+    f maps events (s, *b, *event) to (s, *b), as in ``ScoreFunction``; in place of structures that there are
+    not it sees the first one, which then does not count again. The value is 0 where none is possible. Kool,
+    van Hoof and Welling (2020), "Estimating gradients for discrete random variables by sampling without
+    replacement", sections 3 and 4.
+
+    Args:
+        num_samples: s, at least 2.
+    """
+
+    num_samples: int = 8
+
+    def __post_init__(self) -> None:
+        require_samples(self.num_samples, 2)
+
+    def __call__(self, p: StructuredDistribution, f: Function, generator: Generator | None = None) -> Tensor:
+        events, _, log_prob = p.sample_without_replacement(self.num_samples, generator)
+        absent = log_prob == -torch.inf
+        again = absent.reshape(absent.shape + (1,) * len(p.event_shape))
+        values = checked_values(f(torch.where(again, events[:1], events)), self.num_samples, p)
+        values = values.masked_fill(absent, 0.0)
+        weights, others = (x.to(values.dtype) for x in leave_one_out(log_prob))
+        fixed = values.detach()
+        advantage = weights * (fixed - (others * fixed.unsqueeze(0)).sum(1))
+        return (weights * values + _weighted(log_prob, advantage)).sum(0)
+
+
+@dataclass(frozen=True)
 class Relaxed(Estimator):
     """mean_s f(z_s) of relaxed structures z_s (``rsample``), and its own gradient: biased, of low variance.
 
     f maps parts, as ``p.marginals()`` has them after (s), to (s, *b), and must be differentiable.
 
     Args:
-        method, temperature: see ``StructuredDistribution.rsample``.
+        method, temperature: see ``StructuredDistribution.rsample``; a temperature may be a function that is
+            asked at each call, such as ``Annealed``.
         num_samples: s.
     """
 
     method: Relaxation = field(default_factory=StochasticSoftmax)
-    temperature: float | None = None
+    temperature: float | Tensor | Callable[[], float] | None = None
     num_samples: int = 1
 
     def __post_init__(self) -> None:
         require_samples(self.num_samples, 1)
 
     def __call__(self, p: StructuredDistribution, f: Function, generator: Generator | None = None) -> Tensor:
-        parts = p.rsample((self.num_samples,), generator, method=self.method, temperature=self.temperature)
+        temperature = self.temperature() if callable(self.temperature) else self.temperature
+        parts = p.rsample((self.num_samples,), generator, method=self.method, temperature=temperature)
         return checked_values(f(parts), self.num_samples, p).mean(0)
+
+
+@dataclass
+class Annealed:
+    """A temperature that falls geometrically from ``start`` to ``end`` in ``steps`` calls, and stays there.
+
+    Jang, Gu and Poole (2017), "Categorical reparameterization with Gumbel-softmax", section 2.1.
+    """
+
+    start: float = 1.0
+    end: float = 0.1
+    steps: int = 10000
+    step: int = 0
+
+    def __post_init__(self) -> None:
+        if not (self.start > 0 and self.end > 0 and self.steps > 0):
+            raise ValueError(
+                f"start, end and steps must be positive, found {self.start}, {self.end} and {self.steps}"
+            )
+
+    def __call__(self) -> float:
+        share = min(self.step / self.steps, 1.0)
+        self.step += 1
+        return self.start * (self.end / self.start) ** share
+
+
+@dataclass(frozen=True)
+class Pathwise(Estimator):
+    """mean_s f(z_s) of reparameterised samples of any ``torch.distributions`` distribution with ``rsample``.
+
+    Unbiased where samples are differentiable functions of noise: Kingma and Welling (2014), section 2.4. f
+    maps samples (s, *b, *event) to (s, *b). For structures see ``Relaxed``.
+
+    Args:
+        num_samples: s.
+    """
+
+    num_samples: int = 1
+
+    def __post_init__(self) -> None:
+        require_samples(self.num_samples, 1)
+
+    def __call__(self, p: Any, f: Function, generator: Generator | None = None) -> Tensor:
+        if generator is not None:
+            raise ValueError("torch.distributions draws from torch's own generator: seed that, found another")
+        if not p.has_rsample or isinstance(p, StructuredDistribution):
+            raise ValueError(f"expected a distribution with pathwise gradients, found {type(p).__name__}")
+        return checked_values(f(p.rsample((self.num_samples,))), self.num_samples, p).mean(0)
 
 
 def require_samples(count: Any, least: int) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from structlv.ops import _chain_fakes as fakes
-from structlv.ops._family import Family, discrete, keep, keep_all, present
+from structlv.ops._family import Family, discrete, distinct, keep, keep_all, present
 from structlv.ops._register import Operator, keep_nothing, refuse
 from structlv.ops._vmap import Rules
 
@@ -122,6 +122,7 @@ MAX_MARGINALS = discrete(
 ARGMAX = discrete("chain", "argmax", fakes.events, _rules.query(5))
 TOPK = discrete("chain", "topk", fakes.events, _rules.query(5, at=1))
 SAMPLE = discrete("chain", "sample", fakes.events, _rules.query(5, at=1))
+SAMPLE_DISTINCT = distinct("chain", fakes.events, _rules, 5)
 
 
 def has_nan(*potentials: Any) -> bool:

@@ -68,6 +68,30 @@ def discrete(prefix: str, query: str, fake: Any, vmap: Any, floats: bool = False
     )
 
 
+def distinct(prefix: str, fake: Any, rules: Rules, count: int) -> Operator:
+    """Structures without replacement and their perturbed log-probabilities: constants to every derivative.
+
+    ``fake`` is that of the structures; ``count`` potentials, with the lengths.
+    """
+
+    def both(*args: Any) -> tuple[Tensor, Tensor]:
+        events = fake(*args)
+        return events, events.new_empty(events.shape[: events.dim() - rules.event], dtype=torch.float64)
+
+    def setup(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+        ctx.inputs = len(inputs)
+        ctx.mark_non_differentiable(*output)
+
+    return Operator(
+        f"{prefix}_sample_distinct",
+        fake=both,
+        setup=setup,
+        backward=lambda ctx, *grads: (None,) * ctx.inputs,
+        jvp=lambda ctx, *tangents: (None, None),
+        vmap=rules.query(count, outputs=2, at=1),
+    )
+
+
 class Family:
     """log-partition, inside, score and their derivatives, of structures with ``count`` potentials.
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from structlv.ops import _pcfg_fakes as fakes
-from structlv.ops._family import Family, discrete, keep, present
+from structlv.ops._family import Family, discrete, distinct, keep, present
 from structlv.ops._register import Operator
 from structlv.ops._vmap import Rules
 
@@ -61,6 +61,7 @@ MAX_MARGINALS = discrete("pcfg", "max_marginals", fakes.parts, _rules.query(5, o
 ARGMAX = discrete("pcfg", "argmax", fakes.events, _rules.query(5))
 TOPK = discrete("pcfg", "topk", fakes.events, _rules.query(5, at=1))
 SAMPLE = discrete("pcfg", "sample", fakes.events, _rules.query(5, at=1))
+SAMPLE_DISTINCT = distinct("pcfg", fakes.events, _rules, 5)
 DECODE = discrete("tree", "decode", fakes.decode, Rules(cores=((2,),), carrier=0, event=2).query(2))
 
 

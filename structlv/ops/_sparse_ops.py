@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from structlv.ops import _sparse_fakes as fakes
-from structlv.ops._family import Family, discrete, keep, present
+from structlv.ops._family import Family, discrete, distinct, keep, present
 from structlv.ops._register import Operator
 from structlv.ops._vmap import Rules
 
@@ -64,6 +64,7 @@ MAX_MARGINALS = discrete(_NAME, "max_marginals", fakes.parts, _rules.query(_COUN
 ARGMAX = discrete(_NAME, "argmax", fakes.events, _rules.query(_COUNT))
 TOPK = discrete(_NAME, "topk", fakes.events, _rules.query(_COUNT, at=1))
 SAMPLE = discrete(_NAME, "sample", fakes.events, _rules.query(_COUNT, at=1))
+SAMPLE_DISTINCT = distinct(_NAME, fakes.events, _rules, _COUNT)
 
 
 def has_nan(*potentials: Any) -> bool:

@@ -60,8 +60,8 @@ class Rules:
         def rule(apply: Callable, info: Any, in_dims: tuple, *args: Any) -> Any:
             folded = self.fold(info, in_dims[:count], args[:count])
             found = apply(*folded.args, *args[count:])
-            if outputs == 1:
-                return found, at
+            if outputs == 1 or at:
+                return found, at if outputs == 1 else (at,) * outputs
             # what was not asked for has size 0, for each mapped index too
             size = info.batch_size
             return tuple(x if x.shape[0] == size else x.new_empty((size, 0)) for x in found), (0,) * outputs

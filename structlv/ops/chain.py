@@ -176,6 +176,29 @@ def sample(
     return _route.choose(ops.SAMPLE, reference.chain.sample, potentials, num_samples=num_samples, seed=seed)
 
 
+def sample_distinct(
+    unary: Tensor,
+    transition: Tensor,
+    initial: Tensor | None = None,
+    final: Tensor | None = None,
+    lengths: Tensor | None = None,
+    *,
+    k: int,
+    seed: int,
+) -> tuple[Tensor, Tensor]:
+    """``k`` different structures without replacement: ``(k, *b, n)``, and their perturbed log-probabilities
+    ``(k, *b)`` float64 nats, descending; -1 and ``-inf`` where there are fewer.
+
+    Those are log p + standard Gumbel noise, the largest k over all structures. A draw is a function of (seed
+    in [0, 2^63), item of the flattened batch) alone; fewer are the first of more. Not differentiable.
+    Time O(b n S^2 + k b n S) for S states.
+    """
+    require_int("k", k, 0)
+    require_int("seed", seed, 0, MAX_SEED)
+    potentials = (unary, transition, initial, final, lengths)
+    return _route.choose(ops.SAMPLE_DISTINCT, reference.chain.sample_distinct, potentials, k=k, seed=seed)
+
+
 def filter(
     unary: Tensor,
     transition: Tensor,

@@ -142,6 +142,29 @@ def sample(
     return _route.choose(ops.SAMPLE, reference.pcfg.sample, potentials, num_samples=num_samples, seed=seed)
 
 
+def sample_distinct(
+    root: Tensor,
+    rules: Tensor,
+    unary: Tensor,
+    spans: Tensor | None = None,
+    lengths: Tensor | None = None,
+    *,
+    k: int,
+    seed: int,
+) -> tuple[Tensor, Tensor]:
+    """``k`` different trees without replacement: ``(k, *b, m, 3)``, and their perturbed log-probabilities
+    ``(k, *b)`` float64 nats, descending; -1 and ``-inf`` where there are fewer.
+
+    Those are log p + standard Gumbel noise, the largest k over all trees. A draw is a function of (seed
+    in [0, 2^63), item of the flattened batch) alone; fewer are the first of more. Not differentiable.
+    Time O(n NT^2 + S^2) a node of a tree, after the inside pass.
+    """
+    require_int("k", k, 0)
+    require_int("seed", seed, 0, MAX_SEED)
+    potentials = (root, rules, unary, spans, lengths)
+    return _route.choose(ops.SAMPLE_DISTINCT, reference.pcfg.sample_distinct, potentials, k=k, seed=seed)
+
+
 def score(
     event: Tensor,
     root: Tensor,

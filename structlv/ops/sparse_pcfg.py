@@ -179,7 +179,7 @@ def argmax(
     return _choose(ops.ARGMAX, "argmax", (root, scores, unary, spans, index, lengths), depth)
 
 
-def _choose(operator: Any, name: str, potentials: tuple, depth: int | None, **options: int) -> Tensor:
+def _choose(operator: Any, name: str, potentials: tuple, depth: int | None, **options: int) -> Any:
     if depth is None:
         index = potentials[4]
         check_index(index, potentials[2])
@@ -252,6 +252,31 @@ def sample(
     require_int("seed", seed, 0, MAX_SEED)
     potentials = (root, scores, unary, spans, index, lengths)
     return _choose(ops.SAMPLE, "sample", potentials, depth, num_samples=num_samples, seed=seed)
+
+
+def sample_distinct(
+    root: Tensor,
+    index: Tensor,
+    scores: Tensor,
+    unary: Tensor,
+    spans: Tensor | None = None,
+    lengths: Tensor | None = None,
+    *,
+    k: int,
+    seed: int,
+    depth: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """``k`` different trees without replacement: ``(k, *b, m, 3)``, and their perturbed log-probabilities
+    ``(k, *b)`` float64 nats, descending; -1 and ``-inf`` where there are fewer.
+
+    Those are log p + standard Gumbel noise, the largest k over all trees. A draw is a function of (seed
+    in [0, 2^63), item of the flattened batch) alone; fewer are the first of more. Not differentiable.
+    Nodes are unfolded where they are met.
+    """
+    require_int("k", k, 0)
+    require_int("seed", seed, 0, MAX_SEED)
+    potentials = (root, scores, unary, spans, index, lengths)
+    return _choose(ops.SAMPLE_DISTINCT, "sample_distinct", potentials, depth, k=k, seed=seed)
 
 
 def score(

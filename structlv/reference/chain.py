@@ -27,7 +27,7 @@ from torch import Tensor
 
 from structlv.reference import philox, semiring
 from structlv.reference._potentials import Chain, Maybe, detached, forward, narrow, prepare
-from structlv.reference.chain_search import argmax, max_marginals, sample, topk
+from structlv.reference.chain_search import argmax, max_marginals, sample, sample_distinct, topk
 
 __all__ = [
     "argmax",
@@ -39,6 +39,7 @@ __all__ = [
     "max_marginals",
     "relaxed_sample",
     "sample",
+    "sample_distinct",
     "score",
     "topk",
 ]

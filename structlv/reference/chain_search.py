@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from structlv.reference import philox, semiring
+from structlv.reference import distinct, philox, semiring
 from structlv.reference._potentials import Maybe, detached, forward, prepare
 
 
@@ -136,3 +136,50 @@ def sample(
         states.append(torch.where(chain.valid[..., t + 1], drawn, states[-1]))
     possible = chain.valid & (alphas[-1].amax(-1) > -torch.inf)[..., None]
     return torch.where(possible, torch.stack(states[::-1], -1), -1)
+
+
+def sample_distinct(
+    unary: Tensor,
+    transition: Tensor,
+    initial: Maybe = None,
+    final: Maybe = None,
+    lengths: Maybe = None,
+    *,
+    k: int,
+    seed: int,
+) -> tuple[Tensor, Tensor]:
+    """``k`` different structures ``(k, *b, n)`` without replacement, and their perturbed log-probabilities.
+
+    The last state is chosen first, then each one's predecessor; see :mod:`structlv.reference.distinct`.
+    """
+    chain = prepare(*detached(unary, transition, initial, final), lengths)
+    *batch, n, states = unary.shape
+    items = chain.lengths.numel()
+    alphas = torch.stack(forward(chain), -2) if n else chain.unary
+    alphas = alphas.expand(*batch, n, states).reshape(items, n, states).cpu()
+    core = chain.transition.shape[len(chain.transition.shape) - 2 - chain.per_step :]
+    steps = chain.transition.expand(*batch, *core).reshape(items, *core).cpu()
+    found = []
+    for item, length in enumerate(chain.lengths.flatten().tolist()):
+        paths = distinct.gumbel_top_k(_Path(alphas[item], steps[item], length), k, seed, item)
+        found.append([(torch.tensor(states, dtype=torch.long), value) for states, value in paths])
+    return distinct.stacked(found, k, chain.lengths, (n,))
+
+
+class _Path:
+    """Choices of a chain; a state is the tuple of the states from some step on."""
+
+    start: tuple[int, ...] = ()
+
+    def __init__(self, alphas: Tensor, steps: Tensor, length: int) -> None:
+        self.alphas, self.steps, self.length = alphas, steps, length
+
+    def weigh(self, path: tuple[int, ...]) -> Tensor | None:
+        t = self.length - len(path) - 1
+        if t < 0:
+            return None
+        step = self.steps[t] if path and self.steps.dim() == 3 else self.steps
+        return self.alphas[t] + step[:, path[0]] if path else self.alphas[t]
+
+    def enter(self, path: tuple[int, ...], choice: int) -> tuple[int, ...]:
+        return (choice, *path)

@@ -33,6 +33,7 @@ from structlv.reference import semiring
 from structlv.reference._grammar import Sentences, inside, join, prepare
 from structlv.reference._potentials import Maybe, narrow
 from structlv.reference._trees import by_ends, children, inner_spans, links, shifted, tree_lengths, whole
+from structlv.reference.pcfg_distinct import sample_distinct
 from structlv.reference.pcfg_search import argmax, decode, max_marginals, sample, topk
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "marginals",
     "max_marginals",
     "sample",
+    "sample_distinct",
     "score",
     "topk",
 ]

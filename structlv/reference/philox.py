@@ -53,7 +53,12 @@ def words(seed: int, samples: int, items: int, place: Tensor, stream: int) -> Te
     item = torch.arange(items, device=place.device)[:, None]
     sample = torch.arange(samples, device=place.device)[:, None, None]
     counter = (place, item, sample, torch.full_like(place, stream))
-    return philox(counter, (seed & _MASK, seed >> 32))
+    return philox(counter, key(seed))
+
+
+def key(seed: int) -> tuple[int, int]:
+    """The two halves of a seed in [0, 2^63)."""
+    return seed & _MASK, seed >> 32
 
 
 def uniforms(seed: int, samples: int, items: int, place: Tensor, stream: int, dtype: torch.dtype) -> Tensor:
@@ -82,11 +87,16 @@ def gumbel(like: Tensor, event_dims: int, num_samples: int, seed: int, *, spans:
     items, size = like.shape[: like.dim() - event_dims].numel(), int(shape.numel())
     place = torch.arange((size + 3) // 4, device=like.device)
     bits = words(seed, num_samples, items, place, 4 if spans else 3).flatten(-2)[..., positions.flatten()]
-    u = (bits.to(wide_dtype(like.device)) + 0.5) * 2.0**-32
-    noise = -(-u.log()).log()
+    noise = to_gumbel(bits)
     if spans:
         noise = torch.where((i <= j).expand(shape).flatten(), noise, 0.0)
     return noise.to(like.dtype).reshape(num_samples, *like.shape)
+
+
+def to_gumbel(bits: Tensor) -> Tensor:
+    """Words as Gumbel noise: -log(-log(u)), u = (word + 1/2) 2^-32 from the open interval."""
+    u = (bits.to(wide_dtype(bits.device)) + 0.5) * 2.0**-32
+    return -(-u.log()).log()
 
 
 def draw(log_weights: Tensor, u: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ from structlv.reference import semiring
 from structlv.reference._forest import used_parts
 from structlv.reference._potentials import Maybe, narrow
 from structlv.reference._sparse import CORES, Sentences, inside, layers, prepare, tops
-from structlv.reference.sparse_search import argmax, max_marginals, sample, topk
+from structlv.reference.sparse_search import argmax, max_marginals, sample, sample_distinct, topk
 
 __all__ = [
     "argmax",
@@ -51,6 +51,7 @@ __all__ = [
     "marginals",
     "max_marginals",
     "sample",
+    "sample_distinct",
     "score",
     "topk",
 ]

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from structlv.reference import philox
+from structlv.reference import distinct, philox
 from structlv.reference._forest import Forest, Node, Rows, Way, as_event, forests
 from structlv.reference._potentials import Maybe
 from structlv.reference._sparse import LOG, MAX
@@ -163,6 +163,54 @@ def _narrow(ways: list[Way], u: float, key: Callable[[Way], Any]) -> list[Way]:
         if seen > target:
             return run
     return runs[-1]
+
+
+def sample_distinct(
+    root: Tensor,
+    index: Tensor,
+    scores: Tensor,
+    unary: Tensor,
+    spans: Maybe = None,
+    lengths: Maybe = None,
+    *,
+    k: int,
+    seed: int,
+) -> tuple[Tensor, Tensor]:
+    """``k`` different trees ``(k, *b, m, 3)`` without replacement, and their perturbed log-probabilities.
+
+    The symbol of the whole is chosen first; then, node by node in pre-order, one of the ways to build it; see
+    :mod:`structlv.reference.distinct`.
+    """
+    s, items = forests((root, index, scores, unary, spans, lengths), LOG)
+    rows = (1 + len(s.layers)) * max(2 * s.leaves.shape[-2] - 1, 0), 3
+    found: list[list[tuple[Tensor, float]]] = []
+    for item, forest in enumerate(items):
+        trees = distinct.gumbel_top_k(_Tree(forest), k, seed, item)
+        found.append([(torch.tensor(nodes), value) for (nodes, _), value in trees])
+    return distinct.stacked(found, k, s.lengths, rows)
+
+
+class _Tree:
+    """Choices of a sentence's tree; a state is its rows so far, and the nodes that are yet to be added."""
+
+    start: tuple[tuple[Node, ...], tuple[Node, ...]] = ((), ())
+
+    def __init__(self, forest: Forest) -> None:
+        self.forest = forest
+
+    def weigh(self, state: tuple[tuple[Node, ...], tuple[Node, ...]]) -> Tensor | None:
+        if state[0] and not state[1]:
+            return None
+        ways = self.forest.ways(state[1][0]) if state[0] else self.forest.tops
+        return torch.tensor([way.score for way in ways], dtype=torch.float64)
+
+    def enter(self, state: tuple[tuple[Node, ...], tuple[Node, ...]], choice: int) -> Any:
+        rows, nodes = state
+        ways = self.forest.ways(nodes[0]) if rows else self.forest.tops
+        nodes = (*ways[choice].children, *nodes[1:])
+        while nodes and nodes[0][2] >= self.forest.grammar.nonterminals:
+            rows, nodes = (*rows, nodes[0]), nodes[1:]
+        return (*rows, *nodes[:1]), nodes
 
 
 def max_marginals(

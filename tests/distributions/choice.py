@@ -10,6 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from structlv.distributions import StructuredDistribution
 from structlv.ops.noise import gumbel
@@ -72,6 +73,15 @@ class Choice(StructuredDistribution):
         u = u.reshape(num_samples, *self._batch_shape, 1)
         chosen = (weights <= u * weights[..., -1:]).sum(-1, keepdim=True)
         return chosen.masked_fill(weights[..., -1:] == 0, -1)
+
+    def _sample_distinct(self, k: int, seed: int) -> tuple[Tensor, Tensor]:
+        noise = gumbel(self.options.detach().double(), event_dims=1, num_samples=1, seed=seed)[0]
+        log_prob = semiring.log_normalize(self.options.detach().double())
+        perturbed, order = (log_prob + noise).sort(dim=-1, descending=True)
+        order = order.masked_fill(perturbed == -torch.inf, -1)
+        missing = (0, max(0, k - order.shape[-1]))
+        order, perturbed = pad(order, missing, value=-1), pad(perturbed, missing, value=-torch.inf)
+        return order[..., :k].movedim(-1, 0).unsqueeze(-1), perturbed[..., :k].movedim(-1, 0)
 
     def _perturbed(self, num_samples: int, seed: int) -> Choice:
         return Choice(self.options + gumbel(self.options, event_dims=1, num_samples=num_samples, seed=seed))

@@ -12,15 +12,15 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from scipy.stats import chi2
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 from torch.distributions import kl_divergence
 
 from structlv.distributions.algebra import mapped
+from tests.distributions.chances import assert_without_replacement, chi_square
 from tests.distributions.examples import Example, Parameters
 from tests.distributions.oracle import items, oracles, tensors
-from tests.tolerance import CHI_SQUARE, assert_nats, assert_probabilities
+from tests.tolerance import assert_nats, assert_probabilities
 
 LAWS: dict[str, Callable[[Example], None]] = {}
 
@@ -84,6 +84,9 @@ QUERIES: dict[str, Callable[[Any], Any]] = {
     "score": lambda d: d.score(d.argmax()),
     "expectation": lambda d: d.expectation(d.marginals()),
     "sample": lambda d: d.sample((2,), generator=torch.Generator().manual_seed(3)),
+    "without_replacement": lambda d: d.sample_without_replacement(
+        3, generator=torch.Generator().manual_seed(3)
+    ),
 }
 DIFFERENTIABLE = (
     "log_partition",
@@ -261,20 +264,6 @@ def samples_have_the_joint_law(example: Example) -> None:
         chi_square(counts, oracle.probabilities * len(mine))
 
 
-def chi_square(counts: Tensor, expected: Tensor) -> None:
-    """Cells of small expectation are pooled, impossible ones must be empty."""
-    assert bool((counts[expected == 0] == 0).all())
-    large = expected >= 5
-    if bool(expected[~large].sum() > 0):
-        counts = torch.cat([counts[large], counts[~large].sum().reshape(1)])
-        expected = torch.cat([expected[large], expected[~large].sum().reshape(1)])
-    else:
-        counts, expected = counts[large], expected[large]
-    if len(counts) > 1:
-        statistic = float(((counts - expected) ** 2 / expected.clamp_min(1e-9)).sum())
-        assert chi2.sf(statistic, len(counts) - 1) > CHI_SQUARE
-
-
 @law
 def a_seed_fixes_the_samples(example: Example) -> None:
     d = example.make()
@@ -317,6 +306,64 @@ def items_are_sampled_independently(example: Example) -> None:
     counts = torch.einsum("si,sj->ij", codes[:, 0], codes[:, 1])
     expected = p.probabilities.outer(p.probabilities) * len(draws)
     chi_square(counts.flatten(), expected.flatten())
+
+
+@law
+def samples_without_replacement_have_the_joint_law(example: Example) -> None:
+    d = example.make()
+    index = max(items(d), key=lambda i: float(d.entropy()[i]))
+    p = oracles(example, d)[index]
+    if bool(p.possible.any()):
+        many = (d[index] if index else d).expand((400,))
+        assert_without_replacement(
+            many.sample_without_replacement(3, torch.Generator().manual_seed(7)), p.events, p.probabilities
+        )
+
+
+@law
+def without_replacement_all_structures_are_found_once(example: Example) -> None:
+    d = example.make()
+    k = int(d.log_count().exp().max().round()) + 2
+    draws = d.sample_without_replacement(k, torch.Generator().manual_seed(3))
+    assert bool((draws.perturbed[1:] <= draws.perturbed[:-1]).all())
+    for index, oracle in oracles(example, d).items():
+        events, perturbed, log_prob = (x[(slice(None), *index)] for x in draws)
+        count = int(oracle.possible.sum())
+        found, wanted = events[:count].tolist(), oracle.events[oracle.possible].tolist()
+        assert sorted(found) == sorted(wanted)
+        assert bool(perturbed[:count].isfinite().all())
+        if count:
+            close(log_prob[:count].exp().sum(), torch.tensor(1.0))
+        assert bool((events[count:] == -1).all())
+        assert bool((perturbed[count:] == -torch.inf).all())
+        assert bool((log_prob[count:] == -torch.inf).all())
+
+
+@law
+def a_seed_fixes_what_is_drawn_without_replacement(example: Example) -> None:
+    d = example.make()
+
+    def draw(d: Any, k: int = 4) -> Any:
+        return d.sample_without_replacement(k, torch.Generator().manual_seed(5))
+
+    expected = draw(d)
+    assert [x.shape for x in expected] == [(4, *d.batch_shape, *d.event_shape)] + [(4, *d.batch_shape)] * 2
+    for a, b in zip(draw(d, 2), expected, strict=True):
+        close(a, b[:2])  # fewer are the first of more
+    if d.batch_shape:
+        first = (slice(0, 1),) * len(d.batch_shape)
+        for a, b in zip(draw(d[first]), expected, strict=True):
+            close(a, b[(slice(None), *first)])
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2 if threads == 1 else 1)
+    try:
+        for a, b in zip(draw(d), expected, strict=True):
+            assert torch.equal(a, b)
+    finally:
+        torch.set_num_threads(threads)
+    other = d.sample_without_replacement(4, torch.Generator().manual_seed(6))
+    possible = expected.perturbed > -torch.inf
+    assert not torch.equal(other.perturbed[possible], expected.perturbed[possible]) or not possible.any()
 
 
 # ---- 4: algebra ----------------------------------------------------------------------------------

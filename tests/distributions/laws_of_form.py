@@ -36,7 +36,7 @@ def a_batch_is_its_items(example: Example) -> None:
         item, its = (d[index], other[index]) if index else (d, other)
         assert item.batch_shape == ()
         for name, query in QUERIES.items():
-            if name != "sample":
+            if name not in ("sample", "without_replacement"):  # of which each item has its own
                 for found, whole in zip(tensors(query(item)), tensors(query(d)), strict=True):
                     rank = (slice(None),) if name == "topk" else ()
                     close(found, whole[(*rank, *index)])

@@ -2,90 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Generator, Tensor
 
-from structlv import IMLE, BinaryTree, LinearChain, PerturbAndMAP, StochasticSoftmax, StraightThroughMarginals
-from structlv.learning.estimators import VIMCO, LeaveOneOut, MovingAverage, Relaxed, ScoreFunction
-from tests.distributions.examples import chain_structures
-from tests.distributions.tree_cases import binary_structures
+from structlv import IMLE, LinearChain, PerturbAndMAP, StochasticSoftmax, StraightThroughMarginals
+from structlv.learning.estimators import (
+    VIMCO,
+    LeaveOneOut,
+    MovingAverage,
+    Relaxed,
+    ScoreFunction,
+    UnorderedSet,
+)
+from structlv.learning.unordered import leave_one_out
+from tests.learning.problems import Problem, assert_unbiased, chain, problems
 from tests.tolerance import assert_nats, assert_probabilities
-
-STANDARD_ERRORS = 4.0
-
-
-def chain(unary: Tensor) -> Any:
-    return LinearChain(unary, torch.linspace(-1, 1, 9, dtype=torch.float64).reshape(3, 3))
-
-
-def tree(scores: Tensor) -> Any:
-    return BinaryTree(scores, labelled=True)
-
-
-PROBLEMS: dict[str, tuple[Callable[[Tensor], Any], tuple[int, ...], Callable[[Any], Tensor]]] = {
-    "chain": (chain, (3, 3), chain_structures),
-    "tree": (tree, (4, 4, 2), binary_structures),
-}
-problems = pytest.mark.parametrize("problem", PROBLEMS)
-
-
-class Problem:
-    """A distribution over few structures, its scores, and functions of structures by events and by parts."""
-
-    def __init__(self, name: str) -> None:
-        self.build, shape, structures = PROBLEMS[name]
-        generator = Generator().manual_seed(4)
-        self.start = torch.randn(shape, dtype=torch.float64, generator=generator)
-        self.cost = torch.randn(shape, dtype=torch.float64, generator=generator)
-        self.scores = self.start.clone().requires_grad_()
-        self.weight = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
-        self.events = structures(self.build(self.start))
-
-    def linear(self, parts: Any) -> Tensor:
-        return (parts[0] * self.cost).flatten(-self.cost.dim()).sum(-1)
-
-    def curved(self, parts: Any) -> Tensor:
-        return self.weight * self.linear(parts).square().mul(0.2).exp()
-
-    def of_events(self, fn: Callable[[Any], Tensor]) -> Callable[[Tensor], Tensor]:
-        return lambda events: fn(self.build(self.start).to_parts(events))
-
-    def exact(self, fn: Callable[[Any], Tensor]) -> tuple[Tensor, list[Tensor]]:
-        p = self.build(self.scores)
-        value = (p.log_prob(self.events).exp() * self.of_events(fn)(self.events)).sum()
-        return value.detach(), self.gradient(value)
-
-    def gradient(self, value: Tensor) -> list[Tensor]:
-        found = torch.autograd.grad(value, [self.scores, self.weight], allow_unused=True)
-        return [
-            torch.zeros_like(x) if g is None else g
-            for g, x in zip(found, (self.scores, self.weight), strict=True)
-        ]
-
-    def estimates(
-        self, estimator: Any, fn: Callable[[Any], Tensor], count: int
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Values (count), and the gradient of each of ``count`` independent surrogates (count, ...)."""
-        many = self.start.expand(count, *self.start.shape).clone().requires_grad_()
-        weights = self.weight.detach().expand(count).clone().requires_grad_()
-        mine, self.weight = self.weight, weights
-        try:
-            surrogate = estimator(self.build(many), fn, Generator().manual_seed(8))
-        finally:
-            self.weight = mine
-        found = torch.autograd.grad(surrogate.sum(), (many, weights), allow_unused=True)
-        pairs = zip(found, (many, weights), strict=True)
-        return surrogate.detach(), [torch.zeros_like(x) if g is None else g for g, x in pairs]
-
-
-def assert_unbiased(found: Tensor, wanted: Tensor) -> None:
-    error = (found.mean(0) - wanted).abs()
-    spread = found.std(0) / len(found) ** 0.5
-    assert bool((error <= STANDARD_ERRORS * spread + 1e-12).all()), (error / spread).max()
 
 
 @problems
@@ -97,14 +31,17 @@ def assert_unbiased(found: Tensor, wanted: Tensor) -> None:
         ScoreFunction(5),
         ScoreFunction(1, baseline=None),
         ScoreFunction(2, lambda f: f.new_tensor(0.4)),
+        UnorderedSet(2),
+        UnorderedSet(5),
     ],
-    ids=["leave one out, 2", "leave one out, 5", "no baseline", "constant"],
+    ids=["leave one out, 2", "leave one out, 5", "no baseline", "constant", "unordered, 2", "unordered, 5"],
 )
-def test_score_function_is_unbiased(problem: str, kind: str, estimator: Any) -> None:
+def test_unbiased_estimators(problem: str, kind: str, estimator: Any) -> None:
     p = Problem(problem)
     fn = getattr(p, kind)
     value, gradient = p.exact(fn)
-    values, gradients = p.estimates(estimator, p.of_events(fn), 20000)
+    count = 3000 if isinstance(estimator, UnorderedSet) else 20000
+    values, gradients = p.estimates(estimator, p.of_events(fn), count)
     assert_unbiased(values, value)
     for found, wanted in zip(gradients, gradient, strict=True):
         assert_unbiased(found, wanted)
@@ -119,6 +56,70 @@ def test_leave_one_out_lowers_the_variance(problem: str) -> None:
         return float(p.estimates(estimator, shifted, 2000)[1][0].var(0).sum())
 
     assert variance(ScoreFunction(4)) < 0.25 * variance(ScoreFunction(4, baseline=None))
+
+
+def test_an_unordered_set_spends_no_sample_twice() -> None:
+    """On a peaked distribution, where samples with replacement are mostly one structure."""
+    p = Problem("chain")
+    p.start = p.start * 3
+    fn = p.of_events(p.curved)
+
+    def variance(estimator: Any) -> float:
+        return float(p.estimates(estimator, fn, 2000)[1][0].var(0).sum())
+
+    assert variance(UnorderedSet(4)) < 0.3 * variance(ScoreFunction(4))
+
+
+@pytest.mark.parametrize("count", [8, 9, 40])
+def test_an_unordered_set_of_all_structures_is_exact(count: int) -> None:
+    """Also where some are nearly impossible, and where there are none to fill the set with."""
+    torch.manual_seed(3)
+    scores = torch.randn(4, 3, 2, dtype=torch.float64)
+    scores[0] *= 40
+    scores[1, 0, 1] = -torch.inf
+    scores[2, 0] = -torch.inf
+    scores.requires_grad_()
+    d = LinearChain(scores, torch.zeros(2, 2, dtype=torch.float64))
+    weight = torch.randn(8, dtype=torch.float64)
+    weight.requires_grad_()
+
+    def f(states: Tensor) -> Tensor:
+        return weight[(states * torch.tensor([4, 2, 1])).sum(-1).clamp_min(0)]
+
+    found = UnorderedSet(count)(d, f, Generator().manual_seed(1))
+    events = torch.cartesian_prod(*[torch.arange(2)] * 3).unsqueeze(1).expand(8, 4, 3)
+    exact = (d.log_prob(events).exp() * f(events)).sum(0)
+    assert_nats(found, exact)
+    keep = torch.tensor([1.0, 1.0, 0.0, 1.0], dtype=torch.float64)  # no structure: no gradient
+    for a, b in zip(
+        torch.autograd.grad((found * keep).sum(), (scores, weight)),
+        torch.autograd.grad((exact * keep).sum(), (scores, weight)),
+        strict=True,
+    ):
+        assert_probabilities(a, b)
+
+
+def test_leave_one_out_ratios_by_all_orders() -> None:
+    """P(S) and P(S | s first) as sums over the orders in which S can be drawn."""
+    p = torch.tensor([0.4, 0.05, 0.2, 1e-9, 0.1], dtype=torch.float64)
+
+    def orders(chosen: list[int], rest: list[int]) -> float:
+        """The probability that those of ``rest`` are drawn next."""
+        if not rest:
+            return 1.0
+        left = 1 - float(p[chosen].sum())
+        return sum(float(p[i]) / left * orders([*chosen, i], [j for j in rest if j != i]) for i in rest)
+
+    weights, others = leave_one_out(p.log())
+    everything = list(range(5))
+    for s in everything:
+        rest = [j for j in everything if j != s]
+        ratio = orders([s], rest) / orders([], everything)
+        assert float(weights[s]) == pytest.approx(float(p[s]) * ratio, rel=1e-12)
+        for t in rest:
+            ratio = orders([s, t], [j for j in rest if j != t]) / orders([s], rest)
+            assert float(others[s, t]) == pytest.approx(float(p[t]) * ratio, rel=1e-12)
+        assert float(others[s, s]) == pytest.approx(float(p[s]))
 
 
 @problems
@@ -174,7 +175,7 @@ def test_moving_average() -> None:
 
 def test_no_structure_possible() -> None:
     scores = torch.full((2, 3, 2), -torch.inf, requires_grad=True)
-    for estimator in (ScoreFunction(2), VIMCO(2)):
+    for estimator in (ScoreFunction(2), VIMCO(2), UnorderedSet(2)):
         surrogate = estimator(LinearChain(scores, torch.zeros(2, 2)), lambda z: z.sum(-1).float())
         (found,) = torch.autograd.grad(surrogate.sum(), scores)
         assert not found.any()
@@ -194,7 +195,7 @@ def test_refusals() -> None:
         ScoreFunction()(d, lambda z: z)
     with pytest.raises(ValueError, match="found int"):
         ScoreFunction()(d, lambda z: 3)  # type: ignore[arg-type,return-value]
-    for make in (ScoreFunction, VIMCO):
+    for make in (ScoreFunction, VIMCO, UnorderedSet):
         with pytest.raises(ValueError, match="at least 2"):
             make(1)
     with pytest.raises(ValueError, match="at least 1"):

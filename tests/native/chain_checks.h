@@ -1,6 +1,7 @@
 // Comparing what kernels return with what is true.
 #pragma once
 #include <cstdio>
+#include <set>
 
 #include "chain_case.h"
 #include "ops/dispatch.h"
@@ -23,6 +24,31 @@ inline bool near(double found, double expected, double tolerance, double scale) 
   if (std::isinf(expected)) return found == expected;
   return std::abs(found - expected) <= tolerance * scale;
 }
+
+// What a kernel drew without replacement: up to `count` events of `size` elements, and their numbers.
+struct Drawn {
+  Exact<int64_t> events;
+  Exact<double> perturbed;
+  int64_t size, count;
+  Drawn(int64_t size, int64_t count) : events(size * count, -7), perturbed(count, kNaN), size(size), count(count) {}
+  DistinctSink sink() { return {events.data(), size, perturbed.data(), 1}; }
+  const int64_t* event(int64_t rank) const { return events.data() + rank * size; }
+  // Structures, as many as there are, in order, no event twice unless different ones look the same; -1 and -inf behind.
+  void check_all(const char* what, int64_t structures, bool different = true) const {
+    std::set<std::vector<int64_t>> seen;
+    double last = kInf;
+    for (int64_t r = 0; r < count; r++) {
+      const double g = perturbed[r];
+      check((g > -kInf) == (r < structures), what, double(r), double(structures));
+      check(g <= last && g < kInf, what, g, last);
+      if (g > -kInf)
+        check(!different || size == 0 || seen.insert({event(r), event(r) + size}).second, what, double(r), -2);
+      else
+        check(std::all_of(event(r), event(r) + size, [](int64_t e) { return e == -1; }), what, double(r), -1);
+      last = g;
+    }
+  }
+};
 
 template <class T>
 struct Tables;

@@ -27,6 +27,7 @@ struct LogChecks : Checks<T> {
     log_max_marginals(b);
     log_filter(b);
     for (int64_t count : {1, 3, 12}) topk(b, count);
+    for (int64_t count : {1, 12}) distinct(b, count);
     hvp(b);
   }
   // The memory of a sink: every step by itself, or sums in float64 (a matrix a step, or one).
@@ -60,6 +61,18 @@ struct LogChecks : Checks<T> {
         expected[e % kk] = std::max(expected[e % kk], answers[b].best_edges[e]);
     }
     check_scores("max-marginals of edges", edges.data(), edges.size(), expected);
+  }
+  void distinct(int64_t b, int64_t count) {
+    Exact<int64_t> best(count * n, -7);
+    Tables<T>::log().topk(c, b, count, best.data(), n);
+    int64_t structures = len(b) == 0 ? 1 : 0;
+    for (int64_t r = 0; r < count && len(b) > 0; r++) structures += best[r * n] >= 0;
+    Drawn drawn(n, count);
+    Tables<T>::log().sample_distinct(c, b, problem.spec.seed, count, drawn.sink());
+    drawn.check_all("without replacement", structures);
+    for (int64_t r = 0; r < structures && len(b) > 0; r++)
+      if (check_path("without replacement", b, drawn.event(r)))
+        check(parts[b].score(drawn.event(r)) > -kInf, "without replacement", parts[b].score(drawn.event(r)), 0);
   }
   void log_filter(int64_t b) {
     Exact<T> out(n * k, unwritten);

@@ -135,6 +135,11 @@ struct PcfgChecks {
       check(x == -kInf || seen.insert({event, event + 3 * rows}).second, "k best: the same twice");
       last = x;
     }
+    Drawn drawn(3 * rows, 12);
+    kernel().sample_distinct(g, b, problem.spec.seed, 12, drawn.sink());
+    drawn.check_all("without replacement", int64_t(seen.size()));
+    for (int64_t r = 0; r < int64_t(seen.size()); r++)
+      check(tree_score("without replacement", b, drawn.event(r)) > -kInf, "without replacement");
     kernel().sample(g, b, problem.spec.seed, 12, many.data(), 3 * rows);
     for (int64_t r = 0; r < 12; r++) {
       const double x = tree_score("sample", b, many.data() + r * 3 * rows);

@@ -71,10 +71,32 @@ struct PcfgScaledChecks : PcfgChecks<T> {
     kernel().backward(g, items.data(), items.size(), chart, nullptr,
                       {root.data(), unary.data(), nullptr, nullptr, labels, false, false});
   }
+  void distinct(const Exact<int64_t>& items, int64_t count) {
+    const int64_t batch = problem.spec.batch, size = 3 * rows;
+    Exact<int64_t> events(count * batch * size, -7), best(count * size, -7);
+    Exact<double> perturbed(count * batch, kNaN);
+    kernel().sample_distinct(g, items.data(), items.size(), problem.spec.seed, count,
+                             {events.data(), batch * size, perturbed.data(), batch});
+    for (int64_t q = 0; q < items.size(); q++) {
+      const int64_t b = items[q];
+      Base::kernel().topk(g, b, count, best.data(), size);
+      int64_t trees = 0;
+      for (int64_t r = 0; r < count && size > 0; r++) trees += best[r * size] >= 0;
+      Drawn drawn(size, count);
+      for (int64_t r = 0; r < count; r++) {
+        std::copy_n(events.data() + (r * batch + b) * size, size, drawn.events.data() + r * size);
+        drawn.perturbed[r] = perturbed[r * batch + b];
+      }
+      drawn.check_all("scaled, without replacement", trees);
+      for (int64_t r = 0; r < trees; r++)
+        check(tree_score("scaled, without replacement", b, drawn.event(r)) > -kInf, "scaled, without replacement");
+    }
+  }
   void choices(const Exact<int64_t>& items) {
     constexpr int64_t samples = 5;
     const int64_t batch = problem.spec.batch, size = 3 * rows;
     Exact<int64_t> best(batch * size, -7), drawn(samples * batch * size, -7);
+    for (int64_t count : {1, 12}) distinct(items, count);
     kernel().argmax(g, items.data(), items.size(), best.data());
     kernel().sample(g, items.data(), items.size(), problem.spec.seed, samples, drawn.data());
     for (int64_t q = 0; q < items.size(); q++) {

@@ -146,6 +146,11 @@ void run(const SparseSpec& spec) {
   for (const int64_t* event : {best.data(), ranked.data(), drawn.data(), drawn.data() + 12 * rows})
     check(rows == 0 || event[0] == begin, "a tree where there is one");
   check(std::equal(best.data(), best.data() + 3 * rows, ranked.data()), "the best of the k best");
+  int64_t trees = 0;
+  for (int64_t r = 0; r < 4 && rows > 0; r++) trees += ranked[3 * rows * r] >= 0;
+  Drawn distinct(3 * rows, 4);
+  k.sample_distinct(g, x, w, rows, spec.seed, 3, 4, distinct.sink());
+  distinct.check_all("without replacement", trees, false);  // a rule may be listed twice
   Parts4 most(p, -kInf);
   k.max_marginals(g, x, most.sink(p));
   double highest = -kInf;
