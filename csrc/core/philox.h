@@ -5,12 +5,14 @@
 #include <cmath>
 #include <cstdint>
 
+#include "core/simt.h"
+
 namespace slv {
 namespace {
 
 // N counters in, four words of each out. Written lane by lane for the compiler to vectorise.
 template <int N>
-inline void philox(uint64_t seed, uint32_t (&word)[4][N]) {
+SLV_BOTH inline void philox(uint64_t seed, uint32_t (&word)[4][N]) {
   uint32_t c0[N], c1[N], c2[N], c3[N], k0 = uint32_t(seed), k1 = uint32_t(seed >> 32);
   for (int l = 0; l < N; l++) c0[l] = word[0][l], c1[l] = word[1][l], c2[l] = word[2][l], c3[l] = word[3][l];
   for (int round = 0; round < 10; round++) {
@@ -47,7 +49,7 @@ struct Draws {
 };
 // In [0, 1): 24 bits where the potentials are float32, 32 where they are float64.
 template <class T>
-inline T uniform(uint32_t word) {
+SLV_BOTH inline T uniform(uint32_t word) {
   return sizeof(T) == 4 ? T(word >> 8) * T(1.0 / 16777216) : T(word) * T(1.0 / 4294967296.0);
 }
 // The first j with cumulative weight above u * total; never one of weight 0.

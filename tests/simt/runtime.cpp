@@ -1,0 +1,383 @@
+// The emulator behind csrc/core/simt.h: a fiber for each CUDA thread of a block, one block after the other.
+//
+// A fiber runs until it waits for others, and which one goes on then is drawn from a seed; so code whose result depends
+// on the schedule gives another one under another seed. Checked besides: barriers and warp functions that not all
+// threads reach, or reach at different places; shared memory read before it is written (it is filled with NaN),
+// written past its end (guard bytes; under ASan every array is an allocation of its own), or larger than the launch
+// said. What is found is thrown as std::runtime_error by the launch.
+//
+// With SLV_TSAN, ThreadSanitizer is told of the fibers, and only barriers order their memory accesses. This file itself
+// is then compiled without it.
+#include "runtime.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "core/simt.h"
+
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/common_interface_defs.h>
+#endif
+#if defined(SLV_TSAN)
+extern "C" {
+void* __tsan_get_current_fiber();
+void* __tsan_create_fiber(unsigned flags);
+void __tsan_destroy_fiber(void* fiber);
+void __tsan_switch_to_fiber(void* fiber, unsigned flags);
+void __tsan_acquire(void* address);
+void __tsan_release(void* address);
+}
+#endif
+#if !defined(__x86_64__) || defined(SLV_UCONTEXT)
+#define SLV_PORTABLE_SWITCH
+#include <ucontext.h>
+#endif
+
+SimtIndex threadIdx, blockIdx, blockDim, gridDim;
+
+namespace {
+
+using slv::simt::Op;
+using slv::simt::Place;
+
+constexpr size_t kStack = 256 * 1024, kGuard = 64;
+constexpr unsigned char kPoison = 0xff;  // NaN in every float, -1 in every integer
+
+enum class State { kReady, kAtBarrier, kAtWarp, kDone };
+
+struct Fiber {
+  State state = State::kReady;
+  Op op = Op::kBlock;
+  Place place;
+  uint64_t word = 0, answer = 0;
+  int from = 0;
+  bool vote = false;
+  size_t taken = 0;  // shared arrays it has asked for
+  char* stack = nullptr;
+#if defined(SLV_PORTABLE_SWITCH)
+  ucontext_t context;
+#else
+  void* top = nullptr;
+#endif
+#if defined(__SANITIZE_ADDRESS__)
+  void* fake = nullptr;
+#endif
+#if defined(SLV_TSAN)
+  void* tsan = nullptr;
+#endif
+};
+
+struct Array {
+  std::unique_ptr<unsigned char[]> memory;
+  size_t bytes;
+  Place place;
+};
+
+// Everything of the launch in progress; there is one at a time.
+struct Grid {
+  uint64_t seed = 0, random = 0, switches = 0;
+  size_t limit = 227 * 1024, shared = 0, used = 0;
+  std::vector<Fiber> fibers;
+  std::vector<unsigned> order;
+  std::vector<int> waiting;  // threads of each warp at a warp function
+  std::vector<Array> arrays;
+  size_t alive = 0, at_barrier = 0;
+  unsigned current = 0;
+  bool vote = false;
+  Place barrier;  // where the threads of the block wait
+  std::string error;
+  void (*body)(void*) = nullptr;
+  void* context = nullptr;
+  Fiber scheduler;
+#if defined(SLV_TSAN)
+  std::vector<void*> spent;  // fibers of earlier blocks: kept, so that races between blocks are found
+  std::vector<char> warp_tags;
+  char block_tag[2] = {}, phase = 0;
+#endif
+} grid;
+
+uint64_t draw() {  // xorshift
+  uint64_t& x = grid.random;
+  x ^= x << 13, x ^= x >> 7, x ^= x << 17;
+  return x;
+}
+void mix(std::vector<unsigned>& order) {
+  for (size_t i = order.size(); grid.seed && i > 1; i--) std::swap(order[i - 1], order[draw() % i]);
+}
+bool same(const Place& a, const Place& b) {
+  return a.line() == b.line() && std::strcmp(a.file_name(), b.file_name()) == 0;
+}
+std::string text(const Place& place) {
+  std::string file = place.file_name();
+  return file.substr(file.find_last_of('/') + 1) + ":" + std::to_string(place.line());
+}
+
+#if !defined(SLV_PORTABLE_SWITCH)
+// Saves the registers that a call must keep on this stack and takes up another.
+extern "C" void slv_simt_switch(void** from, void* to);
+asm(R"(
+.text
+.globl slv_simt_switch
+.hidden slv_simt_switch
+.type slv_simt_switch, @function
+slv_simt_switch:
+  pushq %rbp
+  pushq %rbx
+  pushq %r12
+  pushq %r13
+  pushq %r14
+  pushq %r15
+  movq %rsp, (%rdi)
+  movq %rsi, %rsp
+  popq %r15
+  popq %r14
+  popq %r13
+  popq %r12
+  popq %rbx
+  popq %rbp
+  ret
+.size slv_simt_switch, . - slv_simt_switch
+)");
+#endif
+
+void switch_between(Fiber& from, Fiber& to) {
+  grid.switches++;
+#if defined(__SANITIZE_ADDRESS__)
+  static const void* own_bottom = nullptr;
+  static size_t own_size = 0;
+  const bool back = &to == &grid.scheduler;
+  __sanitizer_start_switch_fiber(back && from.state == State::kDone ? nullptr : &from.fake,
+                                 back ? own_bottom : to.stack, back ? own_size : kStack);
+#endif
+#if defined(SLV_TSAN)
+  __tsan_switch_to_fiber(to.tsan, 1);  // 1: without synchronising
+#endif
+#if defined(SLV_PORTABLE_SWITCH)
+  swapcontext(&from.context, &to.context);
+#else
+  slv_simt_switch(&from.top, to.top);
+#endif
+#if defined(__SANITIZE_ADDRESS__)
+  const bool home = &from == &grid.scheduler;
+  __sanitizer_finish_switch_fiber(from.fake, home ? nullptr : &own_bottom, home ? nullptr : &own_size);
+#endif
+}
+void wait() { switch_between(grid.fibers[grid.current], grid.scheduler); }
+
+[[noreturn]] void fail(const std::string& what, const Place& place) {
+  grid.error = "block " + std::to_string(blockIdx.x) + ", thread " + std::to_string(grid.current) + " at " +
+               text(place) + ": " + what;
+  wait();
+  std::abort();  // a failed grid is not resumed
+}
+
+void enter() {
+#if defined(__SANITIZE_ADDRESS__)
+  __sanitizer_finish_switch_fiber(nullptr, nullptr, nullptr);
+#endif
+  grid.body(grid.context);
+  Fiber& me = grid.fibers[grid.current];
+  me.state = State::kDone;
+  grid.alive--;
+  wait();
+  std::abort();
+}
+
+void begin(Fiber& fiber) {
+  char* stack = fiber.stack;
+#if defined(SLV_TSAN)
+  void* tsan = __tsan_create_fiber(0);
+  grid.spent.push_back(tsan);
+#endif
+  fiber = Fiber();
+  fiber.stack = stack;
+#if defined(SLV_TSAN)
+  fiber.tsan = tsan;
+#endif
+  if (!fiber.stack) {
+    void* memory = mmap(nullptr, kStack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED) throw std::runtime_error("SIMT: no memory for stacks");
+    fiber.stack = static_cast<char*>(memory);
+  }
+#if defined(SLV_PORTABLE_SWITCH)
+  getcontext(&fiber.context);
+  fiber.context.uc_stack.ss_sp = fiber.stack;
+  fiber.context.uc_stack.ss_size = kStack;
+  makecontext(&fiber.context, enter, 0);
+#else
+  void** top = reinterpret_cast<void**>(fiber.stack + kStack);
+  *--top = nullptr;  // where enter would return to; it leaves the stack aligned as at a call
+  *--top = reinterpret_cast<void*>(&enter);
+  for (int i = 0; i < 6; i++) *--top = nullptr;
+  fiber.top = top;
+#endif
+}
+
+// Nobody can go on: who waits for whom?
+std::string standstill() {
+  const auto of = [](State s) {
+    return std::find_if(grid.fibers.begin(), grid.fibers.end(), [s](const Fiber& f) { return f.state == s; });
+  };
+  const auto end = grid.fibers.end(), warp = of(State::kAtWarp), barrier = of(State::kAtBarrier), done = of(State::kDone);
+  const auto thread = [](auto f) { return "thread " + std::to_string(f - grid.fibers.begin()); };
+  std::string all;
+  if (warp != end) all += thread(warp) + " waits for its warp at " + text(warp->place) + "; ";
+  if (barrier != end) all += thread(barrier) + " waits at the barrier of " + text(barrier->place) + "; ";
+  if (done != end) all += thread(done) + " has left the kernel; ";
+  return "block " + std::to_string(blockIdx.x) + ": not all threads arrive: " + all;
+}
+
+void run_block(unsigned block) {
+  blockIdx.x = block;
+  grid.arrays.clear();
+  grid.used = 0;
+  for (Fiber& fiber : grid.fibers) begin(fiber);
+  std::fill(grid.waiting.begin(), grid.waiting.end(), 0);
+  grid.alive = grid.fibers.size();
+  grid.at_barrier = 0;
+  grid.vote = false;
+  while (grid.alive) {
+    bool moved = false;
+    mix(grid.order);
+    for (unsigned index : grid.order) {
+      if (grid.fibers[index].state != State::kReady) continue;
+      moved = true;
+      grid.current = threadIdx.x = index;
+      switch_between(grid.scheduler, grid.fibers[index]);
+      if (!grid.error.empty()) throw std::runtime_error("SIMT: " + grid.error);
+    }
+    if (!moved) throw std::runtime_error("SIMT: " + standstill());
+  }
+  for (const Array& array : grid.arrays)
+    for (size_t i = 0; i < kGuard; i++)
+      if (array.memory[array.bytes + i] != kPoison)
+        throw std::runtime_error("SIMT: the shared array taken at " + text(array.place) + " was overrun");
+}
+
+}  // namespace
+
+namespace slv::simt {
+
+void* take_shared(size_t bytes, Place place) {
+  Fiber& me = grid.fibers[grid.current];
+  const size_t index = me.taken++;
+  if (index == grid.arrays.size()) {
+    grid.used += (bytes + 15) / 16 * 16;
+    if (grid.used > grid.shared)
+      fail("takes " + std::to_string(grid.used) + " bytes of shared memory, launched with " +
+               std::to_string(grid.shared), place);
+#if defined(__SANITIZE_ADDRESS__)
+    const size_t all = bytes;
+#else
+    const size_t all = bytes + kGuard;
+#endif
+    grid.arrays.push_back({std::make_unique<unsigned char[]>(all), bytes, place});
+    std::fill_n(grid.arrays.back().memory.get(), all, kPoison);
+  }
+  const Array& array = grid.arrays[index];
+  if (array.bytes != bytes) fail("other threads take a shared array of another size here", place);
+  return array.memory.get();
+}
+
+bool block_barrier(bool mine, Place place) {
+  Fiber& me = grid.fibers[grid.current];
+#if defined(SLV_TSAN)
+  __tsan_release(&grid.block_tag[int(grid.phase)]);
+  char* tag = &grid.block_tag[int(grid.phase)];
+#endif
+  if (grid.at_barrier == 0) grid.barrier = place;
+  if (!same(grid.barrier, place))
+    fail("a barrier in divergent code: another thread is at that of " + text(grid.barrier), place);
+  grid.vote |= mine;
+  me.place = place;
+  me.state = State::kAtBarrier;
+  if (++grid.at_barrier == grid.fibers.size()) {
+    for (Fiber& fiber : grid.fibers) fiber.state = State::kReady, fiber.vote = grid.vote;
+    grid.at_barrier = 0;
+    grid.vote = false;
+#if defined(SLV_TSAN)
+    grid.phase ^= 1;
+#endif
+  }
+  wait();
+#if defined(SLV_TSAN)
+  __tsan_acquire(tag);
+#endif
+  return me.vote;
+}
+
+uint64_t warp_exchange(Op op, uint64_t word, int from, Place place) {
+  Fiber& me = grid.fibers[grid.current];
+  const unsigned warp = grid.current / 32;
+  Fiber* lanes = &grid.fibers[warp * 32];
+#if defined(SLV_TSAN)
+  char* tag = &grid.warp_tags[warp];
+  if (op == Op::kWarp) __tsan_release(tag);
+#endif
+  for (int lane = 0; lane < 32; lane++)
+    if (lanes[lane].state == State::kAtWarp) {
+      if (lanes[lane].op != op || !same(lanes[lane].place, place))
+        fail("a warp function in divergent code: lane " + std::to_string(lane) + " is at " + text(lanes[lane].place),
+             place);
+      break;
+    }
+  me.op = op, me.word = word, me.from = from, me.place = place;
+  me.state = State::kAtWarp;
+  if (++grid.waiting[warp] == 32) {
+    uint64_t votes = 0;
+    for (int lane = 0; lane < 32; lane++) votes |= uint64_t(lanes[lane].word != 0) << lane;
+    for (int lane = 0; lane < 32; lane++) {
+      lanes[lane].answer = op == Op::kBallot ? votes : lanes[lanes[lane].from & 31].word;
+      lanes[lane].state = State::kReady;
+    }
+    grid.waiting[warp] = 0;
+  }
+  wait();
+#if defined(SLV_TSAN)
+  if (op == Op::kWarp) __tsan_acquire(tag);
+#endif
+  return me.answer;
+}
+
+void run(int64_t blocks, int threads, size_t shared, void (*body)(void*), void* context) {
+  if (blocks == 0) return;
+  if (threads < 32 || threads > 1024 || threads % 32)
+    throw std::runtime_error("SIMT: a block of " + std::to_string(threads) + " threads");
+  if (shared > grid.limit)
+    throw std::runtime_error("SIMT: a block of " + std::to_string(shared) + " bytes of shared memory");
+  grid.body = body, grid.context = context, grid.shared = shared;
+  grid.error.clear();
+  grid.random = grid.seed * 0x9E3779B97F4A7C15u;
+  if (grid.fibers.size() > size_t(threads))
+    for (size_t i = threads; i < grid.fibers.size(); i++) munmap(grid.fibers[i].stack, kStack);
+  grid.fibers.resize(threads);
+  grid.waiting.assign(threads / 32, 0);
+  grid.order.resize(threads);
+  for (int i = 0; i < threads; i++) grid.order[i] = unsigned(i);
+  blockDim.x = unsigned(threads), gridDim.x = unsigned(blocks);
+#if defined(SLV_TSAN)
+  grid.scheduler.tsan = __tsan_get_current_fiber();
+  grid.warp_tags.assign(threads / 32, 0);
+#endif
+  std::vector<unsigned> order(blocks);
+  for (int64_t i = 0; i < blocks; i++) order[i] = unsigned(i);
+  mix(order);
+  for (unsigned block : order) run_block(block);
+#if defined(SLV_TSAN)
+  for (void* fiber : grid.spent) __tsan_destroy_fiber(fiber);
+  grid.spent.clear();
+#endif
+}
+
+size_t shared_limit() { return grid.limit; }
+void poison(void* memory, size_t bytes) { std::memset(memory, kPoison, bytes); }
+
+}  // namespace slv::simt
+
+void slv_simt_configure(uint64_t seed, size_t limit) { grid.seed = seed, grid.limit = limit; }
+uint64_t slv_simt_switches() { return grid.switches; }
