@@ -132,6 +132,7 @@ template <class T>
 struct EdgeSums {
   const Bound<T>& p;
   Tensor out, memory;
+  bool direct;  // every row has one item: nothing is to be added up
   Edges<T> edges;
 
   EdgeSums(const Bound<T>& p, const RowMap& rows, bool per_step, const Shape& shape) : p(p), out(p.empty(shape)) {
@@ -139,16 +140,17 @@ struct EdgeSums {
     const int64_t items = rows.items_of_row(), blocks = std::max<int64_t>(side * side * steps * rows.rows, 1);
     const int64_t chunks = std::clamp<int64_t>(kBlocks / blocks, 1, std::max<int64_t>(items, 1));
     edges = {rows, per_step, int(chunks), nullptr, nullptr};
-    if (items <= 1) {
+    direct = items <= 1;
+    if (direct) {
       edges.direct = out.mutable_data_ptr<T>();
       return;
     }
     memory = p.empty({int64_t(rows.rows) * chunks * steps * p.k * p.k}, ScalarType::Double);
     edges.partial = memory.mutable_data_ptr<double>();
   }
-  void clear() { torch::stable::zero_(edges.direct ? out : memory); }
+  void clear() { torch::stable::zero_(direct ? out : memory); }
   Tensor finish() {
-    if (!edges.direct) finish_edges(p.chain, edges, out.mutable_data_ptr<T>(), p.stream);
+    if (!direct) finish_edges(p.chain, edges, out.mutable_data_ptr<T>(), p.stream);
     return out;
   }
 };

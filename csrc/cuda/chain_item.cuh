@@ -26,13 +26,18 @@ struct Item {
         transition(c.transition + matrix * c.k * c.k),
         initial(c.initial ? c.initial + c.initial_row.row(b) * c.k : nullptr),
         final(c.final ? c.final + c.final_row.row(b) * c.k : nullptr) {}
-  // All scores of state i at step t, added up as A.
+  // The scores of state i at step t but for unary: those of the ends.
   template <class A = T>
-  SLV_DEVICE A u(int t, int i) const {
-    A x = A(unary[int64_t(t) * k + i]);
+  SLV_DEVICE A end(int t, int i) const {
+    A x = 0;
     if (t == 0 && initial) x += A(initial[i]);
     if (t == len - 1 && final) x += A(final[i]);
     return x;
+  }
+  // All scores of state i at step t, added up as A.
+  template <class A = T>
+  SLV_DEVICE A u(int t, int i) const {
+    return A(unary[int64_t(t) * k + i]) + end<A>(t, i);
   }
   SLV_DEVICE const T* edges(int t) const { return transition + t * step * k * k; }
 };

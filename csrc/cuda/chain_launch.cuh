@@ -20,11 +20,13 @@ inline int64_t pieces(int64_t count, int64_t size) { return (count + size - 1) /
 template <class T>
 void prepare_matrices(const Chain<T>& c, const Scaled<T>& s, Stream stream) {
   const size_t shared = array_bytes<T>(2 * kMaxWarps);
-  simt::launch(chain_prepare<T>, c.matrices(), 256, shared, native(stream), c, s);
+  const int64_t warps = pieces(int64_t(c.k) * c.k, 32);
+  simt::launch(chain_prepare<T>, c.matrices(), 32 * int(warps < 8 ? warps : 8), shared, native(stream), c, s);
 }
 template <class T>
 void exponentiate_rows(const Chain<T>& c, const Scaled<T>& s, Stream stream) {
-  simt::launch(chain_rows<T>, pieces(c.batch * c.n, 8), 256, 0, native(stream), c, s, padded<T>(c.k));
+  const int64_t rows = c.batch * c.n, warps = rows < 8 ? rows : 8;
+  if (rows > 0) simt::launch(chain_rows<T>, pieces(rows, warps), 32 * int(warps), 0, native(stream), c, s, padded<T>(c.k));
 }
 
 template <class S>

@@ -80,7 +80,7 @@ SLV_KERNEL(256) chain_rows(Chain<T> c, Scaled<T> s, int width) {
   bool thin = false;
   for (int j = me.lane; j < width; j += 32) {
     const T x = j < c.k ? item.u(t, j) : -infinity<T>();
-    const T e = bad ? T(0) : exp_scaled(x, exponent);
+    const T e = bad || j >= c.k ? T(0) : exp_scaled(item.unary[int64_t(t) * c.k + j], exponent, item.end(t, j));
     thin = thin || (x > -infinity<T>() && e < T(Range<T>::tiny));
     s.e[row * width + j] = e;
   }
