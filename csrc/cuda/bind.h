@@ -6,25 +6,6 @@
 
 namespace slv::cuda {
 
-inline RowMap row_map(const Shape& lead, const Shape& batch) {
-  RowMap map;
-  map.rows = uint32_t(product(lead)), map.items = uint32_t(product(batch));
-  const size_t missing = batch.size() - lead.size();
-  for (size_t d = 0; d < batch.size(); d++) {
-    const bool shared = d < missing || (lead[d - missing] == 1 && batch[d] != 1);
-    if (batch[d] == 1) continue;
-    if (map.dims > 0 && map.shared[map.dims - 1] == shared) {
-      map.size[map.dims - 1] *= uint32_t(batch[d]);
-      continue;
-    }
-    STD_TORCH_CHECK(map.dims < RowMap::kDims, "batch dimensions ", text(lead), " alternate too often between broadcast "
-                    "and full against ", text(batch), ": the CUDA kernels take ", RowMap::kDims, " groups");
-    map.size[map.dims] = uint32_t(batch[d]);
-    map.shared[map.dims++] = shared;
-  }
-  return map;
-}
-
 struct Operand {
   Tensor data;  // contiguous
   RowMap rows;

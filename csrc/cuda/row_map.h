@@ -1,6 +1,8 @@
 // Which row of a broadcast operand an item of the flattened batch uses, as arithmetic: nothing is uploaded.
 #pragma once
 #include <cstdint>
+#include <stdexcept>
+#include <vector>
 
 #include "core/simt.h"
 
@@ -42,5 +44,27 @@ struct RowMap {
     return out;
   }
 };
+
+// Of an operand with these leading sizes, which broadcast to the batch.
+inline RowMap row_map(const std::vector<int64_t>& lead, const std::vector<int64_t>& batch) {
+  RowMap map;
+  const size_t missing = batch.size() - lead.size();
+  for (size_t d = 0; d < batch.size(); d++) {
+    const bool shared = d < missing || lead[d - missing] != batch[d];
+    map.items *= uint32_t(batch[d]);
+    if (!shared) map.rows *= uint32_t(batch[d]);
+    if (batch[d] == 1) continue;
+    if (map.dims > 0 && map.shared[map.dims - 1] == shared) {
+      map.size[map.dims - 1] *= uint32_t(batch[d]);
+      continue;
+    }
+    if (map.dims == RowMap::kDims)
+      throw std::runtime_error("the CUDA kernels take batch dimensions that change at most five times between "
+                               "broadcast and full; expand some of the potentials");
+    map.size[map.dims] = uint32_t(batch[d]);
+    map.shared[map.dims++] = shared;
+  }
+  return map;
+}
 
 }  // namespace slv::cuda

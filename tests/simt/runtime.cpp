@@ -83,6 +83,7 @@ struct Grid {
   uint64_t seed = 0, random = 0, switches = 0;
   size_t limit = 227 * 1024, shared = 0, used = 0;
   std::vector<Fiber> fibers;
+  std::vector<char*> stacks;  // kept from launch to launch
   std::vector<unsigned> order;
   std::vector<int> waiting;  // threads of each warp at a warp function
   std::vector<Array> arrays;
@@ -188,22 +189,25 @@ void enter() {
   std::abort();
 }
 
-void begin(Fiber& fiber) {
-  char* stack = fiber.stack;
+char* stack_of(size_t thread) {
+  while (grid.stacks.size() <= thread) {
+    void* memory = mmap(nullptr, kStack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED) throw std::runtime_error("SIMT: no memory for stacks");
+    grid.stacks.push_back(static_cast<char*>(memory));
+  }
+  return grid.stacks[thread];
+}
+
+void begin(Fiber& fiber, size_t thread) {
 #if defined(SLV_TSAN)
   void* tsan = __tsan_create_fiber(0);
   grid.spent.push_back(tsan);
 #endif
   fiber = Fiber();
-  fiber.stack = stack;
+  fiber.stack = stack_of(thread);
 #if defined(SLV_TSAN)
   fiber.tsan = tsan;
 #endif
-  if (!fiber.stack) {
-    void* memory = mmap(nullptr, kStack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (memory == MAP_FAILED) throw std::runtime_error("SIMT: no memory for stacks");
-    fiber.stack = static_cast<char*>(memory);
-  }
 #if defined(SLV_PORTABLE_SWITCH)
   getcontext(&fiber.context);
   fiber.context.uc_stack.ss_sp = fiber.stack;
@@ -236,7 +240,7 @@ void run_block(unsigned block) {
   blockIdx.x = block;
   grid.arrays.clear();
   grid.used = 0;
-  for (Fiber& fiber : grid.fibers) begin(fiber);
+  for (size_t i = 0; i < grid.fibers.size(); i++) begin(grid.fibers[i], i);
   std::fill(grid.waiting.begin(), grid.waiting.end(), 0);
   grid.alive = grid.fibers.size();
   grid.at_barrier = 0;
@@ -353,8 +357,6 @@ void run(int64_t blocks, int threads, size_t shared, void (*body)(void*), void* 
   grid.body = body, grid.context = context, grid.shared = shared;
   grid.error.clear();
   grid.random = grid.seed * 0x9E3779B97F4A7C15u;
-  if (grid.fibers.size() > size_t(threads))
-    for (size_t i = threads; i < grid.fibers.size(); i++) munmap(grid.fibers[i].stack, kStack);
   grid.fibers.resize(threads);
   grid.waiting.assign(threads / 32, 0);
   grid.order.resize(threads);
