@@ -333,3 +333,7 @@ STABLE_TORCH_LIBRARY_IMPL(structlv, CUDA, m) {
 }
 
 }  // namespace slv::cuda
+
+#if !defined(SLV_EMULATE)
+extern "C" __attribute__((visibility("default"))) const char* structlv_cuda_version() { return STRUCTLV_VERSION; }
+#endif

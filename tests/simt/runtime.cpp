@@ -13,7 +13,6 @@
 #include <sys/mman.h>
 
 #include <algorithm>
-#include <memory>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -45,7 +44,12 @@ namespace {
 using slv::simt::Op;
 using slv::simt::Place;
 
-constexpr size_t kStack = 256 * 1024, kGuard = 64;
+constexpr size_t kStack = 256 * 1024;
+#if defined(__SANITIZE_ADDRESS__)
+constexpr size_t kGuard = 0;  // ASan sees to it
+#else
+constexpr size_t kGuard = 64;
+#endif
 constexpr unsigned char kPoison = 0xff;  // NaN in every float, -1 in every integer
 
 enum class State { kReady, kAtBarrier, kAtWarp, kDone };
@@ -73,10 +77,11 @@ struct Fiber {
 };
 
 struct Array {
-  std::unique_ptr<unsigned char[]> memory;
+  unsigned char* memory;
   size_t bytes;
   Place place;
 };
+constexpr size_t kMostArrays = 64;
 
 // Everything of the launch in progress; there is one at a time.
 struct Grid {
@@ -98,7 +103,10 @@ struct Grid {
 #if defined(SLV_TSAN)
   std::vector<void*> spent;  // fibers of earlier blocks: kept, so that races between blocks are found
   std::vector<char> warp_tags;
-  char block_tag[2] = {}, phase = 0;
+  char block_tag[2] = {}, end_tag = 0;
+  int phase = 0;
+  unsigned char* slab = nullptr;  // shared arrays: no two of a grid at one address, none from an allocator that is watched
+  size_t slab_used = 0;
 #endif
 } grid;
 
@@ -182,11 +190,35 @@ void enter() {
   __sanitizer_finish_switch_fiber(nullptr, nullptr, nullptr);
 #endif
   grid.body(grid.context);
+#if defined(SLV_TSAN)
+  __tsan_release(&grid.end_tag);
+#endif
   Fiber& me = grid.fibers[grid.current];
   me.state = State::kDone;
   grid.alive--;
   wait();
   std::abort();
+}
+
+#if defined(SLV_TSAN)
+constexpr size_t kSlab = size_t(1) << 30;
+unsigned char* allocate(size_t bytes) {
+  unsigned char* out = grid.slab + grid.slab_used;
+  grid.slab_used += (bytes + 63) / 64 * 64;
+  if (grid.slab_used > kSlab) throw std::runtime_error("SIMT: no memory for shared arrays");
+  return out;
+}
+void release_arrays() { grid.arrays.clear(); }
+#else
+unsigned char* allocate(size_t bytes) { return new unsigned char[bytes]; }
+void release_arrays() {
+  for (const Array& array : grid.arrays) delete[] array.memory;
+  grid.arrays.clear();
+}
+#endif
+// Not by memset, which the sanitizers watch.
+void fill(volatile unsigned char* memory, size_t bytes) {
+  for (size_t i = 0; i < bytes; i++) memory[i] = kPoison;
 }
 
 char* stack_of(size_t thread) {
@@ -202,6 +234,7 @@ void begin(Fiber& fiber, size_t thread) {
 #if defined(SLV_TSAN)
   void* tsan = __tsan_create_fiber(0);
   grid.spent.push_back(tsan);
+  thread = grid.spent.size() - 1;  // no stack serves two fibers of a grid
 #endif
   fiber = Fiber();
   fiber.stack = stack_of(thread);
@@ -238,7 +271,7 @@ std::string standstill() {
 
 void run_block(unsigned block) {
   blockIdx.x = block;
-  grid.arrays.clear();
+  release_arrays();
   grid.used = 0;
   for (size_t i = 0; i < grid.fibers.size(); i++) begin(grid.fibers[i], i);
   std::fill(grid.waiting.begin(), grid.waiting.end(), 0);
@@ -275,24 +308,20 @@ void* take_shared(size_t bytes, Place place) {
     if (grid.used > grid.shared)
       fail("takes " + std::to_string(grid.used) + " bytes of shared memory, launched with " +
                std::to_string(grid.shared), place);
-#if defined(__SANITIZE_ADDRESS__)
-    const size_t all = bytes;
-#else
-    const size_t all = bytes + kGuard;
-#endif
-    grid.arrays.push_back({std::make_unique<unsigned char[]>(all), bytes, place});
-    std::fill_n(grid.arrays.back().memory.get(), all, kPoison);
+    if (index == kMostArrays) fail("takes too many shared arrays", place);
+    grid.arrays.push_back({allocate(bytes + kGuard), bytes, place});
+    fill(grid.arrays.back().memory, bytes + kGuard);
   }
   const Array& array = grid.arrays[index];
   if (array.bytes != bytes) fail("other threads take a shared array of another size here", place);
-  return array.memory.get();
+  return array.memory;
 }
 
 bool block_barrier(bool mine, Place place) {
   Fiber& me = grid.fibers[grid.current];
 #if defined(SLV_TSAN)
-  __tsan_release(&grid.block_tag[int(grid.phase)]);
-  char* tag = &grid.block_tag[int(grid.phase)];
+  char* tag = &grid.block_tag[grid.phase];
+  __tsan_release(tag);
 #endif
   if (grid.at_barrier == 0) grid.barrier = place;
   if (!same(grid.barrier, place))
@@ -364,13 +393,19 @@ void run(int64_t blocks, int threads, size_t shared, void (*body)(void*), void* 
   blockDim.x = unsigned(threads), gridDim.x = unsigned(blocks);
 #if defined(SLV_TSAN)
   grid.scheduler.tsan = __tsan_get_current_fiber();
+  if (!grid.slab)
+    grid.slab = static_cast<unsigned char*>(
+        mmap(nullptr, kSlab, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+  grid.slab_used = 0;
   grid.warp_tags.assign(threads / 32, 0);
 #endif
+  grid.arrays.reserve(kMostArrays);
   std::vector<unsigned> order(blocks);
   for (int64_t i = 0; i < blocks; i++) order[i] = unsigned(i);
   mix(order);
   for (unsigned block : order) run_block(block);
 #if defined(SLV_TSAN)
+  __tsan_acquire(&grid.end_tag);
   for (void* fiber : grid.spent) __tsan_destroy_fiber(fiber);
   grid.spent.clear();
 #endif
