@@ -1,6 +1,6 @@
 // The chain's kernels on small problems under the emulator, without torch: `chain_check SEED...` runs every problem once
-// for each seed of schedules (0: in order); with SLV_MUTANTS, `chain_check MUTANT SEED...` switches one seeded bug on.
-// Exits 1 and says what differed.
+// for each seed of schedules (0: in order), `chain_check small SEED...` the smallest alone, in float32; with SLV_MUTANTS,
+// `chain_check MUTANT SEED...` switches one seeded bug on. Exits 1 and says what differed.
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
@@ -272,7 +272,8 @@ const Case kCases[] = {
 }  // namespace
 
 int main(int argc, char** argv) {
-  int first = 1;
+  const bool small = argc > 1 && std::strcmp(argv[1], "small") == 0;
+  int first = small ? 2 : 1;
 #if defined(SLV_MUTANTS)
   slv_mutant = argc > 1 ? std::atoi(argv[1]) : 0;
   first = 2;
@@ -280,6 +281,7 @@ int main(int argc, char** argv) {
   for (int i = first; i < argc; i++)
     for (const Case& o : kCases)
       for (bool wide : {false, true}) try {
+          if (small && (wide || o.k > 9 || o.n > 5 || product(o.batch) > 4)) continue;
           slv_simt_configure(std::strtoull(argv[i], nullptr, 10), o.shared);
           if (wide)
             Check<double>(o).run();

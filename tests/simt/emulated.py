@@ -8,6 +8,7 @@ seed of its schedules, 0 for blocks and threads in order; ``STRUCTLV_SIMT_SHARED
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import warnings
 from pathlib import Path
@@ -21,6 +22,7 @@ HOPPER = 227 * 1024  # bytes of shared memory that a block may have there
 _held: list[torch.library.Library] = []
 
 
+@functools.cache
 def load() -> ctypes.CDLL:
     """The emulated operators, as ``torch.ops.structlv_emulated``; what configures the emulator is returned."""
     torch.ops.load_library(str(LIBRARY))
