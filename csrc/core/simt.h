@@ -114,7 +114,7 @@ bool block_barrier(bool mine, Place place);
 uint64_t warp_exchange(Op op, uint64_t word, int from, Place place);
 void run(int64_t blocks, int threads, size_t shared, void (*body)(void*), void* context);
 size_t shared_limit();
-void poison(void* memory, size_t bytes);
+void poison(void* memory, size_t bytes, bool integers);
 
 class Shared {
  public:

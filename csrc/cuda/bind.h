@@ -53,7 +53,8 @@ struct BoundBatch {
     Tensor out = torch::stable::new_empty(unary, shape, std::optional<ScalarType>(dtype));
 #if defined(SLV_EMULATE)
     const size_t size = dtype == ScalarType::Float || dtype == ScalarType::Int ? 4 : 8;
-    simt::poison(out.mutable_data_ptr(), size * size_t(product(shape)));
+    const bool integers = dtype == ScalarType::Int || dtype == ScalarType::Long;
+    simt::poison(out.mutable_data_ptr(), size * size_t(product(shape)), integers);
 #endif
     return out;
   }

@@ -30,7 +30,7 @@ SLV_KERNEL(kMaxThreads) chain_backward(Chain<T> c, Scaled<T> s, Adjoint<T> a, in
   P matrix(c, s, item, me, shared);
   bool bad = false;
   T factor = 1;
-  sync_block();
+  // no barrier: the last step needs no matrix
   for (int t = item.len - 1; t >= 0; t--) {
     const int64_t row = b * c.n + t;
     const bool last = t == item.len - 1, renew = t % kRenew == 0;

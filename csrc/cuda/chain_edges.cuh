@@ -28,6 +28,8 @@ struct EdgeBlock {
     first = chunk * each < items ? chunk * each : items;
     last = first + each < items ? first + each : items;
   }
+  // The step where it ends, in an item of this length.
+  SLV_DEVICE int end_of(bool per_step, int len) const { return per_step && step + 1 < len ? step + 1 : len - 1; }
   SLV_DEVICE int64_t place(int chunks, int steps, int k, int i, int j) const {
     return (((row * chunks + chunk) * steps + step) * k + i) * k + j;
   }
@@ -68,13 +70,13 @@ SLV_KERNEL(kEdgeSide * kEdgeSide) chain_edges(Chain<T> c, Scaled<T> s, Adjoint<T
     const int64_t b = out.rows.item(block.row, q);
     const int len = length_of(c, b);
     if (a.redo[b] != T(0)) continue;
-    const int from = out.per_step ? block.step : 0, to = out.per_step ? block.step + 1 : len - 1;
+    const int from = out.per_step ? block.step : 0, to = block.end_of(out.per_step, len);
     double item[4] = {};
-    for (int t0 = from; t0 < to && t0 < len - 1; t0 += kEdgeSteps) {
+    for (int t0 = from; t0 < to; t0 += kEdgeSteps) {
       sync_block();
       for (int e = int(threadIdx.x); e < kEdgeSteps * kEdgeTile; e += kEdgeSide * kEdgeSide) {
         const int t = t0 + e / kEdgeTile, i = block.i0 + e % kEdgeTile, j = block.j0 + e % kEdgeTile;
-        const bool inside = t < to && t < len - 1;
+        const bool inside = t < to;
         left[e] = inside && i < k ? s.alpha[(b * c.n + t) * width + i] : T(0);
         right[e] = inside && j < k ? a.g[(b * c.n + t + 1) * width + j] : T(0);
       }

@@ -75,7 +75,8 @@ SLV_KERNEL(kLogThreads) chain_log_forward(Chain<T> c, LogSpace<T> l, double* log
   if (log_z_narrow) log_z_narrow[b] = T(z);
 }
 
-// Posteriors of states, into the workspace and, where `unary` is given, weighted into the results.
+// Posteriors of states, into the workspace and, where `unary` is given, weighted into the results, whose padding the
+// scaled backward pass has cleared.
 template <class T>
 SLV_KERNEL(kLogThreads) chain_log_backward(Chain<T> c, LogSpace<T> l, const double* weight, T* unary) {
   Shared shared;
@@ -91,8 +92,6 @@ SLV_KERNEL(kLogThreads) chain_log_backward(Chain<T> c, LogSpace<T> l, const doub
     l.mu[log_row(c, l, b, t) + i] = mu;
     if (unary) unary[(b * c.n + t) * k + i] = T(w * mu);
   };
-  for (int64_t e = int64_t(item.len) * k + me.index; unary && e < int64_t(c.n) * k; e += blockDim.x)
-    unary[b * c.n * k + e] = 0;
   const int end = item.len - 1;
   if (end < 0) return;
   // the last step: a softmax of alpha
@@ -143,8 +142,8 @@ SLV_DEVICE void log_edge_sums(const Chain<T>& c, const LogSpace<T>& l, const Edg
     if (b < l.first || b >= l.first + l.count || skipped(l, b)) continue;
     any = true;
     const Item<T> item(c, b);
-    const int from = out.per_step ? block.step : 0, to = out.per_step ? block.step + 1 : item.len - 1;
-    for (int t = from; t < to && t < item.len - 1; t++) {
+    const int from = out.per_step ? block.step : 0;
+    for (int t = from; t < block.end_of(out.per_step, item.len); t++) {
       const int64_t row = log_row(c, l, b, t), next = row + k;
       const T* a = item.edges(t);
       each_edge(block, k, [&](int p, int i, int j) {

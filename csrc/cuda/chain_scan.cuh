@@ -77,7 +77,7 @@ SLV_KERNEL(kMaxThreads) chain_forward(Chain<T> c, Scaled<T> s, int width) {
   P matrix(c, s, item, me, shared);
   bool bad = kind == kUnusable && item.len > 0;
   double exponent = 0;  // counted by every thread alike
-  sync_block();
+  // no barrier: the first step needs no matrix
   for (int t = 0; t < item.len && kind != kUnusable; t++) {
     const int64_t row = b * c.n + t;
     const T *e = s.e + row * width, *before = rows + (t + 1) % 2 * k;

@@ -29,7 +29,6 @@ SLV_KERNEL(kMaxThreads) chain_argmax(Chain<T> c, int* from, int64_t* states) {
   T* copy = Resident ? shared.take<T>(k * stride) : nullptr;
   for (int i = me.warp; Resident && i < k; i += me.warps)
     for (int j = me.lane; j < k; j += 32) copy[i * stride + j] = item.transition[i * k + j];
-  sync_block();
   int64_t* out = states + b * c.n;
   for (int t = item.len + me.index; t < c.n; t += int(blockDim.x)) out[t] = -1;
   for (int t = 0; t < item.len; t++) {

@@ -178,6 +178,9 @@ struct Check {
 
     std::vector<Posterior> exact;
     Sums first = zeros();
+    // NaN would send an item to log space, which would hide what went wrong
+    for (int64_t i = 0; i < b && o.scale < 5; i++)
+      require(meta[i * kMeta + 1] == T(0), "an item left the scaled domain, forward");
     for (int64_t i = 0; i < b; i++) {
       exact.push_back(posterior(scores(i)));
       close(log_z[i], exact[i].log_z, nats, "log Z", i);
@@ -188,6 +191,8 @@ struct Check {
     Gradient d = gradient();
     Adjoint<T> a{weight.data(), g.data(), d.unary.data(), redo.data()};
     backward(c, s, a, nullptr);
+    for (int64_t i = 0; i < b && o.scale < 5; i++)
+      require(redo[i] == T(0), "an item left the scaled domain, backward");
     edges(c, s, a, d.sums, nullptr);
     ranges(redo.data(), 1, [&](const auto& l) {
       log_forward<T>(c, l, nullptr, nullptr, nullptr);
@@ -259,6 +264,7 @@ const Case kCases[] = {
     {"per step", {4}, {4}, 4, 9, true, 0.2, 1},
     {"per step shared", {4}, {1}, 3, 34, true, 0, 1, 2, 227 * 1024, true, false},
     {"long", {3}, {1}, 70, 6, false, 0, 0.5, 1, 227 * 1024, false},
+    {"on the brink", {9}, {1}, 12, 20, false, 0.1, 9, 2},
     {"log space", {5}, {1}, 5, 7, false, 0.1, 60, 2},
     {"log space per step", {4}, {4}, 5, 6, true, 0.1, 60},
     {"log space, large", {2}, {1}, 3, 70, false, 0, 40, 1, 227 * 1024, false},

@@ -13,6 +13,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <numeric>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -89,7 +90,7 @@ struct Grid {
   size_t limit = 227 * 1024, shared = 0, used = 0;
   std::vector<Fiber> fibers;
   std::vector<char*> stacks;  // kept from launch to launch
-  std::vector<unsigned> order;
+  std::vector<unsigned> warp_order, lane_order;
   std::vector<int> waiting;  // threads of each warp at a warp function
   std::vector<Array> arrays;
   size_t alive = 0, at_barrier = 0;
@@ -120,6 +121,11 @@ void mix(std::vector<unsigned>& order) {
 }
 bool same(const Place& a, const Place& b) {
   return a.line() == b.line() && std::strcmp(a.file_name(), b.file_name()) == 0;
+}
+std::vector<unsigned> numbers(int64_t count) {
+  std::vector<unsigned> out(count);
+  std::iota(out.begin(), out.end(), 0u);
+  return out;
 }
 std::string text(const Place& place) {
   std::string file = place.file_name();
@@ -269,6 +275,26 @@ std::string standstill() {
   return "block " + std::to_string(blockIdx.x) + ": not all threads arrive: " + all;
 }
 
+// Lets the threads of a warp go on, in order once, or by a drawn schedule until all wait or it is interrupted: so some
+// warps are far ahead of others. Whether any moved.
+bool run_warp(unsigned warp) {
+  bool moved = false;
+  for (bool again = true; again;) {
+    again = false;
+    mix(grid.lane_order);
+    for (unsigned lane : grid.lane_order) {
+      Fiber& fiber = grid.fibers[warp * 32 + lane];
+      if (fiber.state != State::kReady) continue;
+      moved = again = true;
+      grid.current = threadIdx.x = warp * 32 + lane;
+      switch_between(grid.scheduler, fiber);
+      if (!grid.error.empty()) throw std::runtime_error("SIMT: " + grid.error);
+    }
+    again = again && grid.seed && draw() % 8 != 0;
+  }
+  return moved;
+}
+
 void run_block(unsigned block) {
   blockIdx.x = block;
   release_arrays();
@@ -280,14 +306,8 @@ void run_block(unsigned block) {
   grid.vote = false;
   while (grid.alive) {
     bool moved = false;
-    mix(grid.order);
-    for (unsigned index : grid.order) {
-      if (grid.fibers[index].state != State::kReady) continue;
-      moved = true;
-      grid.current = threadIdx.x = index;
-      switch_between(grid.scheduler, grid.fibers[index]);
-      if (!grid.error.empty()) throw std::runtime_error("SIMT: " + grid.error);
-    }
+    mix(grid.warp_order);
+    for (unsigned warp : grid.warp_order) moved = run_warp(warp) || moved;
     if (!moved) throw std::runtime_error("SIMT: " + standstill());
   }
   for (const Array& array : grid.arrays)
@@ -388,8 +408,7 @@ void run(int64_t blocks, int threads, size_t shared, void (*body)(void*), void* 
   grid.random = grid.seed * 0x9E3779B97F4A7C15u;
   grid.fibers.resize(threads);
   grid.waiting.assign(threads / 32, 0);
-  grid.order.resize(threads);
-  for (int i = 0; i < threads; i++) grid.order[i] = unsigned(i);
+  grid.warp_order = numbers(threads / 32), grid.lane_order = numbers(32);
   blockDim.x = unsigned(threads), gridDim.x = unsigned(blocks);
 #if defined(SLV_TSAN)
   grid.scheduler.tsan = __tsan_get_current_fiber();
@@ -400,8 +419,7 @@ void run(int64_t blocks, int threads, size_t shared, void (*body)(void*), void* 
   grid.warp_tags.assign(threads / 32, 0);
 #endif
   grid.arrays.reserve(kMostArrays);
-  std::vector<unsigned> order(blocks);
-  for (int64_t i = 0; i < blocks; i++) order[i] = unsigned(i);
+  std::vector<unsigned> order = numbers(blocks);
   mix(order);
   for (unsigned block : order) run_block(block);
 #if defined(SLV_TSAN)
@@ -412,7 +430,7 @@ void run(int64_t blocks, int threads, size_t shared, void (*body)(void*), void* 
 }
 
 size_t shared_limit() { return grid.limit; }
-void poison(void* memory, size_t bytes) { std::memset(memory, kPoison, bytes); }
+void poison(void* memory, size_t bytes, bool integers) { std::memset(memory, integers ? 0x7e : kPoison, bytes); }
 
 }  // namespace slv::simt
 
