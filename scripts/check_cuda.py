@@ -1,8 +1,9 @@
 """Gate on what nvcc makes of the CUDA kernels: `check_cuda.py [--write]`.
 
-Compiles every `csrc/cuda/*.cu` for the architectures of `CMakeLists.txt`, warnings being errors, and reads from ptxas
-what each kernel takes. Exits 1 if one spills registers, uses local memory, or takes more registers than
-`tests/simt/resources.json` says for this compiler; `--write` writes that table anew. Without nvcc nothing is checked.
+Compiles every `csrc/cuda/*.cu` for the architectures of `CMakeLists.txt`, warnings being errors, and reads
+from ptxas what each kernel takes. Exits 1 if one spills registers, uses local memory, or takes more
+registers than `tests/simt/resources.json` says for this compiler; `--write` writes that table anew. Without
+nvcc nothing is checked.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ def code_flags() -> list[str]:
 
 def readable(symbols: list[str]) -> dict[str, str]:
     text = "\n".join(symbols)
-    done = subprocess.run(["c++filt"], input=text, capture_output=True, text=True, check=True).stdout.splitlines()
+    done = subprocess.run(
+        ["c++filt"], input=text, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
     short = [line.split("(")[0].replace("void ", "").replace("slv::cuda::", "") for line in done]
     return dict(zip(symbols, short, strict=True))
 
@@ -70,7 +73,9 @@ def compile_all() -> tuple[dict[str, dict[str, int]], list[str]]:
             elif match := USED.search(line):
                 table.setdefault(kernel, {})[f"sm_{architecture}"] = int(match[1])
                 if match[2]:
-                    wrong.append(f"{kernel}, sm_{architecture}: static shared memory, which only `Shared` may give")
+                    wrong.append(
+                        f"{kernel}, sm_{architecture}: static shared memory, which only `Shared` may give"
+                    )
     return {kernel: table[kernel] for kernel in sorted(table)}, wrong
 
 
@@ -94,10 +99,18 @@ def main() -> int:
                 allowed = known["registers"].get(kernel, {}).get(architecture, 0)
                 if count > allowed:
                     wrong.append(f"{kernel}, {architecture}: {count} registers, the table says {allowed}")
-        wrong += [f"{kernel}: in the table, but compiled no more" for kernel in known["registers"] if kernel not in table]
+        wrong += [
+            f"{kernel}: in the table, but compiled no more"
+            for kernel in known["registers"]
+            if kernel not in table
+        ]
     else:
-        print(f"check_cuda: the table is that of {known['compiler']}; registers are not compared with {compiler}")
-    print("\n".join(wrong) if wrong else f"check_cuda: {len(table)} kernels, {compiler}, no spill, nothing grown")
+        print(f"check_cuda: the table is that of {known['compiler']}; {compiler} is not compared with it")
+    print(
+        "\n".join(wrong)
+        if wrong
+        else f"check_cuda: {len(table)} kernels, {compiler}, no spill, nothing grown"
+    )
     return bool(wrong)
 
 

@@ -1,7 +1,7 @@
 """Loads the compiled extension `structlv._C`, or says once that the pure-torch reference stands in for it.
 
-The kernels for GPUs, `structlv._cuda`, register further implementations of the same operators. They are loaded where
-torch has a GPU and they were compiled; elsewhere a GPU's tensors run the reference.
+The kernels for GPUs, `structlv._cuda`, register further implementations of the same operators. They are
+loaded where torch has a GPU and they were compiled; elsewhere a GPU's tensors run the reference.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ TWO_COPIES = (
     "another copy of structlv's operators is already loaded in this process{where}. Two cannot live side by "
     "side: remove one (a stale editable install beside a wheel is the usual cause)"
 )
-STALE = "structlv.{name} was compiled for version {found}, the Python code is version {expected}: install again"
+STALE = (
+    "structlv.{name} was compiled for version {found}, the Python code is version {expected}: install again"
+)
 
 
 def available() -> bool:

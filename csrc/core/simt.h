@@ -64,7 +64,8 @@ SLV_DEVICE int first_of(uint32_t lanes) { return __ffs(int(lanes)) - 1; }
 SLV_DEVICE int last_of(uint32_t lanes) { return 31 - __clz(int(lanes)); }
 
 inline void require(cudaError_t error, const char* what) {
-  if (error != cudaSuccess) throw std::runtime_error(std::string("structlv: ") + what + ": " + cudaGetErrorString(error));
+  if (error != cudaSuccess)
+    throw std::runtime_error(std::string("structlv: ") + what + ": " + cudaGetErrorString(error));
 }
 // Bytes of shared memory that a block of the current device may have.
 inline size_t shared_limit() {

@@ -261,9 +261,20 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> hvp(MaybeTensor grad, const T
     EdgeSums<T> sums(p, p.transition.rows, p.chain.per_step, shape_of(transition));
     sums.clear();
     const Chain<T>& v = q.chain;
-    Tangent<T> tangents{v.unary, v.transition, v.initial, v.final, v.per_step, v.matrix, v.initial_row, v.final_row,
-                        grad ? weight.const_data_ptr<double>() : nullptr, nullptr, nullptr,
-                        mean.mutable_data_ptr<double>(), dg.mutable_data_ptr<T>(), out};
+    Tangent<T> tangents{v.unary,
+                        v.transition,
+                        v.initial,
+                        v.final,
+                        v.per_step,
+                        v.matrix,
+                        v.initial_row,
+                        v.final_row,
+                        grad ? weight.const_data_ptr<double>() : nullptr,
+                        nullptr,
+                        nullptr,
+                        mean.mutable_data_ptr<double>(),
+                        dg.mutable_data_ptr<T>(),
+                        out};
     each_range<T>(p, nullptr, 1, true, 2, [&](const LogSpace<T>& l, double* extra, int64_t size) {
       tangents.prefix = extra, tangents.suffix = extra + size;
       log_forward<T>(p.chain, l, nullptr, nullptr, p.stream);

@@ -15,10 +15,10 @@ struct Chain {
   int64_t batch;
   int n, k;
   bool per_step;
-  const T* unary;         // (batch, n, k)
-  const T* transition;    // (rows, k, k) or (rows, n-1, k, k)
-  const T* initial;       // (rows, k) or null
-  const T* final;         // (rows, k) or null
+  const T* unary;       // (batch, n, k)
+  const T* transition;  // (rows, k, k) or (rows, n-1, k, k)
+  const T* initial;     // (rows, k) or null
+  const T* final;       // (rows, k) or null
   RowMap matrix, initial_row, final_row;
   const int64_t* length;  // not yet clamped to 0..n; null: all n
   SLV_BOTH int steps() const { return !per_step ? 1 : n > 1 ? n - 1 : 0; }
@@ -37,18 +37,18 @@ int padded(int k) {
 // The scaled linear domain, in the dtype of the potentials (csrc/cuda/chain_scan.cuh).
 template <class T>
 struct Scaled {
-  T* matrix;         // (rows, k, k): exp of the transitions; null per step
-  T* into;           // the same transposed, for sampling; null otherwise
-  T* exponent;       // (matrices): powers of two taken out
-  int* kind;         // (matrices): Kind
-  T* row_exponent;   // (batch, n)
-  int* row_code;     // (batch, n): RowCode
-  T* e;              // (batch, n, padded k): exp of the unary scores
-  T* alpha;          // the same shape, or null where no backward pass follows
-  T* scale;          // (batch, n), or null with alpha
-  T* meta;           // (batch, kMeta)
-  double* log_z;     // (batch), or null
-  T* log_z_narrow;   // (batch), or null
+  T* matrix;        // (rows, k, k): exp of the transitions; null per step
+  T* into;          // the same transposed, for sampling; null otherwise
+  T* exponent;      // (matrices): powers of two taken out
+  int* kind;        // (matrices): Kind
+  T* row_exponent;  // (batch, n)
+  int* row_code;    // (batch, n): RowCode
+  T* e;             // (batch, n, padded k): exp of the unary scores
+  T* alpha;         // the same shape, or null where no backward pass follows
+  T* scale;         // (batch, n), or null with alpha
+  T* meta;          // (batch, kMeta)
+  double* log_z;    // (batch), or null
+  T* log_z_narrow;  // (batch), or null
 };
 
 // What the backward pass makes of it.
@@ -64,14 +64,14 @@ struct Adjoint {
 template <class T>
 struct LogSpace {
   int64_t first, count;
-  const T* redo;       // (batch, stride): items whose entry is 0 are left out; null: all are done
+  const T* redo;  // (batch, stride): items whose entry is 0 are left out; null: all are done
   int redo_stride;
-  double *top, *sum;   // (count, n, k): alpha = u + top + log(sum)
-  double* mu;          // (count, n, k): posteriors of states, or null where no backward pass follows
+  double *top, *sum;  // (count, n, k): alpha = u + top + log(sum)
+  double* mu;         // (count, n, k): posteriors of states, or null where no backward pass follows
 };
 
-// Sums of edge weights over the items of a row, in `chunks` pieces: (rows, chunks, steps, k, k) float64; or, where every
-// row has one item and one piece, straight into `direct` (rows, steps, k, k).
+// Sums of edge weights over the items of a row, in `chunks` pieces: (rows, chunks, steps, k, k) float64; or, where
+// every row has one item and one piece, straight into `direct` (rows, steps, k, k).
 template <class T>
 struct Edges {
   RowMap rows;  // whose sums: those of the transition, or every item by itself
@@ -87,7 +87,7 @@ struct Tangent {
   const T *unary, *transition, *initial, *final;
   bool per_step;
   RowMap matrix, initial_row, final_row;
-  const double* weight;  // (batch), or null for ones
+  const double* weight;     // (batch), or null for ones
   double *prefix, *suffix;  // (count, n, k)
   double* mean;             // (batch): E <v, parts>
   T* mean_narrow;           // the same

@@ -10,7 +10,8 @@ namespace slv::cuda {
 constexpr int kRenew = 32;
 
 template <class T, class P>
-SLV_KERNEL(kMaxThreads) chain_backward(Chain<T> c, Scaled<T> s, Adjoint<T> a, int width) {
+SLV_KERNEL(kMaxThreads)
+chain_backward(Chain<T> c, Scaled<T> s, Adjoint<T> a, int width) {
   Shared shared;
   const Thread me;
   const int64_t b = blockIdx.x;

@@ -46,7 +46,8 @@ SLV_DEVICE void each_edge(const EdgeBlock& block, int k, F&& each) {
 }
 // Where the sums go: added to the row's piece, or written as they are.
 template <class T>
-SLV_DEVICE void deliver(const Edges<T>& out, const EdgeBlock& block, int steps, int k, const double (&sum)[4], bool add) {
+SLV_DEVICE void deliver(const Edges<T>& out, const EdgeBlock& block, int steps, int k, const double (&sum)[4],
+                        bool add) {
   each_edge(block, k, [&](int q, int i, int j) {
     const int64_t at = block.place(out.chunks, steps, k, i, j);
     if (out.direct)
@@ -58,7 +59,8 @@ SLV_DEVICE void deliver(const Edges<T>& out, const EdgeBlock& block, int steps, 
 
 // Stepwise: a transition per step, whose exponential is formed again; else it is in s.matrix.
 template <class T, bool Stepwise>
-SLV_KERNEL(kEdgeSide * kEdgeSide) chain_edges(Chain<T> c, Scaled<T> s, Adjoint<T> a, Edges<T> out, int width) {
+SLV_KERNEL(kEdgeSide* kEdgeSide)
+chain_edges(Chain<T> c, Scaled<T> s, Adjoint<T> a, Edges<T> out, int width) {
   Shared shared;
   T* left = shared.take<T>(kEdgeSteps * kEdgeTile);   // alpha of some steps
   T* right = shared.take<T>(kEdgeSteps * kEdgeTile);  // g of the steps after them
@@ -105,7 +107,8 @@ SLV_KERNEL(kEdgeSide * kEdgeSide) chain_edges(Chain<T> c, Scaled<T> s, Adjoint<T
 
 // Adds up the pieces of each sum, in order. One thread for each element.
 template <class T>
-SLV_KERNEL(256) chain_finish_edges(Edges<T> out, int64_t rows, int64_t size, T* into) {
+SLV_KERNEL(256)
+chain_finish_edges(Edges<T> out, int64_t rows, int64_t size, T* into) {
   const int64_t e = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
   if (e >= rows * size) return;
   double sum = 0;
@@ -115,7 +118,8 @@ SLV_KERNEL(256) chain_finish_edges(Edges<T> out, int64_t rows, int64_t size, T* 
 
 // 8 threads for each of 32 states of a row: each adds up an eighth of the row's items, then one adds the eighths.
 template <class T>
-SLV_KERNEL(256) chain_ends(Chain<T> c, RowMap rows, const T* unary, bool last, T* out) {
+SLV_KERNEL(256)
+chain_ends(Chain<T> c, RowMap rows, const T* unary, bool last, T* out) {
   Shared shared;
   double* parts = shared.take<double>(256);
   const int tiles = (c.k + 31) / 32, lane = int(threadIdx.x) % 32, eighth = int(threadIdx.x) / 32;

@@ -26,7 +26,8 @@ void prepare_matrices(const Chain<T>& c, const Scaled<T>& s, Stream stream) {
 template <class T>
 void exponentiate_rows(const Chain<T>& c, const Scaled<T>& s, Stream stream) {
   const int64_t rows = c.batch * c.n, warps = rows < 8 ? rows : 8;
-  if (rows > 0) simt::launch(chain_rows<T>, pieces(rows, warps), 32 * int(warps), 0, native(stream), c, s, padded<T>(c.k));
+  if (rows > 0)
+    simt::launch(chain_rows<T>, pieces(rows, warps), 32 * int(warps), 0, native(stream), c, s, padded<T>(c.k));
 }
 
 template <class S>
@@ -45,16 +46,16 @@ template <class T>
 void forward(const Chain<T>& c, const Scaled<T>& s, Stream stream) {
   const size_t own = array_bytes<T>(2 * c.k) + array_bytes<T>(2 * kMaxWarps);
   with_source(c, own, [&](auto source, size_t shared) {
-    simt::launch(chain_forward<T, typename decltype(source)::Type>, c.batch, step_threads(c.k), shared, native(stream), c, s,
-                 padded<T>(c.k));
+    simt::launch(chain_forward<T, typename decltype(source)::Type>, c.batch, step_threads(c.k), shared, native(stream),
+                 c, s, padded<T>(c.k));
   });
 }
 template <class T>
 void backward(const Chain<T>& c, const Scaled<T>& s, const Adjoint<T>& a, Stream stream) {
   const size_t own = array_bytes<T>(2 * c.k) + array_bytes<T>(kMaxWarps);
   with_source(c, own, [&](auto source, size_t shared) {
-    simt::launch(chain_backward<T, typename decltype(source)::Type>, c.batch, step_threads(c.k), shared, native(stream), c, s, a,
-                 padded<T>(c.k));
+    simt::launch(chain_backward<T, typename decltype(source)::Type>, c.batch, step_threads(c.k), shared, native(stream),
+                 c, s, a, padded<T>(c.k));
   });
 }
 
@@ -84,12 +85,14 @@ void sum_ends(const Chain<T>& c, const RowMap& rows, const T* unary, bool last, 
 template <class T>
 void log_forward(const Chain<T>& c, const LogSpace<T>& l, double* log_z, T* log_z_narrow, Stream stream) {
   const size_t shared = array_bytes<double>(2 * c.k);
-  simt::launch(chain_log_forward<T>, l.count, step_threads(c.k, kLogThreads), shared, native(stream), c, l, log_z, log_z_narrow);
+  simt::launch(chain_log_forward<T>, l.count, step_threads(c.k, kLogThreads), shared, native(stream), c, l, log_z,
+               log_z_narrow);
 }
 template <class T>
 void log_backward(const Chain<T>& c, const LogSpace<T>& l, const double* weight, T* unary, Stream stream) {
   const size_t shared = array_bytes<double>(c.k) + array_bytes<double>(2 * kMaxWarps);
-  simt::launch(chain_log_backward<T>, l.count, step_threads(c.k, kLogThreads), shared, native(stream), c, l, weight, unary);
+  simt::launch(chain_log_backward<T>, l.count, step_threads(c.k, kLogThreads), shared, native(stream), c, l, weight,
+               unary);
 }
 template <class T>
 void log_edges(const Chain<T>& c, const LogSpace<T>& l, const Edges<T>& out, const double* weight, Stream stream) {
@@ -120,7 +123,7 @@ void run_sample(const Chain<T>& c, const Scaled<T>& s, uint64_t seed, int64_t sa
 }
 template <class T>
 void run_log_sample(const Chain<T>& c, const LogSpace<T>& l, uint64_t seed, int64_t samples, int64_t* states,
-                Stream stream) {
+                    Stream stream) {
   simt::launch(chain_log_sample<T>, pieces(samples * l.count, 8), 256, 0, native(stream), c, l, seed, samples, states);
 }
 

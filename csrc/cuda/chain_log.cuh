@@ -29,7 +29,8 @@ SLV_DEVICE double predecessor(double alpha, T edge, double top, double sum) {
 }
 
 template <class T>
-SLV_KERNEL(kLogThreads) chain_log_forward(Chain<T> c, LogSpace<T> l, double* log_z, T* log_z_narrow) {
+SLV_KERNEL(kLogThreads)
+chain_log_forward(Chain<T> c, LogSpace<T> l, double* log_z, T* log_z_narrow) {
   Shared shared;
   const Thread me;
   const int64_t b = l.first + blockIdx.x;
@@ -78,7 +79,8 @@ SLV_KERNEL(kLogThreads) chain_log_forward(Chain<T> c, LogSpace<T> l, double* log
 // Posteriors of states, into the workspace and, where `unary` is given, weighted into the results, whose padding the
 // scaled backward pass has cleared.
 template <class T>
-SLV_KERNEL(kLogThreads) chain_log_backward(Chain<T> c, LogSpace<T> l, const double* weight, T* unary) {
+SLV_KERNEL(kLogThreads)
+chain_log_backward(Chain<T> c, LogSpace<T> l, const double* weight, T* unary) {
   Shared shared;
   const Thread me;
   const int64_t b = l.first + blockIdx.x;
@@ -158,8 +160,10 @@ SLV_DEVICE void log_edge_sums(const Chain<T>& c, const LogSpace<T>& l, const Edg
   if (any) deliver(out, block, steps, k, sum, true);
 }
 template <class T>
-SLV_KERNEL(kEdgeSide * kEdgeSide) chain_log_edges(Chain<T> c, LogSpace<T> l, Edges<T> out, const double* weight) {
-  log_edge_sums(c, l, out, [&](const Item<T>&, int64_t b, int, int, int, double p) { return weight ? weight[b] * p : p; });
+SLV_KERNEL(kEdgeSide* kEdgeSide)
+chain_log_edges(Chain<T> c, LogSpace<T> l, Edges<T> out, const double* weight) {
+  log_edge_sums(c, l, out,
+                [&](const Item<T>&, int64_t b, int, int, int, double p) { return weight ? weight[b] * p : p; });
 }
 
 }  // namespace slv::cuda

@@ -63,7 +63,8 @@ struct Pair {
 };
 
 template <class T, bool Stepwise>
-SLV_KERNEL(256) chain_sample(Chain<T> c, Scaled<T> s, uint64_t seed, int64_t samples, int64_t* states, int width) {
+SLV_KERNEL(256)
+chain_sample(Chain<T> c, Scaled<T> s, uint64_t seed, int64_t samples, int64_t* states, int width) {
   const Thread me;
   const Pair pair(me, 0, c.batch, samples);
   if (!pair.exists) return;
@@ -91,7 +92,8 @@ SLV_KERNEL(256) chain_sample(Chain<T> c, Scaled<T> s, uint64_t seed, int64_t sam
 }
 
 template <class T>
-SLV_KERNEL(256) chain_log_sample(Chain<T> c, LogSpace<T> l, uint64_t seed, int64_t samples, int64_t* states) {
+SLV_KERNEL(256)
+chain_log_sample(Chain<T> c, LogSpace<T> l, uint64_t seed, int64_t samples, int64_t* states) {
   const Thread me;
   const Pair pair(me, l.first, l.count, samples);
   if (!pair.exists || skipped(l, pair.item)) return;

@@ -14,7 +14,8 @@ enum RowCode { kPlain, kThin, kBad };
 
 // One block for each matrix: its range, and, where the steps share it, its exponential.
 template <class T>
-SLV_KERNEL(256) chain_prepare(Chain<T> c, Scaled<T> s) {
+SLV_KERNEL(256)
+chain_prepare(Chain<T> c, Scaled<T> s) {
   Shared shared;
   T* parts = shared.take<T>(2 * kMaxWarps);
   const Thread me;
@@ -58,7 +59,8 @@ SLV_KERNEL(256) chain_prepare(Chain<T> c, Scaled<T> s) {
 
 // One warp for each row of unary scores.
 template <class T>
-SLV_KERNEL(256) chain_rows(Chain<T> c, Scaled<T> s, int width) {
+SLV_KERNEL(256)
+chain_rows(Chain<T> c, Scaled<T> s, int width) {
   const Thread me;
   const int64_t row = int64_t(blockIdx.x) * me.warps + me.warp;
   if (row >= c.batch * c.n) return;

@@ -1,5 +1,5 @@
-// The forward pass in the scaled linear domain (Rabiner 1989, section V.A; the argument is in kernels/chain_scan.h): one
-// block for each item, the loop over steps inside. Every entry is relative to a power of two:
+// The forward pass in the scaled linear domain (Rabiner 1989, section V.A; the argument is in kernels/chain_scan.h):
+// one block for each item, the loop over steps inside. Every entry is relative to a power of two:
 //   e_t = exp(u_t) 2^-N_t     alpha_t = (alpha_t-1 P) e_t s_t     s_t = 2^-exponent(max alpha_t-1)
 // An item that the domain cannot hold says so in its meta data and is done again in log space.
 #pragma once
@@ -65,7 +65,8 @@ SLV_DEVICE int kind_of(const Chain<T>& c, const Scaled<T>& s, const Item<T>& ite
 }
 
 template <class T, class P>
-SLV_KERNEL(kMaxThreads) chain_forward(Chain<T> c, Scaled<T> s, int width) {
+SLV_KERNEL(kMaxThreads)
+chain_forward(Chain<T> c, Scaled<T> s, int width) {
   Shared shared;
   const Thread me;
   const int64_t b = blockIdx.x;

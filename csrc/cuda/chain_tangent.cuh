@@ -14,7 +14,11 @@ struct TangentItem {
   int64_t step;
   SLV_DEVICE TangentItem(const Chain<T>& c, const Tangent<T>& v, int64_t b, int len)
       : unary(v.unary + b * c.n * c.k),
-        transition(v.transition + v.matrix.row(b) * (!v.per_step ? 1 : c.n > 1 ? c.n - 1 : 0) * c.k * c.k),
+        transition(v.transition + v.matrix.row(b) *
+                                      (!v.per_step ? 1
+                                       : c.n > 1   ? c.n - 1
+                                                   : 0) *
+                                      c.k * c.k),
         initial(v.initial ? v.initial + v.initial_row.row(b) * c.k : nullptr),
         final(v.final ? v.final + v.final_row.row(b) * c.k : nullptr),
         k(c.k),
@@ -31,7 +35,8 @@ struct TangentItem {
 
 // Prefix means forward, suffix means backward, and with them the covariances of states. One block for each item.
 template <class T>
-SLV_KERNEL(kLogThreads) chain_tangent(Chain<T> c, LogSpace<T> l, Tangent<T> v) {
+SLV_KERNEL(kLogThreads)
+chain_tangent(Chain<T> c, LogSpace<T> l, Tangent<T> v) {
   Shared shared;
   const Thread me;
   const int64_t b = l.first + blockIdx.x;
@@ -41,8 +46,7 @@ SLV_KERNEL(kLogThreads) chain_tangent(Chain<T> c, LogSpace<T> l, Tangent<T> v) {
   const Item<T> item(c, b);
   const TangentItem<T> f(c, v, b, item.len);
   const double weight = v.weight ? v.weight[b] : 1;
-  for (int64_t e = int64_t(item.len) * k + me.index; e < int64_t(c.n) * k; e += blockDim.x)
-    v.out[b * c.n * k + e] = 0;
+  for (int64_t e = int64_t(item.len) * k + me.index; e < int64_t(c.n) * k; e += blockDim.x) v.out[b * c.n * k + e] = 0;
   for (int t = 0; t < item.len; t++) {
     const double* before = rows + (t + 1) % 2 * k;
     double* now = rows + t % 2 * k;
@@ -105,7 +109,8 @@ SLV_KERNEL(kLogThreads) chain_tangent(Chain<T> c, LogSpace<T> l, Tangent<T> v) {
 }
 
 template <class T>
-SLV_KERNEL(kEdgeSide * kEdgeSide) chain_tangent_edges(Chain<T> c, LogSpace<T> l, Tangent<T> v, Edges<T> out) {
+SLV_KERNEL(kEdgeSide* kEdgeSide)
+chain_tangent_edges(Chain<T> c, LogSpace<T> l, Tangent<T> v, Edges<T> out) {
   log_edge_sums(c, l, out, [&](const Item<T>& item, int64_t b, int t, int i, int j, double p) {
     const TangentItem<T> f(c, v, b, item.len);
     const int64_t row = log_row(c, l, b, t);

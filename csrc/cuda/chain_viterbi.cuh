@@ -18,7 +18,8 @@ constexpr int kNoState = INT32_MAX;
 
 // `Resident`: the transition is copied to shared memory once.
 template <class T, bool Resident>
-SLV_KERNEL(kMaxThreads) chain_argmax(Chain<T> c, int* from, int64_t* states) {
+SLV_KERNEL(kMaxThreads)
+chain_argmax(Chain<T> c, int* from, int64_t* states) {
   Shared shared;
   const Thread me;
   const int64_t b = blockIdx.x;
@@ -42,7 +43,7 @@ SLV_KERNEL(kMaxThreads) chain_argmax(Chain<T> c, int* from, int64_t* states) {
       Best<T> best{t > 0 ? -infinity<T>() : T(0), kNoState};
       for (int i = me.row; t > 0 && i < k && j < k; i += kTileRows) best.meet(before[i] + a[i * stride + j], i);
       SLV_UNROLL for (int mask = 8; mask < 32; mask *= 2)
-        best.meet(shuffle_xor(best.score, mask), shuffle_xor(best.state, mask));
+          best.meet(shuffle_xor(best.score, mask), shuffle_xor(best.state, mask));
       if (me.row > 0 || j >= k) continue;
       const T score = best.score + (item.u(t, j) - shift);
       now[j] = score;
@@ -56,7 +57,8 @@ SLV_KERNEL(kMaxThreads) chain_argmax(Chain<T> c, int* from, int64_t* states) {
   if (me.warp > 0 || item.len == 0) return;
   Best<T> end{-infinity<T>(), kNoState};
   for (int i = me.lane; i < k; i += 32) end.meet(rows[(item.len - 1) % 2 * k + i], i);
-  SLV_UNROLL for (int mask = 1; mask < 32; mask *= 2) end.meet(shuffle_xor(end.score, mask), shuffle_xor(end.state, mask));
+  SLV_UNROLL for (int mask = 1; mask < 32; mask *= 2)
+      end.meet(shuffle_xor(end.score, mask), shuffle_xor(end.state, mask));
   const bool none = !(end.score > -infinity<T>());
   for (int t = me.lane; none && t < item.len; t += 32) out[t] = -1;
   int state = end.state;

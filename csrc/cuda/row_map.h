@@ -59,8 +59,9 @@ inline RowMap row_map(const std::vector<int64_t>& lead, const std::vector<int64_
       continue;
     }
     if (map.dims == RowMap::kDims)
-      throw std::runtime_error("the CUDA kernels take batch dimensions that change at most five times between "
-                               "broadcast and full; expand some of the potentials");
+      throw std::runtime_error(
+          "the CUDA kernels take batch dimensions that change at most five times between "
+          "broadcast and full; expand some of the potentials");
     map.size[map.dims] = uint32_t(batch[d]);
     map.shared[map.dims++] = shared;
   }

@@ -1,7 +1,8 @@
 """Which way a call goes: to an operator at once, to it after the checks, or to the reference.
 
-Kernels are for the CPU and, where they exist, for GPUs (:meth:`Operator.runs_on`); other devices, and installations
-without kernels, run the reference. Half precision (and, under autocast, everything but float64) is computed in float32.
+Kernels are for the CPU and, where they exist, for GPUs (:meth:`Operator.runs_on`); other devices, and
+installations without kernels, run the reference. Half precision (and, under autocast, everything but
+float64) is computed in float32.
 """
 
 from __future__ import annotations

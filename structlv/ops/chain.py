@@ -6,8 +6,8 @@ wrong shape, value or device and ``TypeError`` for a wrong type or dtype; dtypes
 marginals and gradients in the dtype of the input. Lengths are clamped to ``0..n``. Time O(b n k^2) unless a
 docstring says otherwise.
 
-The kernels are for the CPU, those of log_partition, marginals, argmax and sample, with their derivatives, for GPUs
-too; whatever has none runs the reference.
+The kernels are for the CPU, those of log_partition, marginals, argmax and sample, with their derivatives,
+for GPUs too; whatever has none runs the reference.
 """
 
 from __future__ import annotations
@@ -98,7 +98,9 @@ def state_marginals(
     except RETRY:
         pass
     p = _route.prepare(unary, transition, initial, final, lengths)
-    return p.narrow(ops.MARGINALS(*p.args, None) if p.runs(ops.MARGINALS) else reference.chain.marginals(*p.args))[0]
+    return p.narrow(
+        ops.MARGINALS(*p.args, None) if p.runs(ops.MARGINALS) else reference.chain.marginals(*p.args)
+    )[0]
 
 
 def argmax(
@@ -136,7 +138,9 @@ def max_marginals(
     except RETRY:
         pass
     p = _route.prepare(*potentials)
-    return p.narrow(ops.MAX_MARGINALS(*p.args) if p.runs(ops.MAX_MARGINALS) else reference.chain.max_marginals(*p.args))
+    return p.narrow(
+        ops.MAX_MARGINALS(*p.args) if p.runs(ops.MAX_MARGINALS) else reference.chain.max_marginals(*p.args)
+    )
 
 
 def topk(

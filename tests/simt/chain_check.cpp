@@ -1,6 +1,6 @@
-// The chain's kernels on small problems under the emulator, without torch: `chain_check SEED...` runs every problem once
-// for each seed of schedules (0: in order), `chain_check small SEED...` the smallest alone, in float32; with SLV_MUTANTS,
-// `chain_check MUTANT SEED...` switches one seeded bug on. Exits 1 and says what differed.
+// The chain's kernels on small problems under the emulator, without torch: `chain_check SEED...` runs every problem
+// once for each seed of schedules (0: in order), `chain_check small SEED...` the smallest alone, in float32; with
+// SLV_MUTANTS, `chain_check MUTANT SEED...` switches one seeded bug on. Exits 1 and says what differed.
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
@@ -88,8 +88,18 @@ struct Check {
   }
   Chain<T> chain(Guarded<T>& u, Guarded<T>& a, Guarded<T>& i, Guarded<T>& f) {
     const RowMap map = row_map(o.lead, o.batch);
-    return {b,   o.n, o.k, o.per_step, u.data(), a.data(), o.ends ? i.data() : nullptr, o.ends ? f.data() : nullptr,
-            map, map, row_map(o.batch, o.batch), o.ragged ? length.data() : nullptr};
+    return {b,
+            o.n,
+            o.k,
+            o.per_step,
+            u.data(),
+            a.data(),
+            o.ends ? i.data() : nullptr,
+            o.ends ? f.data() : nullptr,
+            map,
+            map,
+            row_map(o.batch, o.batch),
+            o.ragged ? length.data() : nullptr};
   }
   int len(int64_t item) { return !o.ragged ? o.n : int(std::clamp<int64_t>(length[item], 0, o.n)); }
   // The scores of an item, moved by `by` times v.
@@ -117,8 +127,7 @@ struct Check {
     const int n = len(item), k = o.k;
     const int64_t row = c.matrix.row(item);
     for (int e = 0; e < n * k; e++) s.unary[item * o.n * k + e] += w * p.unary[e];
-    for (size_t e = 0; e < p.edges.size(); e++)
-      s.edges[row * steps * kk + (o.per_step ? e : e % kk)] += w * p.edges[e];
+    for (size_t e = 0; e < p.edges.size(); e++) s.edges[row * steps * kk + (o.per_step ? e : e % kk)] += w * p.edges[e];
     for (int i = 0; n > 0 && i < k; i++) {
       s.initial[row * k + i] += w * p.unary[i];
       s.final[item * k + i] += w * p.unary[(n - 1) * k + i];
@@ -132,8 +141,12 @@ struct Check {
     Edges<T> sums;
   };
   Gradient gradient() {
-    Gradient g{Guarded<T>(b * o.n * o.k), Guarded<T>(rows * steps * kk), Guarded<T>(rows * o.k), Guarded<T>(b * o.k),
-               Guarded<double>(rows * o.chunks * steps * kk), {}};
+    Gradient g{Guarded<T>(b * o.n * o.k),
+               Guarded<T>(rows * steps * kk),
+               Guarded<T>(rows * o.k),
+               Guarded<T>(b * o.k),
+               Guarded<double>(rows * o.chunks * steps * kk),
+               {}};
     const bool direct = rows == b;
     g.sums = {c.matrix, o.per_step, direct ? 1 : o.chunks, direct ? nullptr : g.partial.data(),
               direct ? g.edges.data() : nullptr};
@@ -163,8 +176,17 @@ struct Check {
     Guarded<T> alpha(states), scale(b * o.n), meta(b * kMeta), narrow(b), g(states), redo(b);
     Guarded<int> kind(matrices), code(b * o.n);
     Guarded<double> log_z(b), top(b * o.n * o.k), sum(b * o.n * o.k), mu(b * o.n * o.k);
-    Scaled<T> s{o.per_step ? nullptr : matrix.data(), o.per_step ? nullptr : into.data(), exponent.data(), kind.data(),
-                row_exponent.data(), code.data(), e.data(), alpha.data(), scale.data(), meta.data(), log_z.data(),
+    Scaled<T> s{o.per_step ? nullptr : matrix.data(),
+                o.per_step ? nullptr : into.data(),
+                exponent.data(),
+                kind.data(),
+                row_exponent.data(),
+                code.data(),
+                e.data(),
+                alpha.data(),
+                scale.data(),
+                meta.data(),
+                log_z.data(),
                 narrow.data()};
     prepare_matrices(c, s, nullptr);
     exponentiate_rows(c, s, nullptr);
@@ -191,8 +213,7 @@ struct Check {
     Gradient d = gradient();
     Adjoint<T> a{weight.data(), g.data(), d.unary.data(), redo.data()};
     backward(c, s, a, nullptr);
-    for (int64_t i = 0; i < b && o.scale < 5; i++)
-      require(redo[i] == T(0), "an item left the scaled domain, backward");
+    for (int64_t i = 0; i < b && o.scale < 5; i++) require(redo[i] == T(0), "an item left the scaled domain, backward");
     edges(c, s, a, d.sums, nullptr);
     ranges(redo.data(), 1, [&](const auto& l) {
       log_forward<T>(c, l, nullptr, nullptr, nullptr);
@@ -210,8 +231,9 @@ struct Check {
     Guarded<T> mean_narrow(b);
     const Chain<T> v = chain(v_unary, v_transition, v_initial, v_final);
     ranges(nullptr, 1, [&](const auto& l) {
-      const Tangent<T> t{v.unary, v.transition, v.initial, v.final, o.per_step, v.matrix, v.initial_row, v.final_row,
-                         weight.data(), prefix.data(), suffix.data(), mean.data(), mean_narrow.data(), h.unary.data()};
+      const Tangent<T> t{v.unary,       v.transition,  v.initial,          v.final,       o.per_step,
+                         v.matrix,      v.initial_row, v.final_row,        weight.data(), prefix.data(),
+                         suffix.data(), mean.data(),   mean_narrow.data(), h.unary.data()};
       log_forward<T>(c, l, nullptr, nullptr, nullptr);
       log_backward<T>(c, l, nullptr, nullptr, nullptr);
       tangent(c, l, t, nullptr);

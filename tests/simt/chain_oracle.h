@@ -56,8 +56,8 @@ inline Posterior posterior(const Scores& s) {
   for (int t = 0; t + 1 < n; t++)
     for (int i = 0; i < k; i++)
       for (int j = 0; j < k; j++)
-        p.edges[(t * k + i) * k + j] = std::exp(p.alpha[t * k + i] + s.edge(t, i, j) + s.unary(t + 1, j) +
-                                                p.beta[(t + 1) * k + j] - p.log_z);
+        p.edges[(t * k + i) * k + j] =
+            std::exp(p.alpha[t * k + i] + s.edge(t, i, j) + s.unary(t + 1, j) + p.beta[(t + 1) * k + j] - p.log_z);
   return p;
 }
 

@@ -1,8 +1,9 @@
 """A pytest plugin: the chain's operators run on the emulated CUDA kernels.
 
-``pytest -p tests.simt.emulated tests/ops/test_chain_values.py`` runs the ordinary tests of the operators on the
-kernels of ``csrc/cuda``, as the emulator of ``tests/simt/runtime.cpp`` executes them. ``STRUCTLV_SIMT_SEED`` is the
-seed of its schedules, 0 for blocks and threads in order; ``STRUCTLV_SIMT_SHARED`` the bytes of shared memory of a block.
+``pytest -p tests.simt.emulated tests/ops/test_chain_values.py`` runs the ordinary tests of the operators on
+the kernels of ``csrc/cuda``, as the emulator of ``tests/simt/runtime.cpp`` executes them.
+``STRUCTLV_SIMT_SEED`` is the seed of its schedules, 0 for blocks and threads in order;
+``STRUCTLV_SIMT_SHARED`` the bytes of shared memory of a block.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _held: list[torch.library.Library] = []
 
 @functools.cache
 def load() -> ctypes.CDLL:
-    """The emulated operators, as ``torch.ops.structlv_emulated``; what configures the emulator is returned."""
+    """The emulated operators, as ``torch.ops.structlv_emulated``; returns what configures the emulator."""
     torch.ops.load_library(str(LIBRARY))
     emulator = ctypes.CDLL(str(LIBRARY))
     emulator.slv_simt_configure.argtypes = [ctypes.c_uint64, ctypes.c_size_t]
@@ -52,5 +53,7 @@ def replace_kernels() -> None:
 
 
 def pytest_configure() -> None:
-    configure(int(os.environ.get("STRUCTLV_SIMT_SEED", "1")), int(os.environ.get("STRUCTLV_SIMT_SHARED", HOPPER)))
+    configure(
+        int(os.environ.get("STRUCTLV_SIMT_SEED", "1")), int(os.environ.get("STRUCTLV_SIMT_SHARED", HOPPER))
+    )
     replace_kernels()

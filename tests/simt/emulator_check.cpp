@@ -32,8 +32,10 @@ void barrier_of_some(int) {
   if (threadIdx.x < 40) sync_block();
 }
 void divergent_shuffle(int) {
-  if (threadIdx.x % 2) shuffle(1, 0);
-  else shuffle(2, 0);
+  if (threadIdx.x % 2)
+    shuffle(1, 0);
+  else
+    shuffle(2, 0);
 }
 void shuffle_of_some(int) {
   if (threadIdx.x != 7) shuffle(1, 0);
@@ -102,7 +104,8 @@ int main() {
 #endif
     says(too_much, "takes 8192 bytes of shared memory, launched with 4096");
     says(unequal, "of another size");
-    expect(run(unwritten).empty() && result[5] != result[5], "unwritten shared memory is NaN", std::to_string(result[5]));
+    expect(run(unwritten).empty() && result[5] != result[5], "unwritten shared memory is NaN",
+           std::to_string(result[5]));
     expect(!run(healthy, 48).empty(), "a block that is no whole number of warps", "");
   }
   bool differs = false;

@@ -1,10 +1,10 @@
 """Seeded bugs in the CUDA kernels, each of which the checks of small shapes must notice.
 
-``mutate.py write FOLDER`` writes the kernels with every bug in place, all switched off: one program holds them all.
-``mutate.py run PROGRAM [--sample N] [--seed S]`` runs it with each of them (or N drawn by the seed) switched on, and
-exits 1 if one goes unnoticed that ``equivalent.json`` does not explain. Bugs: each barrier dropped; each bound and each
-start of a loop one off; each term of a sum or difference left out, each factor doubled; each partner of a shuffle another;
-each double buffer made single.
+``mutate.py write FOLDER`` writes the kernels with every bug in place, all switched off: one program holds
+them all. ``mutate.py run PROGRAM [--sample N] [--seed S]`` runs it with each of them (or N drawn by the
+seed) switched on, and exits 1 if one goes unnoticed that ``unnoticed.json`` does not list, with a reason. Bugs: each
+barrier dropped; each bound and each start of a loop one off; each term of a sum or difference left out,
+each factor doubled; each partner of a shuffle another; each double buffer made single.
 """
 
 from __future__ import annotations
@@ -22,12 +22,15 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 KERNELS = HERE.parents[1] / "csrc" / "cuda"
-EQUIVALENT = HERE / "equivalent.json"
+UNNOTICED = HERE / "unnoticed.json"
+UNJUDGED = "not yet judged: a gap in the checks, or no bug"
 HOST = {"chain_launch.cuh"}
 SCHEDULES = ("1", "0", "2", "3", "4", "5")
 SECONDS = 60  # a bug that makes a kernel run for ever is noticed
 
-DECLARATION = re.compile(r"\s*(?:template|struct|using|static|constexpr|namespace|enum|#|SLV_KERNEL|SLV_DEVICE|SLV_BOTH)")
+DECLARATION = re.compile(
+    r"\s*(?:template|struct|using|static|constexpr|namespace|enum|#|SLV_KERNEL|SLV_DEVICE|SLV_BOTH)"
+)
 FUNCTION = re.compile(r"SLV_(?:KERNEL\([^)]*\)+|DEVICE|BOTH)\s+.*?(\w+)\(")
 NAME = r"\w[\w.]*(?:\[[^\]]*\])?"
 PRELUDE = """#pragma once
@@ -39,11 +42,15 @@ inline bool sync_block_or_unless(bool dropped, bool mine, simt::Place place = si
 }
 }
 """
-# Each: bugs, where the text of the first group is replaced; $0, $1: whether the first, the second of the bugs is on.
+# Each: bugs, where the text of the first group is replaced; $0, $1: whether the first, the second is on.
 RULES = [
     (["barrier dropped"], r"\b(sync_(?:block|warp)\(\);)", "if (!$0) {}"),
     (["vote dropped"], r"\b(sync_block_or\()", "sync_block_or_unless($0, "),
-    (["bound one more", "bound one less"], rf"(?<![\w<]){NAME} < ({NAME})(?=[ ;)&?])(?! [*/%])", "{} + $0 - $1"),
+    (
+        ["bound one more", "bound one less"],
+        rf"(?<![\w<]){NAME} < ({NAME})(?=[ ;)&?])(?! [*/%])",
+        "{} + $0 - $1",
+    ),
     (["end one early"], r"\b\w+ >= (0);", "$0"),
     (["start one late"], r"for \((?:int|int64_t) \w+ = [^;]+(;)", " + $0{}"),
     (["factor doubled"], r"(?<=[\w)\]])( \* )(?=[\w(])", " * ($0 ? 2 : 1) * "),
@@ -62,17 +69,23 @@ def mutants_of(path: Path, first: int) -> tuple[str, list[dict]]:
         if match := FUNCTION.search(text):
             function = match[1]
         if not DECLARATION.match(text) and text.startswith("  "):
-            edits = [(m.span(1), m[1], bugs, new) for bugs, pattern, new in RULES for m in re.finditer(pattern, text)]
+            edits = [
+                (m.span(1), m[1], bugs, new)
+                for bugs, pattern, new in RULES
+                for m in re.finditer(pattern, text)
+            ]
             for (start, end), old, bugs, new in sorted(edits, reverse=True):
                 replacement = new.replace("{}", old)
                 for which, bug in enumerate(bugs):
                     index = first + len(found)
                     replacement = replacement.replace(f"${which}", f"(slv_mutant == {index})")
-                    found.append({"id": index, "file": path.name, "line": number, "function": function, "bug": bug,
-                                  "code": line.strip(), "column": start})  # fmt: skip
+                    place = {"file": path.name, "line": number, "function": function, "column": start}
+                    found.append({"id": index, "bug": bug, "code": line.strip(), **place})
                 text = text[:start] + replacement + text[end:]
         out.append(text)
-    return "\n".join(out).replace("#pragma once\n", '#pragma once\n#include "cuda/mutants.h"\n', 1) + "\n", found
+    return "\n".join(out).replace(
+        "#pragma once\n", '#pragma once\n#include "cuda/mutants.h"\n', 1
+    ) + "\n", found
 
 
 def write(folder: Path) -> None:
@@ -98,16 +111,18 @@ def key(mutant: dict) -> str:
 
 def notices(program: Path, mutant: dict) -> bool:
     try:
-        done = subprocess.run([str(program), str(mutant["id"]), *SCHEDULES], capture_output=True, timeout=SECONDS)
+        done = subprocess.run(
+            [str(program), str(mutant["id"]), *SCHEDULES], capture_output=True, timeout=SECONDS
+        )
     except subprocess.TimeoutExpired:
         return True
     return done.returncode != 0
 
 
-def run(program: Path, sample: int, seed: int) -> int:
+def run(program: Path, sample: int, seed: int, record: bool) -> int:
     mutants = json.loads((program.parent / "mutated" / "mutants.json").read_text())
-    equivalent = json.loads(EQUIVALENT.read_text()) if EQUIVALENT.exists() else {}
-    reasons = {entry: reason for reason, entries in equivalent.items() for entry in entries}
+    listed = json.loads(UNNOTICED.read_text()) if UNNOTICED.exists() else {}
+    reasons = {entry: reason for reason, entries in listed.items() for entry in entries}
     if notices(program, {"id": 0}):
         print("the kernels without a bug fail")
         return 1
@@ -118,11 +133,17 @@ def run(program: Path, sample: int, seed: int) -> int:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         noticed = list(pool.map(lambda m: notices(program, m), drawn))
     survivors = [m for m, found in zip(drawn, noticed, strict=True) if not found]
-    print(f"mutants: {len(drawn) - len(survivors)} of {len(drawn)} noticed; {len(reasons)} explained as equivalent")
+    found = len(drawn) - len(survivors)
+    print(f"mutants: {found} of {len(drawn)} noticed; {len(reasons)} more are listed in {UNNOTICED.name}")
     for mutant in survivors:
         print(f"  survives: {key(mutant)}  (line {mutant['line']}, mutant {mutant['id']})")
     for entry in stale:
-        print(f"  explained but gone: {entry}")
+        print(f"  listed but gone: {entry}")
+    if record:
+        kept = {why: [x for x in entries if x not in stale] for why, entries in listed.items()}
+        kept[UNJUDGED] = sorted({*kept.get(UNJUDGED, []), *map(key, survivors)})
+        UNNOTICED.write_text(json.dumps(kept, indent=1) + "\n")
+        return 0
     return bool(survivors or stale)
 
 
@@ -135,11 +156,12 @@ def main() -> int:
     runner.add_argument("program", type=Path)
     runner.add_argument("--sample", type=int, default=0, help="so many, not all")
     runner.add_argument("--seed", type=int, default=0)
+    runner.add_argument("--record", action="store_true", help=f"list what goes unnoticed in {UNNOTICED.name}")
     options = parser.parse_args()
     if options.command == "write":
         write(options.folder)
         return 0
-    return run(options.program, options.sample, options.seed)
+    return run(options.program, options.sample, options.seed, options.record)
 
 
 if __name__ == "__main__":

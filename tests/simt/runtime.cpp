@@ -106,7 +106,8 @@ struct Grid {
   std::vector<char> warp_tags;
   char block_tag[2] = {}, end_tag = 0;
   int phase = 0;
-  unsigned char* slab = nullptr;  // shared arrays: no two of a grid at one address, none from an allocator that is watched
+  unsigned char* slab =
+      nullptr;  // shared arrays: no two of a grid at one address, none from an allocator that is watched
   size_t slab_used = 0;
 #endif
 } grid;
@@ -266,7 +267,8 @@ std::string standstill() {
   const auto of = [](State s) {
     return std::find_if(grid.fibers.begin(), grid.fibers.end(), [s](const Fiber& f) { return f.state == s; });
   };
-  const auto end = grid.fibers.end(), warp = of(State::kAtWarp), barrier = of(State::kAtBarrier), done = of(State::kDone);
+  const auto end = grid.fibers.end(), warp = of(State::kAtWarp), barrier = of(State::kAtBarrier),
+             done = of(State::kDone);
   const auto thread = [](auto f) { return "thread " + std::to_string(f - grid.fibers.begin()); };
   std::string all;
   if (warp != end) all += thread(warp) + " waits for its warp at " + text(warp->place) + "; ";
@@ -327,7 +329,8 @@ void* take_shared(size_t bytes, Place place) {
     grid.used += (bytes + 15) / 16 * 16;
     if (grid.used > grid.shared)
       fail("takes " + std::to_string(grid.used) + " bytes of shared memory, launched with " +
-               std::to_string(grid.shared), place);
+               std::to_string(grid.shared),
+           place);
     if (index == kMostArrays) fail("takes too many shared arrays", place);
     grid.arrays.push_back({allocate(bytes + kGuard), bytes, place});
     fill(grid.arrays.back().memory, bytes + kGuard);

@@ -10,7 +10,9 @@ from tests.cases import SHARINGS, chain
 from tests.simt import emulated
 from tests.tolerance import NATS, assert_nats, assert_probabilities, assert_second_order
 
-pytestmark = pytest.mark.skipif(not emulated.LIBRARY.exists(), reason="make test-cuda builds the emulated kernels")
+pytestmark = pytest.mark.skipif(
+    not emulated.LIBRARY.exists(), reason="make test-cuda builds the emulated kernels"
+)
 EDGES_OF_A_WARP = (1, 2, 31, 32, 33, 64, 65, 100)
 SCHEDULES = (0, 1, 2, 3)
 SCARCE = 8 * 1024 + 512  # bytes of shared memory: transitions of any size stay outside
@@ -18,12 +20,17 @@ SCARCE = 8 * 1024 + 512  # bytes of shared memory: transitions of any size stay 
 
 def both(name, *args):
     """An operator's result on the CPU's kernels and on the emulated ones, as tuples."""
-    found = [getattr(getattr(torch.ops, space), f"chain_{name}")(*args) for space in ("structlv", "structlv_emulated")]
+    found = [
+        getattr(getattr(torch.ops, space), f"chain_{name}")(*args)
+        for space in ("structlv", "structlv_emulated")
+    ]
     return [x if isinstance(x, tuple) else (x,) for x in found]
 
 
 @pytest.mark.parametrize("k", EDGES_OF_A_WARP)
-@pytest.mark.parametrize(("dtype", "schedule"), [*((torch.float32, s) for s in SCHEDULES), (torch.float64, 1)])
+@pytest.mark.parametrize(
+    ("dtype", "schedule"), [*((torch.float32, s) for s in SCHEDULES), (torch.float64, 1)]
+)
 def test_the_same_as_on_the_cpu(k, dtype, schedule):
     emulated.configure(schedule)
     sharing = SHARINGS[EDGES_OF_A_WARP.index(k) % 4]
@@ -50,7 +57,9 @@ def test_the_same_uniforms_give_the_same_samples(sharing, scale, dtype):
     case = chain(batch=(8,), n=20, k=6, sharing=sharing, scale=scale, dtype=dtype, seed=3, ragged=False)
     mine, theirs = both("sample", *case, 20, 2**61 + 7)
     draws = mine[0].numel()
-    first = (mine[0] != theirs[0]).any(-1).sum()  # what follows the first difference differs for a good reason
+    first = (
+        (mine[0] != theirs[0]).any(-1).sum()
+    )  # what follows the first difference differs for a good reason
     assert draws == 3200
     assert float(first) <= 1e-4 * draws
 
