@@ -175,7 +175,8 @@ struct Check {
     Guarded<T> matrix(matrices * kk), into(matrices * kk), exponent(matrices), row_exponent(b * o.n), e(states);
     Guarded<T> alpha(states), scale(b * o.n), meta(b * kMeta), narrow(b), g(states), redo(b);
     Guarded<int> kind(matrices), code(b * o.n);
-    Guarded<double> log_z(b), top(b * o.n * o.k), sum(b * o.n * o.k), mu(b * o.n * o.k);
+    const int64_t half = (b + 1) / 2, part = half * o.n * o.k;  // log space in two ranges of items
+    Guarded<double> log_z(b), top(part), sum(part), mu(part);
     Scaled<T> s{o.per_step ? nullptr : matrix.data(),
                 o.per_step ? nullptr : into.data(),
                 exponent.data(),
@@ -191,7 +192,6 @@ struct Check {
     prepare_matrices(c, s, nullptr);
     exponentiate_rows(c, s, nullptr);
     forward(c, s, nullptr);
-    const int64_t half = (b + 1) / 2;
     auto ranges = [&](const T* which, int stride, auto&& body) {
       for (int64_t first = 0; first < b; first += half)
         body(LogSpace<T>{first, std::min(half, b - first), which, stride, top.data(), sum.data(), mu.data()});
@@ -227,7 +227,7 @@ struct Check {
     Gradient h = gradient();
     std::memset(h.partial.data(), 0, h.partial.size() * sizeof(double));
     std::memset(static_cast<void*>(h.edges.data()), 0, h.edges.size() * sizeof(T));
-    Guarded<double> prefix(b * o.n * o.k), suffix(b * o.n * o.k), mean(b);
+    Guarded<double> prefix(part), suffix(part), mean(b);
     Guarded<T> mean_narrow(b);
     const Chain<T> v = chain(v_unary, v_transition, v_initial, v_final);
     ranges(nullptr, 1, [&](const auto& l) {

@@ -2,9 +2,9 @@
 
 ``mutate.py write FOLDER`` writes the kernels with every bug in place, all switched off: one program holds
 them all. ``mutate.py run PROGRAM [--sample N] [--seed S]`` runs it with each of them (or N drawn by the
-seed) switched on, and exits 1 if one goes unnoticed that ``unnoticed.json`` does not list, with a reason. Bugs: each
-barrier dropped; each bound and each start of a loop one off; each term of a sum or difference left out,
-each factor doubled; each partner of a shuffle another; each double buffer made single.
+seed) switched on, and exits 1 if one goes unnoticed that ``unnoticed.json`` does not list with a reason.
+Bugs: each barrier dropped; each bound and each start of a loop one off; each term of a sum or difference left
+out, each factor doubled; each partner of a shuffle another; each double buffer made single.
 """
 
 from __future__ import annotations
