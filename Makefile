@@ -144,6 +144,8 @@ experiments: $(STAMP)/test  ## benchmarks against peers and full trainings with 
 	$(BIN)/python -m benchmarks.estimators
 	$(BIN)/python -m benchmarks.factorial_learning toy
 	$(BIN)/python -m benchmarks.factorial_learning chorales
+	$(call say,Switching on every seeded bug of the CUDA kernels)
+	$(MAKE) test-cuda MUTANTS=0
 
 benchmark-smoke: $(STAMP)/test  ## tiny benchmark cases: every implementation here is checked against the reference
 	$(call say,Checking and timing tiny benchmark cases)
