@@ -31,7 +31,7 @@ say = @printf '==> %s\n' "$(1)"
 # More OpenMP threads than cores only slow the test workers down; tests of threading set their own number.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 
-.PHONY: help build demo test test-isa wheel symbols lint format sanitize experiments benchmark-smoke clean
+.PHONY: help build demo test test-cuda test-isa wheel symbols lint format sanitize experiments benchmark-smoke clean
 .DELETE_ON_ERROR:
 
 help:
@@ -58,6 +58,33 @@ test: $(STAMP)/test  ## all tests
 	$(call say,Running the tests)
 	$(PYTEST) -n auto $(ARGS)
 
+# Every schedule of the emulator runs the first files, one of them the rest
+SCHEDULES := 0 1 2 3
+MUTANTS ?= 60
+SIMT := build/simt
+CHAIN_OPS := $(addprefix tests/ops/test_chain_,values.py hard.py)
+CHAIN_OPS_ONCE := $(addprefix tests/ops/test_chain_,gradients.py sampling.py raw_ops.py layout.py)
+EMULATED := $(PYTEST) -n auto -p tests.simt.emulated -k "not reference and not thread"
+
+test-cuda: $(STAMP)/dev  ## the CUDA kernels without a GPU: emulated, under sanitizers, with seeded bugs, through nvcc
+	$(call say,Compiling the CUDA kernels for the emulator)
+	$(BIN)/cmake -S tests/simt -B $(SIMT) -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DPython_EXECUTABLE=$(abspath $(BIN))/python
+	$(BIN)/cmake --build $(SIMT)
+	$(call say,Checking the emulator and the kernels; then under the sanitizers)
+	$(SIMT)/emulator_check
+	$(SIMT)/emulator_check_portable
+	$(SIMT)/chain_check $(SCHEDULES)
+	$(SIMT)/chain_check_asan 1
+	$(SIMT)/chain_check_tsan small 1
+	$(call say,Switching on seeded bugs: MUTANTS=$(MUTANTS) of them (0 for all))
+	$(BIN)/python tests/simt/mutate.py run $(SIMT)/chain_check_mutants --sample $(MUTANTS) --seed "$$(date +%j)"
+	$(call say,Running the tests of the operators on the emulated kernels)
+	$(PYTEST) -n auto tests/simt tests/gpu
+	set -e; for seed in $(SCHEDULES); do STRUCTLV_SIMT_SEED=$$seed $(EMULATED) $(CHAIN_OPS); done
+	STRUCTLV_SIMT_SEED=1 $(EMULATED) $(CHAIN_OPS_ONCE)
+	$(call say,Compiling the kernels for every architecture)
+	$(BIN)/python scripts/check_cuda.py
+
 test-isa: $(STAMP)/test  ## operators and distributions on the narrower instruction sets, then with two threads
 	$(call say,Testing the instruction sets under the widest of this machine: $(NARROW))
 	set -e; for isa in $(NARROW); do echo "==> STRUCTLV_CPU=$$isa"; \
@@ -80,20 +107,20 @@ wheel: $(STAMP)/dev  ## build, repair and check a wheel, and try it in a clean e
 
 symbols: $(STAMP)/dev  ## check what the compiled files need from others
 	$(call say,Checking the symbols of the extension and of the kernels)
-	$(BIN)/python scripts/check_symbols.py $(BUILD)/_C.*.so $(BUILD)/_brackets.*.so $$(find $(BUILD) -path '*slv_kernels_*.o')
+	$(BIN)/python scripts/check_symbols.py $(BUILD)/_C.*.so $(BUILD)/_brackets.*.so $(wildcard $(BUILD)/_cuda.so) $$(find $(BUILD) -path '*slv_kernels_*.o')
 
 lint: $(STAMP)/dev  ## style, types and format
 	$(call say,Checking style types and format)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run -Werror $$(find csrc tests -name '*.h' -o -name '*.cpp')
+	$(BIN)/clang-format --dry-run -Werror $$(find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu')
 
 format: $(STAMP)/dev  ## put every file into the project's format
 	$(call say,Formatting)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $$(find csrc tests -name '*.h' -o -name '*.cpp')
+	$(BIN)/clang-format -i $$(find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu')
 
 sanitize: $(addprefix sanitize-,$(ISAS))  ## the kernels' own drivers under AddressSanitizer and UndefinedBehaviorSanitizer
 
@@ -117,6 +144,8 @@ experiments: $(STAMP)/test  ## benchmarks against peers and full trainings with 
 	$(BIN)/python -m benchmarks.estimators
 	$(BIN)/python -m benchmarks.factorial_learning toy
 	$(BIN)/python -m benchmarks.factorial_learning chorales
+	$(call say,Switching on every seeded bug of the CUDA kernels)
+	$(MAKE) test-cuda MUTANTS=0
 
 benchmark-smoke: $(STAMP)/test  ## tiny benchmark cases: every implementation here is checked against the reference
 	$(call say,Checking and timing tiny benchmark cases)

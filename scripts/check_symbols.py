@@ -22,7 +22,9 @@ sys.path.insert(0, str(ROOT / "_build"))
 from find_torch import torch_root  # noqa: E402
 
 NEEDED = re.compile(r"(libtorch_cpu|libstdc\+\+|libgcc_s|libm|libc|libpthread|ld-linux\S*)\.so[.\d]*")
-EXTENSIONS = ("structlv/_C.", "structlv/data/_brackets.")  # in a wheel; the first alone knows torch
+EXTENSIONS = ("structlv/_C.", "structlv/data/_brackets.")  # in a wheel
+OPTIONAL = "structlv/_cuda.so"  # where it was built with nvcc; static cudart, so nothing of CUDA is needed
+KNOW_TORCH = ("_C.", "_cuda.")
 RUNTIME = re.compile(r"@@?(GLIBC|GLIBCXX|CXXABI|GCC)_[\d.]+|^_?Py")
 SHIM_HEADERS = ("torch/csrc/stable/c/shim.h", "torch/csrc/inductor/aoti_torch/c/shim.h")
 
@@ -59,7 +61,7 @@ def stable_functions() -> set[str]:
 
 
 def extension_findings(path: Path, allowed: set[str]) -> Iterator[str]:
-    torch = path.name.startswith("_C.")
+    torch = path.name.startswith(KNOW_TORCH)
     for line in run("nm", "-D", "--undefined-only", str(path)).splitlines():
         kind, symbol = line.split()[-2:]
         if kind == "U" and not (torch and symbol in allowed) and not RUNTIME.search(symbol):
@@ -83,6 +85,8 @@ def findings(path: Path, allowed: set[str]) -> Iterator[str]:
         yield from extension_findings(path, allowed)
     else:
         with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(path) as wheel:
+            for name in {OPTIONAL} & set(wheel.namelist()):
+                yield from extension_findings(Path(wheel.extract(name, folder)), allowed)
             for extension in EXTENSIONS:
                 names = [n for n in wheel.namelist() if n.startswith(extension) and n.endswith(".so")]
                 if not names:

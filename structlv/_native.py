@@ -1,10 +1,16 @@
-"""Loads the compiled extension `structlv._C`, or says once that the pure-torch reference stands in for it."""
+"""Loads the compiled extension `structlv._C`, or says once that the pure-torch reference stands in for it.
+
+The kernels for GPUs, `structlv._cuda`, register further implementations of the same operators. They are
+loaded where torch has a GPU and they were compiled; elsewhere a GPU's tensors run the reference.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import sys
 import warnings
 from importlib import import_module
+from importlib.util import find_spec
 from types import ModuleType
 
 import torch
@@ -19,7 +25,9 @@ TWO_COPIES = (
     "another copy of structlv's operators is already loaded in this process{where}. Two cannot live side by "
     "side: remove one (a stale editable install beside a wheel is the usual cause)"
 )
-STALE = "structlv._C was compiled for version {found}, the Python code is version {expected}: install again"
+STALE = (
+    "structlv.{name} was compiled for version {found}, the Python code is version {expected}: install again"
+)
 
 
 def available() -> bool:
@@ -51,7 +59,7 @@ def _load() -> ModuleType | None:
         warnings.warn(NOT_COMPILED, RuntimeWarning, stacklevel=4)  # at the user's import of structlv
         return None
     if module.version != __version__:
-        raise ImportError(STALE.format(found=module.version, expected=__version__))
+        raise ImportError(STALE.format(name="_C", found=module.version, expected=__version__))
     return module
 
 
@@ -65,4 +73,22 @@ def _loaded_from() -> str:
     return f" (from {', '.join(sorted(paths))})" if paths else ""
 
 
+def load_cuda() -> bool:
+    """Load the kernels for GPUs; whether they are part of this installation. Needs no GPU itself.
+
+    Raises ImportError where they were compiled for another version.
+    """
+    spec = find_spec("structlv._cuda")
+    if spec is None or spec.origin is None:
+        return False
+    library = ctypes.CDLL(spec.origin)  # registers the operators
+    library.structlv_cuda_version.restype = ctypes.c_char_p
+    found = library.structlv_cuda_version().decode()
+    if found != __version__:
+        raise ImportError(STALE.format(name="_cuda", found=found, expected=__version__))
+    return True
+
+
 _C = _load()
+if _C is not None and torch.cuda.is_available():
+    load_cuda()

@@ -38,7 +38,12 @@ TOP = {
 }
 
 # folder of csrc -> folders it may include
-MAY_INCLUDE = {"core": {"core"}, "kernels": {"core", "kernels"}, "ops": {"core", "kernels", "ops"}}
+MAY_INCLUDE = {
+    "core": {"core"},
+    "kernels": {"core", "kernels"},
+    "ops": {"core", "kernels", "ops"},
+    "cuda": {"core", "kernels", "ops", "cuda"},  # limits of the scaled domain; checks
+}
 
 
 def python_files(folder: Path) -> list[Path]:
@@ -117,6 +122,12 @@ def test_kernels_know_no_torch(folder: str) -> None:
         assert not found, f"{relative(path)}: {found}"
 
 
+def test_gpu_kernels_know_no_torch() -> None:
+    for path in cpp_files("cuda"):
+        if path.suffix in (".cuh", ".cu"):
+            assert "torch" not in code(path), relative(path)
+
+
 def test_exp_log_and_infinity_live_in_core() -> None:
     call = r"(?<![\w.])(?:std::|__builtin_)?(?:exp|exp2|expm1|log|log2|log1p)f?\s*\("
     bare = re.compile(call + r"|\bINFINITY\b|HUGE_VAL|infinity\s*\(")
@@ -126,6 +137,6 @@ def test_exp_log_and_infinity_live_in_core() -> None:
 
 def test_every_source_is_named_in_the_build() -> None:
     build = (ROOT / "CMakeLists.txt").read_text()
-    sources = [relative(path) for path in SOURCES.rglob("*.cpp")]
+    sources = [relative(path) for pattern in ("*.cpp", "*.cu") for path in SOURCES.rglob(pattern)]
     assert sources
     assert not [source for source in sources if source not in build]

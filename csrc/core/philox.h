@@ -5,16 +5,41 @@
 #include <cmath>
 #include <cstdint>
 
+#include "core/simt.h"
+#if !defined(__CUDACC__)
 #include "core/vec.h"
+#endif
 
 namespace slv {
 namespace {
 
-// The two halves of 32 x 32 bit products with a constant, lane by lane.
+// Ten rounds on words in registers; step(x, constant, high, low) gives the halves of a 32 x 32 bit product.
+template <class W, class F>
+SLV_BOTH inline void philox_rounds(uint64_t seed, W (&c)[4], F step) {
+  uint32_t k0 = uint32_t(seed), k1 = uint32_t(seed >> 32);
+  for (int round = 0; round < 10; round++) {
+    W high0, low0, high1, low1;
+    step(c[0], 0xD2511F53u, high0, low0);
+    step(c[2], 0xCD9E8D57u, high1, low1);
+    c[0] = high1 ^ c[1] ^ k0;
+    c[2] = high0 ^ c[3] ^ k1;
+    c[1] = low1;
+    c[3] = low0;
+    k0 += 0x9E3779B9u;
+    k1 += 0xBB67AE85u;
+  }
+}
+
+struct ScalarHalves {
+  SLV_BOTH void operator()(uint32_t x, uint32_t constant, uint32_t& high, uint32_t& low) const {
+    const uint64_t product = uint64_t(constant) * x;
+    high = uint32_t(product >> 32), low = uint32_t(product);
+  }
+};
+#if !defined(__CUDACC__)
 typedef uint32_t Words __attribute__((vector_size(kVectorBytes), may_alias));
 typedef uint64_t Products __attribute__((vector_size(kVectorBytes), may_alias));
-// of the lower halves of 64-bit lanes
-// (the masked form: the other one draws a false warning from GCC 12)
+// Of the lower halves of 64-bit lanes. (The masked form: the other one draws a false warning from GCC 12.)
 SLV_INLINE Products times_even(Products x, uint32_t constant) {
 #if defined(__AVX512F__)
   return (Products)_mm512_maskz_mul_epu32(__mmask8(-1), (__m512i)x, _mm512_set1_epi64(constant));
@@ -26,36 +51,38 @@ SLV_INLINE Products times_even(Products x, uint32_t constant) {
   return (x & 0xFFFFFFFFu) * uint64_t(constant);
 #endif
 }
-SLV_INLINE void multiply(Words x, uint32_t constant, Words& high, Words& low) {
-  const uint64_t upper = uint64_t(0xFFFFFFFF) << 32;
-  const Products even = times_even((Products)x, constant), odd = times_even((Products)x >> 32, constant);
-  high = (Words)((even >> 32) | (odd & upper));
-  low = (Words)((even & ~upper) | (odd << 32));
-}
+struct LaneHalves {
+  SLV_INLINE void operator()(Words x, uint32_t constant, Words& high, Words& low) const {
+    const uint64_t upper = uint64_t(0xFFFFFFFF) << 32;
+    const Products even = times_even((Products)x, constant), odd = times_even((Products)x >> 32, constant);
+    high = (Words)((even >> 32) | (odd & upper));
+    low = (Words)((even & ~upper) | (odd << 32));
+  }
+};
+#endif
 
 // N counters in, four words of each out.
 template <int N>
-inline void philox(uint64_t seed, uint32_t (&word)[4][N]) {
-  constexpr int L = int(sizeof(Words) / sizeof(uint32_t));
-  constexpr int V = (N + L - 1) / L;
-  Words c[4][V] = {};
-  for (int i = 0; i < 4; i++) std::memcpy(c[i], word[i], sizeof word[i]);
-  uint32_t k0 = uint32_t(seed), k1 = uint32_t(seed >> 32);
-  for (int round = 0; round < 10; round++) {
-#pragma GCC unroll 4
+SLV_BOTH inline void philox(uint64_t seed, uint32_t (&word)[4][N]) {
+#if !defined(__CUDACC__)
+  if constexpr (N > 1) {
+    constexpr int L = int(sizeof(Words) / sizeof(uint32_t)), V = (N + L - 1) / L;
     for (int v = 0; v < V; v++) {
-      Words high0, low0, high1, low1;
-      multiply(c[0][v], 0xD2511F53u, high0, low0);
-      multiply(c[2][v], 0xCD9E8D57u, high1, low1);
-      c[0][v] = high1 ^ c[1][v] ^ k0;
-      c[2][v] = high0 ^ c[3][v] ^ k1;
-      c[1][v] = low1;
-      c[3][v] = low0;
+      constexpr int last = (N - (V - 1) * L) * int(sizeof(uint32_t));
+      const int bytes = v + 1 < V ? int(sizeof(Words)) : last;
+      Words c[4] = {};
+      for (int i = 0; i < 4; i++) std::memcpy(&c[i], word[i] + v * L, bytes);
+      philox_rounds(seed, c, LaneHalves());
+      for (int i = 0; i < 4; i++) std::memcpy(word[i] + v * L, &c[i], bytes);
     }
-    k0 += 0x9E3779B9u;
-    k1 += 0xBB67AE85u;
+    return;
   }
-  for (int i = 0; i < 4; i++) std::memcpy(word[i], c[i], sizeof word[i]);
+#endif
+  for (int l = 0; l < N; l++) {
+    uint32_t c[4] = {word[0][l], word[1][l], word[2][l], word[3][l]};
+    philox_rounds(seed, c, ScalarHalves());
+    for (int i = 0; i < 4; i++) word[i][l] = c[i];
+  }
 }
 
 // The draws of N structures at the same position; one block of random bits serves four positions in a row.
@@ -78,7 +105,7 @@ struct Draws {
 };
 // In [0, 1): 24 bits where the potentials are float32, 32 where they are float64.
 template <class T>
-inline T uniform(uint32_t word) {
+SLV_BOTH inline T uniform(uint32_t word) {
   return sizeof(T) == 4 ? T(word >> 8) * T(1.0 / 16777216) : T(word) * T(1.0 / 4294967296.0);
 }
 // The first j with cumulative weight above u * total; never one of weight 0.

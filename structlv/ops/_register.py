@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 import torch
+from torch import Tensor
 from torch.autograd import forward_ad
 
 from structlv import _native
@@ -20,6 +21,7 @@ is_compiling = torch.compiler.is_compiling
 is_grad_enabled = torch.is_grad_enabled
 _interpreter = torch._C._functorch.peek_interpreter_stack
 _below_autograd = torch._C._AutoDispatchBelowAutograd
+_has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
 
 
 def transformed() -> bool:
@@ -90,7 +92,8 @@ class Operator:
         library.register_fake(op, fake)
         library.register_autograd(op, backward, setup_context=setup)
         library.register_vmap(op, lambda info, in_dims, *args: vmap(op, info, in_dims, *args))
-        library.register_autocast(op, "cpu", torch.float32)
+        for device in ("cpu", "cuda"):
+            library.register_autocast(op, device, torch.float32)
 
     def _make_function(self, setup: Callable, backward: Callable, jvp: Callable, vmap: Callable) -> Any:
         methods = {
@@ -116,6 +119,12 @@ class Operator:
 
         methods = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
         return type(f"Eager_{self.name}", (torch.autograd.Function,), methods)
+
+    def runs_on(self, x: Tensor) -> bool:
+        """Whether it has a kernel for the device of ``x``."""
+        if _native._C is None or not (x.is_cpu or x.is_cuda):
+            return False
+        return x.is_cpu or _has_kernel(f"structlv::{self.name}", "CUDA")
 
     def raw(self, *args: Any) -> Any:
         """The kernel alone: no graph is recorded, whatever requires grad."""

@@ -1,7 +1,8 @@
 """Which way a call goes: to an operator at once, to it after the checks, or to the reference.
 
-The kernels are for the CPU; other devices, and installations without kernels, run the reference. Half
-precision (and, under autocast, everything but float64) is computed in float32.
+Kernels are for the CPU and, where they exist, for GPUs (:meth:`Operator.runs_on`); other devices, and
+installations without kernels, run the reference. Half precision (and, under autocast, everything but
+float64) is computed in float32.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ MAX_SEED = 2**63 - 1
 
 
 def kernels(x: Tensor) -> bool:
-    """The one decision between the compiled kernels and the reference."""
+    """Whether every operator has a compiled kernel for ``x``: on the CPU, where they were compiled."""
     return _native._C is not None and x.is_cpu
 
 
@@ -56,6 +57,10 @@ class Prepared:
         self.native = kernels(self.args[0])
         self.recorded = is_grad_enabled() and any(x is not None and x.requires_grad for x in self.args)
 
+    def runs(self, operator: Operator) -> bool:
+        """The one decision between a compiled kernel and the reference."""
+        return operator.runs_on(self.args[0])
+
     def narrow(self, outputs: tuple[Tensor | None, ...]) -> Any:
         return tuple(None if x is None else x.to(self.dtype) for x in outputs)
 
@@ -79,7 +84,7 @@ class Route:
         if found is not None:
             return found
         p = self.prepare(*potentials)
-        if not p.native:
+        if not p.runs(family.log_partition):
             return fallback(*p.args, as_double=as_double)
         if p.recorded or transformed():
             return family.inside(*p.args, as_double)[0]
@@ -112,4 +117,4 @@ class Route:
         except RETRY:
             pass
         p = self.prepare(*potentials)
-        return operator(*p.args, *options.values()) if p.native else fallback(*p.args, **options)
+        return operator(*p.args, *options.values()) if p.runs(operator) else fallback(*p.args, **options)

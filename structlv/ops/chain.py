@@ -6,7 +6,8 @@ wrong shape, value or device and ``TypeError`` for a wrong type or dtype; dtypes
 marginals and gradients in the dtype of the input. Lengths are clamped to ``0..n``. Time O(b n k^2) unless a
 docstring says otherwise.
 
-The kernels are for the CPU; other devices, and installations without kernels, run the reference.
+The kernels are for the CPU, those of log_partition, marginals, argmax and sample, with their derivatives,
+for GPUs too; whatever has none runs the reference.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def log_partition(
     except RETRY:
         pass
     p = _route.prepare(unary, transition, initial, final, lengths)
-    if not p.native:
+    if not p.runs(ops.LOG_PARTITION):
         return reference.chain.log_partition(*p.args, as_double=as_double)
     if p.recorded or transformed():
         return ops.INSIDE(*p.args, as_double)[0]
@@ -75,7 +76,7 @@ def marginals(
     except RETRY:
         pass
     p = _route.prepare(unary, transition, initial, final, lengths)
-    if not p.native:
+    if not p.runs(ops.MARGINALS):
         return p.narrow(reference.chain.marginals(*p.args, edges=edges))
     return p.narrow(ops.MARGINALS(*p.args, edges))
 
@@ -97,7 +98,9 @@ def state_marginals(
     except RETRY:
         pass
     p = _route.prepare(unary, transition, initial, final, lengths)
-    return p.narrow(ops.MARGINALS(*p.args, None) if p.native else reference.chain.marginals(*p.args))[0]
+    return p.narrow(
+        ops.MARGINALS(*p.args, None) if p.runs(ops.MARGINALS) else reference.chain.marginals(*p.args)
+    )[0]
 
 
 def argmax(
@@ -135,7 +138,9 @@ def max_marginals(
     except RETRY:
         pass
     p = _route.prepare(*potentials)
-    return p.narrow(ops.MAX_MARGINALS(*p.args) if p.native else reference.chain.max_marginals(*p.args))
+    return p.narrow(
+        ops.MAX_MARGINALS(*p.args) if p.runs(ops.MAX_MARGINALS) else reference.chain.max_marginals(*p.args)
+    )
 
 
 def topk(
@@ -219,7 +224,7 @@ def filter(
     except RETRY:
         pass
     p = _route.prepare(unary, transition, initial, final, lengths)
-    if p.native and not transformed():
+    if p.runs(ops.FILTER) and not transformed():
         return p.narrow((ops.FILTER(*p.args),))[0]
     return p.narrow((reference.chain.filter(*p.args),))[0]
 
@@ -278,7 +283,7 @@ def score(
         pass
     p = _route.prepare(unary, transition, initial, final, lengths)
     check_states(states, p.args[0])
-    return ops.SCORE(states, *p.args) if p.native else reference.chain.score(states, *p.args)
+    return ops.SCORE(states, *p.args) if p.runs(ops.SCORE) else reference.chain.score(states, *p.args)
 
 
 def has_nan(

@@ -1,0 +1,2 @@
+// The chain's kernels, compiled for the GPU.
+#include "cuda/chain_instances.h"

@@ -1,0 +1,177 @@
+// From tensors on a GPU to the launches of the chain's kernels: workspaces, the ladder, sums over items.
+#pragma once
+#include <algorithm>
+#include <vector>
+
+#include "cuda/bind.h"
+#include "cuda/chain.h"
+
+namespace slv::cuda {
+namespace {
+
+constexpr int64_t kWorkspace = int64_t(256) << 20;  // bytes for the log space of as many items as fit at once
+constexpr int64_t kBlocks = 512;                    // enough to fill a GPU: sums are cut into so many pieces
+
+Shape edge_tail(bool per_step, int64_t n, int64_t k) {
+  return per_step ? Shape{std::max<int64_t>(n - 1, 0), k, k} : Shape{k, k};
+}
+
+template <class T>
+struct Bound : BoundBatch<T> {
+  using Base = BoundBatch<T>;
+  using Base::batch, Base::items, Base::n, Base::k, Base::empty, Base::stream;
+  Operand transition, initial, final;
+  Chain<T> chain;
+
+  Bound(const Tensor& u, const Tensor& a, const MaybeTensor& i, const MaybeTensor& f, const MaybeTensor& lengths)
+      : Base(u, "unary: expected (*b, n, k)", lengths) {
+    STD_TORCH_CHECK(a.dim() <= u.dim() + 1, "transition: expected (*b, k, k) or (*b, n-1, k, k), found ",
+                    text(shape_of(a)));
+    STD_TORCH_CHECK(k > 0, "unary: expected at least one state (k >= 1), found ", text(shape_of(u)));
+    const bool per_step = a.dim() == u.dim() + 1;
+    transition = this->operand("transition", a, edge_tail(per_step, n, k));
+    initial = this->operand("initial", i, {k});
+    final = this->operand("final", f, {k});
+    chain = {items,
+             int(n),
+             int(k),
+             per_step,
+             this->unary.template const_data_ptr<T>(),
+             transition.pointer<T>(),
+             initial.pointer<T>(),
+             final.pointer<T>(),
+             transition.rows,
+             initial.rows,
+             final.rows,
+             this->length()};
+  }
+};
+
+// ---- the scaled domain ------------------------------------------------------------------------------------------
+
+// Its workspace. The parts that the backward pass needs lie in a chart, of the size that the CPU's has.
+template <class T>
+struct ScaledRun {
+  const Bound<T>& p;
+  Scaled<T> s{};
+  std::vector<Tensor> keep;
+
+  explicit ScaledRun(const Bound<T>& p, bool transposed = false) : p(p) {
+    const int64_t matrices = p.chain.matrices();
+    s.exponent = take(matrices);
+    s.kind = take<int>(matrices, ScalarType::Int);
+    if (!p.chain.per_step) s.matrix = take(matrices * p.k * p.k);
+    if (!p.chain.per_step && transposed) s.into = take(matrices * p.k * p.k);
+    prepare_matrices(p.chain, s, p.stream);
+  }
+  template <class U = T>
+  U* take(int64_t count, ScalarType dtype = scalar_type<T>) {
+    keep.push_back(p.empty({count}, dtype));
+    return keep.back().template mutable_data_ptr<U>();
+  }
+  static int64_t chart_size(const Bound<T>& p) { return p.items * (p.n * (2 * padded<T>(int(p.k)) + 1) + 8); }
+  void bind_chart(T* chart) {
+    const int64_t rows = p.items * p.n, states = rows * padded<T>(int(p.k));
+    s.alpha = chart;
+    s.e = chart + states;
+    s.scale = s.e + states;
+    s.meta = s.scale + rows;
+  }
+  void forward(T* chart) {
+    if (chart)
+      bind_chart(chart);
+    else
+      s.e = take(p.items * p.n * padded<T>(int(p.k))), s.meta = take(p.items * kMeta);
+    s.row_exponent = take(p.items * p.n);
+    s.row_code = take<int>(p.items * p.n, ScalarType::Int);
+    exponentiate_rows(p.chain, s, p.stream);
+    cuda::forward(p.chain, s, p.stream);
+  }
+  // The forward pass with a chart of its own.
+  void forward_kept() { forward(take(chart_size(p))); }
+  // log Z into `out`, of float64 or of the potentials' dtype.
+  void bind_result(const Tensor& out) {
+    if (out.scalar_type() == ScalarType::Double)
+      s.log_z = out.mutable_data_ptr<double>();
+    else
+      s.log_z_narrow = out.mutable_data_ptr<T>();
+  }
+};
+
+// ---- log space --------------------------------------------------------------------------------------------------
+
+// Calls body(l) for ranges of items that together are all, one after the other in the same memory. `redo`: which items
+// are to be done, all where it is null; `extra`: arrays (count, n, k) of float64 beyond top, sum and mu.
+template <class T, class F>
+void each_range(const Bound<T>& p, const T* redo, int stride, bool smooth, int extra, F&& body) {
+  const int64_t row = std::max<int64_t>(p.n * p.k, 1), arrays = 2 + smooth + extra;
+  const int64_t most = std::clamp<int64_t>(kWorkspace / (8 * row * arrays), 1, std::max<int64_t>(p.items, 1));
+  Tensor memory = p.empty({arrays * most * row}, ScalarType::Double);
+  double* start = memory.mutable_data_ptr<double>();
+  for (int64_t first = 0; first < p.items; first += most) {
+    LogSpace<T> l{first, std::min(most, p.items - first), redo, stride, start, start + most * row, nullptr};
+    if (smooth) l.mu = start + 2 * most * row;
+    body(l, start + (arrays - extra) * most * row, most * row);
+  }
+}
+template <class T>
+void redo_log_z(const Bound<T>& p, const Scaled<T>& s) {
+  each_range<T>(p, s.meta + 1, kMeta, false, 0, [&](const LogSpace<T>& l, double*, int64_t) {
+    log_forward(p.chain, l, s.log_z, s.log_z_narrow, p.stream);
+  });
+}
+
+// ---- gradients --------------------------------------------------------------------------------------------------
+
+// Sums of edges over the items of each row, in pieces enough for a GPU: a function of the problem alone.
+template <class T>
+struct EdgeSums {
+  const Bound<T>& p;
+  Tensor out, memory;
+  bool direct;  // every row has one item: nothing is to be added up
+  Edges<T> edges;
+
+  EdgeSums(const Bound<T>& p, const RowMap& rows, bool per_step, const Shape& shape) : p(p), out(p.empty(shape)) {
+    const int64_t steps = !per_step ? 1 : std::max<int64_t>(p.n - 1, 0), side = (p.k + 31) / 32;
+    const int64_t items = rows.items_of_row(), blocks = std::max<int64_t>(side * side * steps * rows.rows, 1);
+    const int64_t chunks = std::clamp<int64_t>(kBlocks / blocks, 1, std::max<int64_t>(items, 1));
+    edges = {rows, per_step, int(chunks), nullptr, nullptr};
+    direct = items <= 1;
+    if (direct) {
+      edges.direct = out.mutable_data_ptr<T>();
+      return;
+    }
+    memory = p.empty({int64_t(rows.rows) * chunks * steps * p.k * p.k}, ScalarType::Double);
+    edges.partial = memory.mutable_data_ptr<double>();
+  }
+  void clear() { torch::stable::zero_(direct ? out : memory); }
+  Tensor finish() {
+    if (!direct) finish_edges(p.chain, edges, out.mutable_data_ptr<T>(), p.stream);
+    return out;
+  }
+};
+
+// The backward pass and its repetition in log space, the weights of edges into `sums` where they are wanted.
+template <class T>
+void backward_all(ScaledRun<T>& run, const double* weight, T* unary, EdgeSums<T>* sums) {
+  const Bound<T>& p = run.p;
+  Adjoint<T> a{weight, run.take(p.items * p.n * padded<T>(int(p.k))), unary, run.take(p.items)};
+  backward(p.chain, run.s, a, p.stream);
+  if (sums) edges(p.chain, run.s, a, sums->edges, p.stream);
+  each_range<T>(p, a.redo, 1, true, 0, [&](const LogSpace<T>& l, double*, int64_t) {
+    log_forward<T>(p.chain, l, nullptr, nullptr, p.stream);
+    log_backward(p.chain, l, weight, unary, p.stream);
+    if (sums) log_edges(p.chain, l, sums->edges, weight, p.stream);
+  });
+}
+// The gradient of initial or final scores: that of unary at the first or last step.
+template <class T>
+Tensor end_gradient(const Bound<T>& p, const Operand& x, const MaybeTensor& like, const T* unary, bool last) {
+  if (!like) return p.empty({0});
+  Tensor out = p.empty(shape_of(*like));
+  sum_ends(p.chain, x.rows, unary, last, out.mutable_data_ptr<T>(), p.stream);
+  return out;
+}
+
+}  // namespace
+}  // namespace slv::cuda

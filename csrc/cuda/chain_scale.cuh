@@ -1,0 +1,93 @@
+// The scaled domain's exponentials, all independent of one another: of the transitions, and of the unary scores. After
+// them, the steps along a chain have only products left to do.
+#pragma once
+#include "cuda/chain_item.cuh"
+#include "kernels/range.h"
+
+namespace slv::cuda {
+
+// What a transition matrix allows (see kernels/range.h): nothing need be watched; every entry must be; log space alone.
+enum Kind { kMild, kWide, kUnusable };
+// What a row of unary scores holds: nothing special; a finite score whose exponential is too small for a wide item; a
+// score that is NaN, infinite or too large to be scaled.
+enum RowCode { kPlain, kThin, kBad };
+
+// One block for each matrix: its range, and, where the steps share it, its exponential.
+template <class T>
+SLV_KERNEL(256)
+chain_prepare(Chain<T> c, Scaled<T> s) {
+  Shared shared;
+  T* parts = shared.take<T>(2 * kMaxWarps);
+  const Thread me;
+  const int64_t row = blockIdx.x;
+  const int k = c.k, kk = k * k;
+  const T* a = c.transition + row * kk;
+  T high = -infinity<T>(), low = infinity<T>();
+  bool forbidden = false, broken = false;
+  for (int e = me.index; e < kk; e += int(blockDim.x)) {
+    const T x = a[e];
+    if (x == -infinity<T>()) {
+      forbidden = true;
+      continue;
+    }
+    broken = broken || !(x < infinity<T>());
+    high = larger(high, x);
+    low = x < low ? x : low;
+  }
+  high = warp_max(high);
+  low = -warp_max(-low);
+  if (me.lane == 0) parts[me.warp] = high, parts[kMaxWarps + me.warp] = -low;
+  forbidden = sync_block_or(forbidden);
+  broken = sync_block_or(broken);
+  high = max_of_parts(parts, me.warps);
+  low = -max_of_parts(parts + kMaxWarps, me.warps);
+  const bool empty = high == -infinity<T>() && !broken;
+  const bool bounded = !broken && high < T(Range<T>::huge) && high > -T(Range<T>::huge);
+  const double rho = double(high) - double(low);
+  int kind = kUnusable;
+  if (empty || (bounded && rho <= Range<T>::wide)) kind = kWide;
+  if (bounded && !forbidden && 2 * rho + 2 * log(double(k)) <= Range<T>::mild) kind = kMild;
+  const T exponent = bounded ? T(rint(double(high) * kLog2E)) : T(0);
+  if (me.index == 0) s.kind[row] = kind, s.exponent[row] = exponent;
+  if (!s.matrix || kind == kUnusable) return;
+  for (int e = me.index; e < kk; e += int(blockDim.x)) {
+    const T x = exp_scaled(a[e], exponent);
+    s.matrix[row * kk + e] = x;
+    if (s.into) s.into[row * kk + e % k * k + e / k] = x;
+  }
+}
+
+// One warp for each row of unary scores.
+template <class T>
+SLV_KERNEL(256)
+chain_rows(Chain<T> c, Scaled<T> s, int width) {
+  const Thread me;
+  const int64_t row = int64_t(blockIdx.x) * me.warps + me.warp;
+  if (row >= c.batch * c.n) return;
+  const int64_t b = row / c.n;
+  const int t = int(row % c.n);
+  const Item<T> item(c, b);
+  if (t >= item.len) return;
+  T top = -infinity<T>();
+  bool bad = false;
+  for (int j = me.lane; j < c.k; j += 32) {
+    const T x = item.u(t, j);
+    bad = bad || !(x < infinity<T>());
+    top = larger(top, x);
+  }
+  top = warp_max(top);
+  const bool empty = top == -infinity<T>();
+  bad = ballot(bad) != 0 || !(empty || (top < T(Range<T>::huge) && top > -T(Range<T>::huge)));
+  const T exponent = bad || empty ? T(0) : T(rint(double(top) * kLog2E));
+  bool thin = false;
+  for (int j = me.lane; j < width; j += 32) {
+    const T x = j < c.k ? item.u(t, j) : -infinity<T>();
+    const T e = bad || j >= c.k ? T(0) : exp_scaled(item.unary[int64_t(t) * c.k + j], exponent, item.end(t, j));
+    thin = thin || (x > -infinity<T>() && e < T(Range<T>::tiny));
+    s.e[row * width + j] = e;
+  }
+  thin = ballot(thin) != 0;
+  if (me.lane == 0) s.row_exponent[row] = exponent, s.row_code[row] = bad ? kBad : thin ? kThin : kPlain;
+}
+
+}  // namespace slv::cuda
