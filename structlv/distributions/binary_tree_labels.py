@@ -165,13 +165,13 @@ def choices(event: Tensor, scores: Tensor) -> Choices:
 
 
 def spread(event: Tensor, weights: Tensor, scores: Tensor) -> Tensor:
-    """Weights (*s, *b, m, labels) of the rows of events as a chart (*s, *b, n, n, labels); elsewhere, where
-    no label was chosen, their probabilities.
+    """Weights (*s, *b, m, labels) of the rows of events as a chart (*s, *b, n, n, labels); elsewhere, and
+    where no label has a weight, their probabilities.
     """
     n = scores.shape[-2]
     i, j, _ = event.unbind(-1)
-    place = torch.where(i < 0, n * n, i * n + j).unsqueeze(-1)
+    place = torch.where((i < 0) | (weights == 0).all(-1), n * n, i * n + j).unsqueeze(-1)
     others = torch.nn.functional.pad(semiring.softmax(scores, -1).flatten(-3, -2), (0, 0, 0, 1))
-    chart = others.expand(*event.shape[:-2], *others.shape[-2:])
+    chart = others.expand(*weights.shape[:-2], *others.shape[-2:])
     chart = chart.scatter(-2, place.expand(weights.shape), weights)
     return chart[..., :-1, :].unflatten(-2, (n, n))

@@ -278,7 +278,7 @@ class LinearChain(StructuredDistribution):
                 last = (event >= 0) & torch.nn.functional.pad(event[..., 1:] < 0, (0, 1), value=True)
                 logits = logits + torch.where(last.unsqueeze(-1), self.final.unsqueeze(-2), 0.0)
         logits = log_softmax(logits.masked_fill((event < 0).unsqueeze(-1), -torch.inf))
-        return Trace([Choices(logits, event)], lambda weights: self._soft_parts(weights[0]))
+        return Trace([Choices(logits, event, backwards=True)], lambda weights: self._soft_parts(weights[0]))
 
     def _soft_parts(self, states: Tensor) -> ChainParts:
         """Parts of independent states with these weights (*s, *b, n, k)."""

@@ -17,7 +17,7 @@ from structlv.distributions.seeding import nth_seed
 from structlv.ops.noise import gumbel
 from structlv.reference import semiring
 
-# From the weights of choices to those of parts, linear where a part is of one choice.
+# From the weights of choices (*, s, *b, m, *c) to those of parts.
 Parts = Callable[[list[Tensor]], Any]
 
 
@@ -29,11 +29,13 @@ class Choices(NamedTuple):
             no choice. ``c`` may be several dimensions.
         chosen: (s, *b, m), which alternative of the flattened ``c`` was drawn; -1 where there is no choice.
         dims: the number of dimensions of ``c``.
+        backwards: whether the last of them was made first.
     """
 
     logits: Tensor
     chosen: Tensor
     dims: int = 1
+    backwards: bool = False
 
     def flat(self) -> Tensor:
         return self.logits.flatten(-self.dims)
@@ -72,6 +74,11 @@ class Choices(NamedTuple):
         """Of all choices together, (s, *b): the log-probability of the structure."""
         found = self.flat().gather(-1, self.chosen.clamp(min=0).unsqueeze(-1)).squeeze(-1)
         return torch.where(self.chosen >= 0, found, 0.0).sum(-1)
+
+    def hard(self) -> Tensor:
+        """Weights (s, *b, m, *c): 1 for what was chosen."""
+        drawn = torch.arange(self.flat().shape[-1], device=self.chosen.device) == self.chosen.unsqueeze(-1)
+        return drawn.to(self.logits.dtype).reshape(self.logits.shape)
 
     def relaxed(self, perturbed: Tensor, temperature: Tensor | float) -> Tensor:
         """Weights (s, *b, m, *c) of the alternatives, in place of 1 for the chosen; 0 where is no choice."""
@@ -116,7 +123,7 @@ def tree_trace(event: Tensor, chart: Tensor, root: Tensor, rules: Tensor) -> Tra
         chart: (*b, n, n, S) inside scores of symbols over the words i..j, -inf for i > j.
         root: (*b, NT), rules: (*b, NT, S, S). All are broadcast over ``event``.
 
-    Its parts are (root (NT), rules (NT, S, S), chart (n, n, S)), after (s, *b). O(s b n^2 S^2).
+    Its parts are (root (NT), rules (NT, S, S), chart (n, n, S)), after (*, s, *b). O(s b n^2 S^2).
     """
     n, size, above = chart.shape[-2], chart.shape[-1], root.shape[-1]
     if n < 2:  # no tree: as in a longer sentence
@@ -169,7 +176,7 @@ def tree_trace(event: Tensor, chart: Tensor, root: Tensor, rules: Tensor) -> Tra
         first, node = weights[0].squeeze(-2), weights[1]
         counts = torch.einsum("...mu,...mbc->...ubc", nodes, node.sum(-3))
         whole = torch.nn.functional.pad(first, (0, size - above)).unsqueeze(-2)
-        found = node.new_zeros(*lead, n * n, size)
+        found = node.new_zeros(*node.shape[:-4], n * n, size)
         for place, mass in (
             (last.unsqueeze(-1), whole),
             (places[0].flatten(-2), node.sum(-1).flatten(-3, -2)),
