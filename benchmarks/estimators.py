@@ -20,7 +20,16 @@ import torch
 from torch import Generator, Tensor
 
 from benchmarks import machine
-from structlv import IMLE, BinaryTree, LinearChain, PerturbAndMAP, StochasticSoftmax, StraightThroughMarginals
+from structlv import (
+    IMLE,
+    BinaryTree,
+    GumbelCRF,
+    LinearChain,
+    PerturbAndMAP,
+    StochasticSoftmax,
+    StraightThroughMarginals,
+)
+from structlv.learning.control_variates import REBAR
 from structlv.learning.estimators import LeaveOneOut, MovingAverage, Relaxed, ScoreFunction, UnorderedSet
 
 COUNT = 20000  # independent gradients
@@ -55,7 +64,7 @@ class Problem:
     def gradients(self, estimator: Any, count: int) -> tuple[Tensor, float]:
         """(count, ...), and the seconds that one took."""
         scores = self.scores.expand(count, *self.scores.shape).clone().requires_grad_()
-        f = self.of_parts if isinstance(estimator, Relaxed) else self.of_events
+        f = self.of_parts if isinstance(estimator, Relaxed | REBAR) else self.of_events
         start = time.perf_counter()
         surrogate = estimator(self.build(scores), f, Generator().manual_seed(2))
         (found,) = torch.autograd.grad(surrogate.sum(), scores)
@@ -94,10 +103,16 @@ def estimators() -> Iterator[tuple[str, str, float, Any]]:
             yield "unordered set", "samples", s, UnorderedSet(s)
         yield "straight-through marginals", "samples", s, Relaxed(StraightThroughMarginals(), num_samples=s)
         yield "IMLE, step 1", "samples", s, Relaxed(IMLE(), num_samples=s)
+        if s < 16:
+            yield "REBAR, temperature 0.5", "samples", s, REBAR(0.5, num_samples=s)
     for t in TEMPERATURES:
-        for method in (StochasticSoftmax(), PerturbAndMAP()):
-            name = {"StochasticSoftmax": "stochastic softmax", "PerturbAndMAP": "perturb and MAP"}
-            yield f"{name[type(method).__name__]}, 4 samples", "temperature", t, Relaxed(method, t, 4)
+        for name, method in (
+            ("stochastic softmax", StochasticSoftmax()),
+            ("perturb and MAP", PerturbAndMAP()),
+            ("Gumbel-CRF", GumbelCRF()),
+            ("Gumbel-CRF, straight-through", GumbelCRF(hard=True)),
+        ):
+            yield f"{name}, 4 samples", "temperature", t, Relaxed(method, t, 4)
 
 
 def measure(problem: Problem, estimator: Any, exact: Tensor) -> dict[str, float]:
