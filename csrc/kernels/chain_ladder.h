@@ -117,7 +117,7 @@ int hvp_block(const Chain<In>& c, const ScanMatrix<T>& m, const int64_t* items, 
       if (a.skip[r])
         again[count++] = items[r];
       else
-        mean[items[r]] = In(a.mean[r]);
+        mean[items[r]] = s.inverse[r] != T(0) ? In(a.mean[r]) : In(0);
   }
   return count;
 }

@@ -43,7 +43,7 @@ struct BlockDirection {
     double size[kMaxRows], most = 0;
     for (int r = 0; r < f.rows; r++) {
       const bool seen = r > 0 && matrix[r] == matrix[r - 1];
-      const double edges = seen ? edge_size : edge_size = largest(matrix[r], f.len[r] > 1 ? f.k * f.k : 0);
+      const double edges = seen ? edge_size : edge_size = largest(matrix[r], f.k * f.k);
       size[r] = std::max(edges, largest(v.unary + f.items[r] * f.c.n * f.k, f.len[r] * f.k));
       if (v.initial) size[r] = std::max(size[r], largest(ends(v.initial, v.initial_row, r), f.k));
       if (v.final) size[r] = std::max(size[r], largest(ends(v.final, v.final_row, r), f.k));

@@ -58,6 +58,7 @@ struct Tables<float> {
   static const auto& scan() { return kernels().scan_f32; }
   static const auto& dense() { return kernels().dense_f32; }
   static const auto& log() { return kernels().log_f32; }
+  static const auto& relaxed() { return kernels().relaxed_f32; }
   static bool has_nan(const float* x, int64_t n) { return kernels().has_nan_f32(x, n); }
 };
 template <>
@@ -66,6 +67,7 @@ struct Tables<double> {
   static const auto& scan() { return kernels().scan_f64; }
   static const auto& dense() { return kernels().dense_f64; }
   static const auto& log() { return kernels().log_f64; }
+  static const auto& relaxed() { return kernels().relaxed_f64; }
   static bool has_nan(const double* x, int64_t n) { return kernels().has_nan_f64(x, n); }
 };
 

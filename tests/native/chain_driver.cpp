@@ -3,6 +3,7 @@
 // what was done; the exit status is 1 where a result is wrong.
 #include "chain_log_checks.h"
 #include "chain_scaled_checks.h"
+#include "chain_second_order_checks.h"
 
 namespace driver {
 
@@ -40,6 +41,7 @@ void run_all() {
           context = (sizeof(T) == 4 ? "float32 " : "float64 ") + spec.text();
           skew = seed % 4 >= 2;
           ScaledChecks<T>(spec).run();
+          SecondOrderChecks<T>(spec).run();
           LogChecks<T> logarithmic(spec);
           const int64_t items = std::min<int64_t>(n * k * k > 2000 ? 1 : 4, batch);
           for (int64_t b = 0; b < items; b++) logarithmic.item(b);

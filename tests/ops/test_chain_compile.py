@@ -39,6 +39,7 @@ def operator_arguments(name, case):
         "max_marginals": potentials,
         "topk": (*potentials, 2),
         "sample": (*potentials, 2, 5),
+        "sample_distinct": (*potentials, 2, 5),
         "filter": potentials,
         "filter_vjp": (torch.randn_like(case.unary), *potentials),
         "relaxed": (*relaxation, 2, 5),
@@ -49,7 +50,16 @@ def operator_arguments(name, case):
 
 
 DIFFERENTIABLE = {"inside", "vjp", "log_partition", "marginals", "filter", "relaxed", "score", "score_vjp"}
-REFUSING = {"hvp", "argmax", "max_marginals", "topk", "sample", "filter_vjp", "relaxed_vjp"}
+REFUSING = {
+    "hvp",
+    "argmax",
+    "max_marginals",
+    "topk",
+    "sample",
+    "sample_distinct",
+    "filter_vjp",
+    "relaxed_vjp",
+}
 
 
 @pytest.mark.parametrize("name", sorted(DIFFERENTIABLE | REFUSING))

@@ -32,6 +32,7 @@ def operator_arguments(name, case):
         "pcfg_max_marginals": potentials,
         "pcfg_topk": (*potentials, 2),
         "pcfg_sample": (*potentials, 2, 5),
+        "pcfg_sample_distinct": (*potentials, 2, 5),
         "pcfg_score": (event, *potentials),
         "pcfg_score_vjp": (torch.randn(2, *batch, dtype=torch.float64), event, *potentials),
         "tree_decode": (torch.randn(*batch, 3, 3), case.lengths),
@@ -39,7 +40,8 @@ def operator_arguments(name, case):
 
 
 DIFFERENTIABLE = {f"pcfg_{x}" for x in ("inside", "vjp", "log_partition", "marginals", "score", "score_vjp")}
-REFUSING = {f"pcfg_{x}" for x in ("hvp", "argmax", "max_marginals", "topk", "sample")} | {"tree_decode"}
+REFUSING = {f"pcfg_{x}" for x in ("hvp", "argmax", "max_marginals", "topk", "sample", "sample_distinct")}
+REFUSING |= {"tree_decode"}
 
 
 @pytest.mark.parametrize("name", sorted(DIFFERENTIABLE | REFUSING))
