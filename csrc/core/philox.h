@@ -6,7 +6,7 @@
 #include <cstdint>
 
 #include "core/simt.h"
-#if !defined(__CUDACC__)
+#if !defined(__CUDACC__) && !defined(SLV_EMULATE)
 #include "core/vec.h"
 #endif
 
@@ -36,7 +36,7 @@ struct ScalarHalves {
     high = uint32_t(product >> 32), low = uint32_t(product);
   }
 };
-#if !defined(__CUDACC__)
+#if !defined(__CUDACC__) && !defined(SLV_EMULATE)
 typedef uint32_t Words __attribute__((vector_size(kVectorBytes), may_alias));
 typedef uint64_t Products __attribute__((vector_size(kVectorBytes), may_alias));
 // Of the lower halves of 64-bit lanes. (The masked form: the other one draws a false warning from GCC 12.)
@@ -64,7 +64,7 @@ struct LaneHalves {
 // N counters in, four words of each out.
 template <int N>
 SLV_BOTH inline void philox(uint64_t seed, uint32_t (&word)[4][N]) {
-#if !defined(__CUDACC__)
+#if !defined(__CUDACC__) && !defined(SLV_EMULATE)
   if constexpr (N > 1) {
     constexpr int L = int(sizeof(Words) / sizeof(uint32_t)), V = (N + L - 1) / L;
     for (int v = 0; v < V; v++) {
