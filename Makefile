@@ -31,7 +31,7 @@ say = @printf '==> %s\n' "$(1)"
 # More OpenMP threads than cores only slow the test workers down; tests of threading set their own number.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 
-.PHONY: help build demo test test-cuda test-isa wheel symbols lint format sanitize experiments benchmark-smoke clean
+.PHONY: help build demo test test-cuda mutants-cuda test-isa wheel symbols lint format sanitize experiments benchmark-smoke clean
 .DELETE_ON_ERROR:
 
 help:
@@ -62,13 +62,12 @@ test: $(STAMP)/test  ## all tests
 # one
 SCHEDULES := 0 1 2 3
 OP_SCHEDULES ?= 0 1
-MUTANTS ?= 60
 SIMT := build/simt
 CHAIN_OPS := $(addprefix tests/ops/test_chain_,values.py hard.py)
 CHAIN_OPS_ONCE := $(addprefix tests/ops/test_chain_,gradients.py sampling.py raw_ops.py layout.py)
 EMULATED := $(PYTEST) -n auto -p tests.simt.emulated -k "not reference and not thread"
 
-test-cuda: $(STAMP)/dev  ## the CUDA kernels without a GPU: emulated, under sanitizers, with seeded bugs, through nvcc
+test-cuda: $(STAMP)/dev  ## the CUDA kernels without a GPU: emulated, under sanitizers, through nvcc
 	$(call say,Compiling the CUDA kernels for the emulator)
 	$(BIN)/cmake -S tests/simt -B $(SIMT) -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DPython_EXECUTABLE=$(abspath $(BIN))/python
 	$(BIN)/cmake --build $(SIMT)
@@ -78,14 +77,16 @@ test-cuda: $(STAMP)/dev  ## the CUDA kernels without a GPU: emulated, under sani
 	$(SIMT)/chain_check $(SCHEDULES)
 	$(SIMT)/chain_check_asan 1
 	$(SIMT)/chain_check_tsan small 1
-	$(call say,Switching on seeded bugs: MUTANTS=$(MUTANTS) of them (0 for all))
-	$(BIN)/python tests/simt/mutate.py run $(SIMT)/chain_check_mutants --sample $(MUTANTS) --seed "$$(date +%j)"
 	$(call say,Running the tests of the operators on the emulated kernels)
 	$(PYTEST) -n auto tests/simt tests/gpu
 	set -e; for seed in $(OP_SCHEDULES); do STRUCTLV_SIMT_SEED=$$seed $(EMULATED) $(CHAIN_OPS); done
 	STRUCTLV_SIMT_SEED=1 $(EMULATED) $(CHAIN_OPS_ONCE)
 	$(call say,Compiling the kernels for every architecture)
 	$(BIN)/python scripts/check_cuda.py
+
+mutants-cuda: test-cuda  ## every seeded bug of the CUDA kernels: is it noticed?
+	$(call say,Switching on seeded bugs of the CUDA kernels)
+	$(BIN)/python tests/simt/mutate.py run $(SIMT)/chain_check_mutants --sample 0
 
 test-isa: $(STAMP)/test  ## operators and distributions on the narrower instruction sets, then with two threads
 	$(call say,Testing the instruction sets under the widest of this machine: $(NARROW))
@@ -146,8 +147,7 @@ experiments: $(STAMP)/test  ## benchmarks against peers and full trainings with 
 	$(BIN)/python -m benchmarks.estimators
 	$(BIN)/python -m benchmarks.factorial_learning toy
 	$(BIN)/python -m benchmarks.factorial_learning chorales
-	$(call say,Switching on every seeded bug of the CUDA kernels)
-	$(MAKE) test-cuda MUTANTS=0 OP_SCHEDULES='$(SCHEDULES)'
+	$(MAKE) mutants-cuda OP_SCHEDULES='$(SCHEDULES)'
 
 benchmark-smoke: $(STAMP)/test  ## tiny benchmark cases: every implementation here is checked against the reference
 	$(call say,Checking and timing tiny benchmark cases)
