@@ -95,10 +95,11 @@ test-isa: $(STAMP)/test  ## operators and distributions on the narrower instruct
 	$(call say,Testing with two threads)
 	OMP_NUM_THREADS=2 $(BIN)/python -m pytest -q tests/ops tests/distributions $(ARGS)
 
+# No CUDA kernels in it before they have run on a GPU
 wheel: $(STAMP)/dev  ## build, repair and check a wheel, and try it in a clean environment
 	$(call say,Building the source archive and from it the wheel)
 	rm -rf dist wheelhouse
-	STRUCTLV_TORCH_ROOT="$$($(BIN)/python _build/find_torch.py)" $(BIN)/python -m build -o dist
+	STRUCTLV_TORCH_ROOT="$$($(BIN)/python _build/find_torch.py)" SKBUILD_CMAKE_DEFINE="$(if $(SKBUILD_CMAKE_DEFINE),$(SKBUILD_CMAKE_DEFINE);)STRUCTLV_CUDA=OFF" $(BIN)/python -m build -o dist
 	$(call say,Repairing the wheel: torch stays outside)
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel repair --exclude 'libtorch*.so*' -w wheelhouse dist/*.whl
 	$(BIN)/python scripts/check_symbols.py wheelhouse/*.whl
