@@ -70,6 +70,13 @@ class Choices(NamedTuple):
         others = -(exponential * torch.where(possible, rate, 1.0) + first).log()
         return torch.where(drawn, -first.log(), torch.where(possible, others, -torch.inf))
 
+    def noisy(self, seed: int) -> Tensor:
+        """``perturbed`` as logits + noise, differentiable as if the noise had been there first."""
+        logits = self.flat()
+        possible = logits > -torch.inf
+        noise = (self.perturbed(seed) - logits).detach()
+        return torch.where(possible, torch.where(possible, logits, 0.0) + noise, -torch.inf)
+
     def log_prob(self) -> Tensor:
         """Of all choices together, (s, *b): the log-probability of the structure."""
         found = self.flat().gather(-1, self.chosen.clamp(min=0).unsqueeze(-1)).squeeze(-1)
@@ -99,7 +106,7 @@ class Trace(NamedTuple):
 
     def relaxed(self, seed: int, temperature: Tensor | float) -> Any:
         """Parts, each choice relaxed with noise that led to it."""
-        noisy = [c.perturbed(nth_seed(seed, 1 + i)) for i, c in enumerate(self.choices)]
+        noisy = [c.noisy(nth_seed(seed, 1 + i)) for i, c in enumerate(self.choices)]
         return self.weighed(noisy, temperature)
 
     def weighed(self, perturbed: list[Tensor], temperature: Tensor | float) -> Any:

@@ -85,14 +85,9 @@ class _ControlVariate(nn.Module, Estimator):
     ) -> list[Tensor]:
         """For each sample, the gradient in the log-probabilities of its choices."""
         choices = [c._replace(logits=x) for c, x in zip(trace.choices, leaves, strict=True)]
-        free, tied = (
-            [c.perturbed(nth_seed(seed, 2 * i + turn)) for i, c in enumerate(choices)] for turn in (1, 2)
-        )
-        # zeta depends on the log-probabilities as if its noise had been there first
-        free = [
-            torch.where(x > -torch.inf, x, 0.0) + torch.where(x > -torch.inf, (y - x).detach(), -torch.inf)
-            for x, y in zip((c.flat() for c in choices), free, strict=True)
-        ]
+        # zeta as if its noise had been there first, zeta' with the choice held
+        free = [c.noisy(nth_seed(seed, 2 * i + 1)) for i, c in enumerate(choices)]
+        tied = [c.perturbed(nth_seed(seed, 2 * i + 2)) for i, c in enumerate(choices)]
         control = self._control(f)
         log_prob = torch.stack([c.log_prob() for c in choices]).sum(0)
         # the derivative of log p(z) holds for normalised log-probabilities: minus the probabilities

@@ -21,6 +21,7 @@ from structlv import (
     TreePosterior,
 )
 from structlv.distributions.algebra import flat
+from structlv.distributions.seeding import nth_seed
 from tests.distributions.choice import Choice
 from tests.distributions.examples import BY_NAME, EXAMPLES, Example
 from tests.distributions.laws import function
@@ -106,7 +107,8 @@ def test_hard_samples_are_structures(example: Example) -> None:
 def test_relaxed_gradients(example: Example) -> None:
     """Against finite differences, the noise held fixed; straight-through is the relaxed gradient exactly."""
 
-    for relaxation in (StochasticSoftmax(), GumbelCRF())[: 1 + of_choices(example.make())]:
+    chain = isinstance(example.make(), LinearChain)
+    for relaxation in (StochasticSoftmax(), GumbelCRF())[: 1 + chain]:
         fn, inputs = function(
             example, lambda d, m=relaxation: tuple(flat(draw(d, m, samples=2, temperature=0.7)))
         )
@@ -125,6 +127,39 @@ def test_relaxed_gradients(example: Example) -> None:
     )
     for a, b in pairs:
         assert torch.equal(a, b)
+
+
+@every
+def test_gradients_of_relaxed_choices(example: Example) -> None:
+    """Against finite differences, sample and noise held fixed; what is drawn has that gradient."""
+    d = example.make()
+    if not of_choices(d):
+        pytest.skip("the choices of this structure are not implemented")
+    event = d._by_choices()._sample(2, 5)
+    choices = d._by_choices()._trace(event).choices
+    seeds = [nth_seed(5, 1 + i) for i in range(len(choices))]
+    noise = [
+        (c.perturbed(s) - c.flat()).detach().nan_to_num(0.0) for c, s in zip(choices, seeds, strict=True)
+    ]
+
+    def fixed(d: Any) -> tuple[Tensor, ...]:
+        trace = d._by_choices()._trace(event)
+        noisy = [c.flat() + g for c, g in zip(trace.choices, noise, strict=True)]
+        return tuple(flat(trace.weighed(noisy, 0.7)))
+
+    fn, inputs = function(example, fixed)
+    if not inputs:
+        return
+    assert gradcheck(fn, inputs, fast_mode=True)
+
+    def gradients(of: Any) -> list[Tensor]:
+        fn, inputs = function(example, of)
+        loss = sum((x * torch.arange(1.0, 1.0 + x.numel()).reshape(x.shape).cos()).sum() for x in fn(*inputs))
+        return gradient_of(loss, inputs)
+
+    drawn = gradients(lambda d: tuple(flat(d._by_choices()._trace(event).relaxed(5, 0.7))))
+    for a, b in zip(drawn, gradients(fixed), strict=True):
+        assert_second_order(a, b)
 
 
 @every
