@@ -175,9 +175,14 @@ struct LaneBlock {
   }
 
  private:
-  double* joined_ = nullptr;
-  // The same for a row with initial scores. False where a finite score became 0.
   bool exponentiate_joined(int r, T* e) {
+    return each_joined(r, [&](int64_t z, T y) { e[z * W + r] = y; });
+  }
+
+ protected:
+  // e of a row with initial scores at step 0: put(state, e). False where a finite score became 0.
+  template <class F>
+  bool each_joined(int r, F&& put) {
     join(r);
     const double top = *std::max_element(joined_, joined_ + states), limit = double(Range<T>::huge);
     const bool fits = top > -limit && top < limit;
@@ -188,11 +193,19 @@ struct LaneBlock {
       const int n = int(std::min<int64_t>(kLanes, states - z));
       const vd x = load_n<double>(joined_ + z, n, kNone), y = exp_scaled<double>(x, splat(N));
       whole = whole && !any<double>((y < double(kSmallest<T>)) & (x > kNone));
-      for (int l = 0; l < n; l++) e[(z + l) * W + r] = T(y[l]);
+      for (int l = 0; l < n; l++) put(z + l, T(y[l]));
     }
     exponent[r] += N;
     return whole;
   }
+  // log Z and 1/Z of a row whose alpha adds up to z at its last step; `moved`: exponents of the transitions up to there
+  void conclude(int r, double z, double moved) {
+    log_z[r] = z > 0 || z != z ? kLn2 * (exponent[r] + moved) + scalar_log(z) : kNone;
+    inverse[r] = z > 0 ? T(1 / z) : T(0);
+  }
+
+ private:
+  double* joined_ = nullptr;
 };
 
 }  // namespace
