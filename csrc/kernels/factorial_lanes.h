@@ -16,6 +16,7 @@ struct LaneEntries {
   bool lanes = false;
   int64_t stride = 1;  // elements between entries
   const T* data = nullptr;
+  const T* transposed = nullptr;  // each chain's by itself; for the way back
   template <class In>
   LaneEntries(const Factorial<In>& c, const int64_t* items, int rows) {
     for (int r = 1; r < rows; r++) lanes = lanes || (c.matrix && c.matrix[items[r]] != c.matrix[items[0]]);
@@ -35,7 +36,7 @@ struct LaneTransitions : LaneEntries<T> {
   using LaneEntries<T>::LaneEntries;
   template <class In>
   int64_t scratch(const Factorial<In>& c) const {
-    return Scratch::bytes<T>(c.edges * stride) + (lanes ? Scratch::bytes<T>(c.edges) : 0);
+    return 2 * Scratch::bytes<T>(c.edges * stride) + (lanes ? Scratch::bytes<T>(c.edges) : 0);
   }
   template <class In>
   void bind(Scratch& s, const Factorial<In>& c, const int64_t* items, int rows) {
@@ -49,6 +50,12 @@ struct LaneTransitions : LaneEntries<T> {
       if (lanes && usable[r])
         for (int64_t e = 0; e < c.edges; e++) all[e * W + r] = own[e];
     }
+    T* turned = s.take<T>(c.edges * stride);
+    this->transposed = turned;
+    c.each_chain([&](int64_t, int64_t k, int64_t edge, int64_t) {
+      for (int64_t e = 0; e < k * k; e++)
+        std::copy_n(all + (edge + e) * stride, stride, turned + (edge + e % k * k + e / k) * stride);
+    });
   }
 
  private:

@@ -123,8 +123,8 @@ struct TurnedSteps {
     clear();
   }
   void clear() { std::fill(counts, counts + split.items * edges * W, T(0)); }
-  AxisMatrix<T> forward_matrix(int64_t i) const { return {a.data + edge[i], 1, shape[i].k, false}; }
-  AxisMatrix<T> backward_matrix(int64_t i) const { return {a.data + edge[i], shape[i].k, 1, false}; }
+  AxisMatrix<T> forward_matrix(int64_t i) const { return {a.data + edge[i], false}; }
+  AxisMatrix<T> backward_matrix(int64_t i) const { return {a.transposed + edge[i], false}; }
   T* x(int64_t i) const { return before + (i * most + slot) * size; }
   T* y(int64_t i) const { return after + (i * most + slot) * size; }
   void there(const T* from, T* to) const {
