@@ -15,7 +15,7 @@ constexpr FactorialLogKernels<T> log_kernels() {
 
 template <class T>
 constexpr FactorialLaneKernels<T> lane_kernels() {
-  return {kWidth<T>, lane_forward<T>, lane_backward<T>, lane_sample<T>, lane_viterbi<T>};
+  return {kWidth<T>, block_of<T>, block_forward<T>, block_backward<T>, lane_sample<T>, lane_viterbi<T>};
 }
 
 const FactorialKernels table = {lane_kernels<float>(), lane_kernels<double>(), log_kernels<float>(),

@@ -6,6 +6,20 @@
 namespace slv {
 namespace {
 
+// A weight as the product of both; `common` is a power of two, applied at the end.
+template <class T>
+void split_weight(double weight, T& ratio, T& common) {
+  const double size = std::abs(weight);
+  common = size > 0 && size < 1e30 ? T(power_of_two_below(size)) : T(1);
+  ratio = T(weight / double(common));
+}
+// Zeros from a step on: marginals, and edges step by step (or null).
+template <class T>
+void clear_padding(const Factorial<T>& c, int64_t item, int64_t from, T* unary, T* edges) {
+  std::fill(unary + (item * c.n + from) * c.states, unary + (item + 1) * c.n * c.states, T(0));
+  if (edges && c.n > 1) std::fill(edges + std::max<int64_t>(from - 1, 0) * c.edges, edges + (c.n - 1) * c.edges, T(0));
+}
+
 template <class In, class T>
 struct LaneAdjoint {
   static constexpr int W = kWidth<T>;
@@ -18,7 +32,7 @@ struct LaneAdjoint {
   const bool per_step;
   T *g[2] = {}, *mu = nullptr;
   double* sums = nullptr;
-  vec<T> ratio{}, common{};  // the weight of a lane is their product; `common` is a power of two, applied at the end
+  vec<T> ratio{}, common{};  // of each lane: see split_weight
   bool skip[W] = {}, bad[W] = {};
 
   LaneAdjoint(LaneScan<In, T>& f, In* unary, In* const* edge_rows, bool per_step)
@@ -46,9 +60,9 @@ struct LaneAdjoint {
   }
   void weigh(const double* weight) {
     for (int r = 0; r < W; r++) {
-      const double w = r < rows ? weight[r] : 0, size = std::abs(w);
-      common[r] = size > 0 && size < 1e30 ? T(power_of_two_below(size)) : T(1);
-      ratio[r] = T(w / double(common[r]));
+      T x, y;
+      split_weight(r < rows ? weight[r] : 0, x, y);
+      ratio[r] = x, common[r] = y;
     }
   }
 
@@ -157,11 +171,9 @@ struct LaneAdjoint {
   }
   // After the pass: the sums where they belong, and zeros in the padding.
   void deliver() const {
-    const int64_t n = f.c.n;
     for (int r = 0; r < rows; r++) {
-      std::fill(unary + (f.items[r] * n + f.steps) * states, unary + (f.items[r] + 1) * n * states, In(0));
       In* out = edge_rows[r];
-      if (per_step && n > 1) std::fill(out + std::max<int64_t>(f.steps - 1, 0) * edges, out + (n - 1) * edges, In(0));
+      clear_padding(f.c, f.items[r], f.steps, unary, per_step ? out : nullptr);
       for (int64_t e = 0; !per_step && e < edges; e++)
         out[e] = In(sums[e * W + r] * double(f.a.at(e, r)) * double(common[r]));
     }

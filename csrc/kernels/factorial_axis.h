@@ -21,91 +21,97 @@ constexpr int kAxisRows = 4, kCountRows = 4, kCountColumns = 2;
 struct AxisShape {
   int64_t k, outer, inner;
   int64_t columns() const { return outer * inner; }
-  // vectors before a column
-  SLV_INLINE int64_t offset(int64_t column) const {
-    return inner == 1 ? column * k : column / inner * k * inner + column % inner;
-  }
 };
-// The matrix of a product along a chain: element (row, term) for all lanes, or for each lane its own vector.
+// The matrix of a product along a chain, (terms, rows): an element for all lanes, or for each lane its own vector.
 template <class T>
 struct AxisMatrix {
   const T* data;
-  int64_t row, term;
   bool lanes;
 };
 
 template <class S, bool Lanes, int M, int NV, class T, class E>
-SLV_INLINE void axis_tile(int64_t k, int64_t stride, const T* a, const AxisMatrix<T>& m, const T* const* in,
-                          E&& epilogue) {
+SLV_INLINE void axis_tile(int64_t k, int64_t stride, const T* a, const T* const* in, E&& epilogue) {
+  constexpr int64_t row = Lanes ? kWidth<T> : 1;
+  const int64_t term = k * row;
+  const T* from[NV];
+#pragma GCC unroll 4
+  for (int j = 0; j < NV; j++) from[j] = in[j];
   vec<T> sum[M][NV], one{};
   if constexpr (std::is_same_v<S, MaxPlus>) one = opaque_ones<T>();
 #pragma GCC unroll 8
   for (int i = 0; i < M; i++)
 #pragma GCC unroll 4
     for (int j = 0; j < NV; j++) sum[i][j] = splat(S::template zero<T>);
-  auto add = [&](int64_t p) __attribute__((always_inline)) {
+  auto add = [&]() __attribute__((always_inline)) {
     vec<T> v[NV];
 #pragma GCC unroll 4
-    for (int j = 0; j < NV; j++) v[j] = load(in[j] + p * stride);
+    for (int j = 0; j < NV; j++) v[j] = load(from[j]), from[j] += stride;
 #pragma GCC unroll 8
     for (int i = 0; i < M; i++) {
-      const vec<T> y = Lanes ? load(a + i * m.row) : splat(a[i * m.row]);
+      const vec<T> y = Lanes ? load(a + i * row) : splat(a[i]);
 #pragma GCC unroll 4
       for (int j = 0; j < NV; j++) sum[i][j] = S::step(sum[i][j], y, v[j], one);
     }
-    a += m.term;
+    a += term;
   };
   int64_t p = 0;
   if constexpr (M == kAxisRows)  // sizes that fill tiles are mostly multiples of 8
     for (; p + 8 <= k; p += 8)
 #pragma GCC unroll 8
-      for (int64_t q = 0; q < 8; q++) add(p + q);
-  for (; p < k; p++) add(p);
+      for (int64_t q = 0; q < 8; q++) add();
+  for (; p < k; p++) add();
 #pragma GCC unroll 8
   for (int i = 0; i < M; i++)
 #pragma GCC unroll 4
     for (int j = 0; j < NV; j++) epilogue(i, j, sum[i][j]);
 }
 
-// Calls body<M>(first) for tiles of at most Most rows, of nearly equal numbers.
-template <int Most, class F>
-SLV_INLINE void each_rows(int64_t rows, F body) {
-  const int64_t tiles = (rows + Most - 1) / Most, each = rows / tiles, more = rows % tiles;
-  for (int64_t t = 0, r = 0; t < tiles; t++) {
-    const int64_t m = each + (t < more);
-    [&]<int... I>(std::integer_sequence<int, I...>) __attribute__((always_inline)) {
-      (void)((m == I + 1 ? (body(std::integral_constant<int, I + 1>{}, r), true) : false) || ...);
-    }(std::make_integer_sequence<int, Most>{});
-    r += m;
+// Tiles of at most Most rows, of nearly equal numbers.
+template <int Most>
+struct RowTiles {
+  int64_t tiles, each, more;
+  explicit RowTiles(int64_t rows) : tiles((rows + Most - 1) / Most), each(rows / tiles), more(rows % tiles) {}
+  // Calls body<M>(first) for each.
+  template <class F>
+  SLV_INLINE void visit(F body) const {
+    for (int64_t t = 0, r = 0; t < tiles; t++) {
+      const int64_t m = each + (t < more);
+      [&]<int... I>(std::integer_sequence<int, I...>) __attribute__((always_inline)) {
+        (void)((m == I + 1 ? (body(std::integral_constant<int, I + 1>{}, r), true) : false) || ...);
+      }(std::make_integer_sequence<int, Most>{});
+      r += m;
+    }
   }
-}
+};
 
 // epilogue(element at which the vector of a state lies, sum over the terms p of m(state, p) in(p)).
 template <class S, bool Lanes, class T, class E>
 __attribute__((noinline)) void axis_product(const AxisShape& x, const AxisMatrix<T>& m, const T* in, E& result) {
   constexpr int W = kWidth<T>;
   const int64_t columns = x.columns(), stride = x.inner * W;
-  int64_t c = 0;
-  E epilogue = result;  // its numbers in registers
-  auto run = [&]<int NV>(std::integral_constant<int, NV>, int64_t r, auto rows) __attribute__((always_inline)) {
+  E epilogue = result;                  // its numbers in registers
+  int64_t c = 0, place = 0, inner = 0;  // the next column: its number, its first element, its place among inner ones
+  auto run = [&]<int NV>(std::integral_constant<int, NV>, const auto& tiles) __attribute__((always_inline)) {
     int64_t at[NV];
     const T* from[NV];
-    for (int j = 0; j < NV; j++) at[j] = x.offset(c + j) * W, from[j] = in + at[j];
-    axis_tile<S, Lanes, decltype(rows)::value, NV>(
-        x.k, stride, m.data + r * m.row, m, from,
-        [&](int i, int j, vec<T> v) __attribute__((always_inline)) { epilogue(at[j] + (r + i) * stride, v); });
+    for (int j = 0; j < NV; j++) {
+      at[j] = place, from[j] = in + place, place += W;
+      if (++inner == x.inner) inner = 0, place += (x.k - 1) * stride;
+    }
+    tiles.visit([&](auto rows, int64_t r) __attribute__((always_inline)) {
+      axis_tile<S, Lanes, decltype(rows)::value, NV>(
+          x.k, stride, m.data + r * (Lanes ? W : 1), from,
+          [&](int i, int j, vec<T> v) __attribute__((always_inline)) { epilogue(at[j] + (r + i) * stride, v); });
+    });
+    c += NV;
   };
-  if (x.k <= kAxisRows / 2)
-    for (; c + 4 <= columns; c += 4)
-      each_rows<kAxisRows / 2>(x.k, [&](auto rows, int64_t r) __attribute__((always_inline)) {
-        run(std::integral_constant<int, 4>{}, r, rows);
-      });
-  for (; c + 2 <= columns; c += 2)
-    each_rows<kAxisRows>(x.k, [&](auto rows, int64_t r)
-                                  __attribute__((always_inline)) { run(std::integral_constant<int, 2>{}, r, rows); });
-  if (c < columns)
-    each_rows<kAxisRows>(x.k, [&](auto rows, int64_t r)
-                                  __attribute__((always_inline)) { run(std::integral_constant<int, 1>{}, r, rows); });
+  if (x.k <= kAxisRows / 2) {
+    const RowTiles<kAxisRows / 2> tiles(x.k);
+    while (c + 4 <= columns) run(std::integral_constant<int, 4>{}, tiles);
+  }
+  const RowTiles<kAxisRows> tiles(x.k);
+  while (c + 2 <= columns) run(std::integral_constant<int, 2>{}, tiles);
+  if (c < columns) run(std::integral_constant<int, 1>{}, tiles);
   result = epilogue;
 }
 template <class S, class T, class E>
@@ -157,9 +163,11 @@ SLV_INLINE void count_tile(const AxisShape& s, int64_t i, int64_t j, const T* x,
 }
 template <class T>
 __attribute__((noinline)) void count_pairs(const AxisShape& s, const T* x, const T* y, T* sums) {
-  each_rows<kCountRows>(s.k, [&](auto rows, int64_t i) __attribute__((always_inline)) {
-    each_rows<kCountColumns>(s.k, [&](auto columns, int64_t j) __attribute__((always_inline)) {
-      count_tile<decltype(rows)::value, decltype(columns)::value>(s, i, j, x, y, sums);
+  const RowTiles<kCountRows> rows(s.k);
+  const RowTiles<kCountColumns> columns(s.k);
+  rows.visit([&](auto m, int64_t i) __attribute__((always_inline)) {
+    columns.visit([&](auto n, int64_t j) __attribute__((always_inline)) {
+      count_tile<decltype(m)::value, decltype(n)::value>(s, i, j, x, y, sums);
     });
   });
 }

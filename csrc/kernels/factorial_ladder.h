@@ -1,7 +1,7 @@
 // The ladder of precision of factorial chains: blocks of items in the input's own precision, those that do not fit its
 // range in float64, and what does not fit that one by one in exact log space (NUMERICS, section 2).
 #pragma once
-#include "kernels/factorial_adjoint.h"
+#include "kernels/factorial_turned_scan.h"
 
 namespace slv {
 namespace {
@@ -13,14 +13,30 @@ struct LanePass {
   Scratch scratch;
   LaneScan<In, T> scan;
   bool usable = false;  // some item is
-  // `own`: chart in scratch, where none is given; `more`: bytes that are taken later
-  LanePass(const Factorial<In>& c, const int64_t* items, int rows, LaneChart<T> chart, bool own, bool both,
-           int64_t more = 0)
+  // `more`: bytes that are taken later; `own`: chart in scratch, where none is given
+  LanePass(const Factorial<In>& c, const int64_t* items, int rows, LaneChart<T> chart, bool both, int64_t more = 0,
+           bool own = false)
       : a(c, items, rows),
         scratch(a.scratch(c) + LaneScan<In, T>::scratch(c, both) + more +
                 (own ? Scratch::bytes<T>(LaneScan<In, T>::chart_states(c, rows)) + Scratch::bytes<T>(c.n * rows) : 0)),
         scan(c, (a.bind(scratch, c, items, rows), a), items, rows) {
     if (own) chart = {scratch.take<T>(LaneScan<In, T>::chart_states(c, rows)), scratch.take<T>(c.n * rows)};
+    scan.bind(scratch, chart, both);
+    for (int r = 0; r < rows; r++) usable = usable || a.usable[r];
+  }
+};
+
+// The same in the layout of factorial_turned.h.
+template <class T>
+struct TurnedPass {
+  LaneTransitions<T> a;
+  Scratch scratch;
+  TurnedScan<T> scan;
+  bool usable = false;
+  TurnedPass(const Factorial<T>& c, const int64_t* items, int rows, LaneChart<T> chart, bool both, int64_t more = 0)
+      : a(c, items, rows),
+        scratch(a.scratch(c) + TurnedScan<T>::scratch(c, both) + more),
+        scan(c, (a.bind(scratch, c, items, rows), a), items, rows) {
     scan.bind(scratch, chart, both);
     for (int r = 0; r < rows; r++) usable = usable || a.usable[r];
   }
@@ -42,7 +58,7 @@ void forward_items(const Factorial<In>& c, const int64_t* items, int rows, doubl
     const int count = std::min(rows, W);
     std::fill(redo, redo + count, true);
     if constexpr (!std::is_same_v<In, double>) {
-      LanePass<In, double> pass(c, items, count, {}, false, false);
+      LanePass<In, double> pass(c, items, count, {}, false);
       if (pass.usable) pass.scan.run_forward();
       for (int r = 0; r < count; r++) redo[r] = pass.scan.bad[r], log_z[items[r]] = pass.scan.log_z[r];
     }
@@ -67,7 +83,7 @@ void marginals_items(const Factorial<In>& c, const int64_t* items, int rows, con
     const int count = std::min(rows, most);
     std::fill(redo, redo + count, true);
     if constexpr (!std::is_same_v<In, double>) {
-      LanePass<In, double> pass(c, items, count, {}, true, true, LaneAdjoint<In, double>::scratch(c));
+      LanePass<In, double> pass(c, items, count, {}, true, LaneAdjoint<In, double>::scratch(c), true);
       if (pass.usable) {
         pass.scan.run_forward();
         LaneAdjoint<In, double> back(pass.scan, unary, edges, per_step);
@@ -83,14 +99,21 @@ void marginals_items(const Factorial<In>& c, const int64_t* items, int rows, con
   }
 }
 
+// The first rung, for a block of as many items as `block_of` says, and what it does not hold.
 template <class In>
-void lane_forward(const Factorial<In>& c, const int64_t* items, int rows, In* states, In* scales, In* meta,
-                  double* log_z) {
+int block_of(const Factorial<In>& c) {
+  const TurnedSplit split = turned_split(c);
+  return split.head ? int(split.items) : kWidth<In>;
+}
+
+template <class Pass, class In>
+void forward_block(const Factorial<In>& c, const int64_t* items, int rows, In* states, In* scales, In* meta,
+                   double* log_z) {
   int64_t again[kWidth<In>];
   int count = 0;
   {
-    LanePass<In, In> pass(c, items, rows, {states, scales}, false, false);
-    LaneScan<In, In>& s = pass.scan;
+    Pass pass(c, items, rows, {states, scales}, false);
+    auto& s = pass.scan;
     if (pass.usable) s.run_forward();
     if (states) {  // nothing of it stays unwritten
       const int64_t used = pass.usable ? s.steps : 0;
@@ -112,10 +135,19 @@ void lane_forward(const Factorial<In>& c, const int64_t* items, int rows, In* st
   if (count) forward_items(c, again, count, log_z);
 }
 
-// weight: by item, or null for ones; edges: by row
 template <class In>
-void lane_backward(const Factorial<In>& c, const int64_t* items, int rows, In* states, In* scales, const In* meta,
-                   const double* weight, In* unary, In* const* edges, bool per_step) {
+void block_forward(const Factorial<In>& c, const int64_t* items, int rows, In* states, In* scales, In* meta,
+                   double* log_z) {
+  if (turned_split(c).head)
+    forward_block<TurnedPass<In>>(c, items, rows, states, scales, meta, log_z);
+  else
+    forward_block<LanePass<In, In>>(c, items, rows, states, scales, meta, log_z);
+}
+
+// weight: by item, or null for ones; edges: by row
+template <class Pass, class Adjoint, class In>
+void backward_block(const Factorial<In>& c, const int64_t* items, int rows, In* states, In* scales, const In* meta,
+                    const double* weight, In* unary, In* const* edges, bool per_step) {
   constexpr int W = kWidth<In>;
   double row_weight[W], again_weight[W];
   int64_t again[W];
@@ -126,8 +158,8 @@ void lane_backward(const Factorial<In>& c, const int64_t* items, int rows, In* s
     skip[r] = meta[items[r] * kMeta + 1] != 0;
   }
   if (!std::all_of(skip, skip + rows, [](bool x) { return x; })) {
-    LanePass<In, In> pass(c, items, rows, {states, scales}, false, true, LaneAdjoint<In, In>::scratch(c));
-    LaneAdjoint<In, In> back(pass.scan, unary, edges, per_step);
+    Pass pass(c, items, rows, {states, scales}, true, Adjoint::scratch(c));
+    Adjoint back(pass.scan, unary, edges, per_step);
     for (int r = 0; r < rows; r++) pass.scan.inverse[r] = meta[items[r] * kMeta], back.skip[r] = skip[r];
     back.bind(pass.scratch);
     back.weigh(row_weight);
@@ -138,6 +170,13 @@ void lane_backward(const Factorial<In>& c, const int64_t* items, int rows, In* s
   for (int r = 0; r < rows; r++)
     if (skip[r]) again[count] = items[r], again_edges[count] = edges[r], again_weight[count++] = row_weight[r];
   if (count) marginals_items(c, again, count, again_weight, unary, again_edges, per_step);
+}
+template <class In>
+void block_backward(const Factorial<In>& c, const int64_t* items, int rows, In* states, In* scales, const In* meta,
+                    const double* weight, In* unary, In* const* edges, bool per_step) {
+  const auto run = turned_split(c).head ? backward_block<TurnedPass<In>, TurnedAdjoint<In>, In>
+                                        : backward_block<LanePass<In, In>, LaneAdjoint<In, In>, In>;
+  run(c, items, rows, states, scales, meta, weight, unary, edges, per_step);
 }
 
 }  // namespace

@@ -16,6 +16,7 @@ struct LaneEntries {
   bool lanes = false;
   int64_t stride = 1;  // elements between entries
   const T* data = nullptr;
+  const T* transposed = nullptr;  // each chain's by itself; for the way back
   template <class In>
   LaneEntries(const Factorial<In>& c, const int64_t* items, int rows) {
     for (int r = 1; r < rows; r++) lanes = lanes || (c.matrix && c.matrix[items[r]] != c.matrix[items[0]]);
@@ -35,7 +36,7 @@ struct LaneTransitions : LaneEntries<T> {
   using LaneEntries<T>::LaneEntries;
   template <class In>
   int64_t scratch(const Factorial<In>& c) const {
-    return Scratch::bytes<T>(c.edges * stride) + (lanes ? Scratch::bytes<T>(c.edges) : 0);
+    return 2 * Scratch::bytes<T>(c.edges * stride) + (lanes ? Scratch::bytes<T>(c.edges) : 0);
   }
   template <class In>
   void bind(Scratch& s, const Factorial<In>& c, const int64_t* items, int rows) {
@@ -49,6 +50,12 @@ struct LaneTransitions : LaneEntries<T> {
       if (lanes && usable[r])
         for (int64_t e = 0; e < c.edges; e++) all[e * W + r] = own[e];
     }
+    T* turned = s.take<T>(c.edges * stride);
+    this->transposed = turned;
+    c.each_chain([&](int64_t, int64_t k, int64_t edge, int64_t) {
+      for (int64_t e = 0; e < k * k; e++)
+        std::copy_n(all + (edge + e) * stride, stride, turned + (edge + e % k * k + e / k) * stride);
+    });
   }
 
  private:
@@ -175,9 +182,14 @@ struct LaneBlock {
   }
 
  private:
-  double* joined_ = nullptr;
-  // The same for a row with initial scores. False where a finite score became 0.
   bool exponentiate_joined(int r, T* e) {
+    return each_joined(r, [&](int64_t z, T y) { e[z * W + r] = y; });
+  }
+
+ protected:
+  // e of a row with initial scores at step 0: put(state, e). False where a finite score became 0.
+  template <class F>
+  bool each_joined(int r, F&& put) {
     join(r);
     const double top = *std::max_element(joined_, joined_ + states), limit = double(Range<T>::huge);
     const bool fits = top > -limit && top < limit;
@@ -188,11 +200,19 @@ struct LaneBlock {
       const int n = int(std::min<int64_t>(kLanes, states - z));
       const vd x = load_n<double>(joined_ + z, n, kNone), y = exp_scaled<double>(x, splat(N));
       whole = whole && !any<double>((y < double(kSmallest<T>)) & (x > kNone));
-      for (int l = 0; l < n; l++) e[(z + l) * W + r] = T(y[l]);
+      for (int l = 0; l < n; l++) put(z + l, T(y[l]));
     }
     exponent[r] += N;
     return whole;
   }
+  // log Z and 1/Z of a row whose alpha adds up to z at its last step; `moved`: exponents of the transitions up to there
+  void conclude(int r, double z, double moved) {
+    log_z[r] = z > 0 || z != z ? kLn2 * (exponent[r] + moved) + scalar_log(z) : kNone;
+    inverse[r] = z > 0 ? T(1 / z) : T(0);
+  }
+
+ private:
+  double* joined_ = nullptr;
 };
 
 }  // namespace

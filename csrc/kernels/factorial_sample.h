@@ -87,7 +87,7 @@ void sample_log(const Factorial<T>& problem, int64_t b, uint64_t seed, int64_t s
 template <class In, class T>
 void sample_block(const Factorial<In>& c, const int64_t* items, int rows, uint64_t seed, int64_t samples,
                   int64_t* paths, int64_t stride, bool* done) {
-  LanePass<In, T> pass(c, items, rows, {}, true, false, LaneSampler<In, T>::scratch(c));
+  LanePass<In, T> pass(c, items, rows, {}, false, LaneSampler<In, T>::scratch(c), true);
   if (!pass.usable) return;
   pass.scan.run_forward();
   FlushDenormals flush;

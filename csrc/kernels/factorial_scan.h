@@ -122,12 +122,8 @@ struct LaneScan : LaneBlock<In, T> {
     if (std::none_of(len, len + rows, [t](int64_t l) { return l - 1 == t; })) return;
     double sum[W];
     lane_sums(alpha(t), states, sum);
-    for (int r = 0; r < rows; r++) {
-      if (len[r] - 1 != t) continue;
-      const double z = sum[r];
-      this->log_z[r] = z > 0 || z != z ? kLn2 * (exponent[r] + double(t) * a.exponent[r]) + scalar_log(z) : kNone;
-      this->inverse[r] = z > 0 ? T(1 / z) : T(0);
-    }
+    for (int r = 0; r < rows; r++)
+      if (len[r] - 1 == t) this->conclude(r, sum[r], double(t) * a.exponent[r]);
   }
 };
 

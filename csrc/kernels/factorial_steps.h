@@ -34,12 +34,8 @@ struct LaneSteps {
     moved = s.take<T>((m - 1) * states * W);
     if (both) back = s.take<T>((m - 1) * states * W);
   }
-  AxisMatrix<T> forward_matrix(int64_t i) const {
-    return {a.data + edge[i] * a.stride, a.stride, sizes[i] * a.stride, a.lanes};
-  }
-  AxisMatrix<T> backward_matrix(int64_t i) const {
-    return {a.data + edge[i] * a.stride, sizes[i] * a.stride, a.stride, a.lanes};
-  }
+  AxisMatrix<T> forward_matrix(int64_t i) const { return {a.data + edge[i] * a.stride, a.lanes}; }
+  AxisMatrix<T> backward_matrix(int64_t i) const { return {a.transposed + edge[i] * a.stride, a.lanes}; }
   // Calls body(blocks, first state) for what chain i+1 takes at once, of `blocks` times its states and the later ones'.
   template <class F>
   SLV_INLINE void descend(int64_t i, int64_t blocks, F body) const {

@@ -54,13 +54,17 @@ struct FactorialChart {
   T* block_scales(int64_t first) const { return scales ? scales + first * n : nullptr; }
 };
 
-// Items in blocks of one a lane: those of most steps first, of these the ones that share a transition side by side.
+// Items in blocks: those of most steps first, of these the ones that share a transition side by side.
 template <class T>
 struct LanePlan {
   std::vector<int64_t> order;
   const FactorialLaneKernels<T>& kernel;
-  explicit LanePlan(const Factorial<T>& c)
-      : order(longest_first(c.batch, [&c](int64_t b) { return c.len(b); })), kernel(factorial_lanes<T>()) {
+  const int64_t block;
+  // scan: for forward and backward
+  LanePlan(const Factorial<T>& c, bool scan)
+      : order(longest_first(c.batch, [&c](int64_t b) { return c.len(b); })),
+        kernel(factorial_lanes<T>()),
+        block(scan ? kernel.block(c) : kernel.lanes) {
     if (!c.matrix) return;
     std::stable_sort(order.begin(), order.end(), [&c](int64_t a, int64_t b) {
       return c.len(a) != c.len(b) ? c.len(a) > c.len(b) : c.matrix[a] < c.matrix[b];
@@ -69,10 +73,9 @@ struct LanePlan {
   // Calls body(first, items, rows) for the blocks of order[first .. last), all of them costing `work`.
   template <class F>
   void each(int64_t first, int64_t last, double work, F&& body) const {
-    const int64_t lanes = kernel.lanes;
-    parallel_units((last - first + lanes - 1) / lanes, work, [&](int64_t u) {
-      const int64_t at = first + u * lanes;
-      body(at, order.data() + at, int(std::min(lanes, last - at)));
+    parallel_units((last - first + block - 1) / block, work, [&](int64_t u) {
+      const int64_t at = first + u * block;
+      body(at, order.data() + at, int(std::min(block, last - at)));
     });
   }
 };
@@ -102,7 +105,7 @@ void sum_counts(const Factorial<T>& c, const Operand& transition, const std::vec
 
 template <class T>
 void run_inside(const Factorial<T>& c, const FactorialChart<T>& chart, double* log_z) {
-  const LanePlan<T> plan(c);
+  const LanePlan<T> plan(c, true);
   plan.each(0, c.batch, factorial_work(c), [&](int64_t first, const int64_t* items, int rows) {
     plan.kernel.forward(c, items, rows, chart.block(first), chart.block_scales(first), chart.meta, log_z);
   });
@@ -112,7 +115,7 @@ void run_inside(const Factorial<T>& c, const FactorialChart<T>& chart, double* l
 template <class T>
 void run_adjoint(const Factorial<T>& c, const Operand& transition, const FactorialChart<T>& chart, const double* weight,
                  T* unary, T* edges) {
-  const LanePlan<T> plan(c);
+  const LanePlan<T> plan(c, true);
   sum_counts(c, transition, plan.order, edges, [&](int64_t begin, int64_t end, auto&& row) {
     const double work = 3 * factorial_work(c) * double(end - begin) / double(c.batch);
     plan.each(begin, end, work, [&](int64_t first, const int64_t* items, int rows) {
@@ -127,7 +130,7 @@ void run_adjoint(const Factorial<T>& c, const Operand& transition, const Factori
 // Marginals of every item by itself: edges summed over its steps (P), or step by step (n-1, P).
 template <class T>
 void run_marginals(const Factorial<T>& c, bool per_step, T* unary, T* edges) {
-  const LanePlan<T> plan(c);
+  const LanePlan<T> plan(c, true);
   std::vector<T> meta(c.batch * kMeta);
   std::vector<double> log_z(c.batch);
   const int64_t size = per_step ? std::max<int64_t>(c.n - 1, 0) * c.edges : c.edges;
@@ -144,14 +147,14 @@ void run_marginals(const Factorial<T>& c, bool per_step, T* unary, T* edges) {
 
 template <class T>
 void run_argmax(const Factorial<T>& c, int64_t* paths) {
-  const LanePlan<T> plan(c);
+  const LanePlan<T> plan(c, false);
   plan.each(0, c.batch, factorial_work(c),
             [&](int64_t, const int64_t* items, int rows) { plan.kernel.argmax(c, items, rows, paths); });
 }
 
 template <class T>
 void run_sample(const Factorial<T>& c, uint64_t seed, int64_t samples, int64_t* paths) {
-  const LanePlan<T> plan(c);
+  const LanePlan<T> plan(c, false);
   const double draws = double(samples) * double(c.batch) * double(c.n) * double(c.states);
   std::fill(paths, paths + samples * c.batch * c.n, -1);
   plan.each(0, c.batch, factorial_work(c) + 4 * draws,

@@ -148,5 +148,7 @@ def _kept(x: Tensor, count: int, axes: tuple[int, ...], over: Any = torch.sum) -
 def _joined(tensors: tuple[Tensor, ...], event: int) -> Tensor:
     """The chains' scores, flattened and one after the other: (*b, sum) of (*b, k) or (*b, k, k)."""
     flat = [x.flatten(-event) for x in tensors]
-    batch = torch.broadcast_shapes(*(x.shape[:-1] for x in flat))
-    return torch.cat([x.expand(batch + x.shape[-1:]) for x in flat], -1)
+    if any(x.shape[:-1] != flat[0].shape[:-1] for x in flat):
+        batch = torch.broadcast_shapes(*(x.shape[:-1] for x in flat))
+        flat = [x.expand(batch + x.shape[-1:]) for x in flat]
+    return torch.cat(flat, -1)

@@ -13,7 +13,7 @@ from torch import Size, Tensor
 
 from structlv.distributions.algebra import inner
 from structlv.distributions.factorial_parts import along
-from structlv.distributions.factorial_tables import product_of, seen, sum_of
+from structlv.distributions.factorial_tables import combined, product_of, seen, sum_of
 from structlv.distributions.parameters import Tensors
 from structlv.reference.semiring import log_normalize, logsumexp
 
@@ -127,7 +127,9 @@ class LogLinearLikelihood(Likelihood):
     at their average, so that y varies little (and not at all where there is one chain).
 
     A message is E_i exp(table_i[z_i, s]), relative to the chain's largest: (*b, n, v), or (*b, n, 2 d) of
-    bits. O(b n v sum_i k_i) for all chains.
+    bits. O(b n v sum_i k_i) for all chains. Where a step has fewer combinations of the other chains' states
+    than symbols, a message is the probabilities, and y is a table of joint states, the same for all steps:
+    then v counts those combinations.
     """
 
     def __init__(
@@ -151,6 +153,7 @@ class LogLinearLikelihood(Likelihood):
         own = [mine - seen(rest, observed) for mine, rest in zip(own, rows, strict=True)]
         self.own = tuple(table.expand(*batch, *table.shape[-2:]) for table in own)
         self._scale(tables)
+        self.together = self._together() if categorical else ()
 
     def _scale(self, tables: Sequence[Tensor]) -> None:
         """Sets ``factors``, exp(table_i) of each chain, (*b, k, v g), relative to the m-th root of the top
@@ -167,13 +170,28 @@ class LogLinearLikelihood(Likelihood):
             for table, high in zip(tables, tops, strict=True)
         )
 
+    def _together(self) -> tuple[Tensor, ...]:
+        """For each chain, y of the others' joint states and of its own: (*b, r, k_i); or nothing."""
+        sizes = [x.shape[-2] for x in self.factors]
+        if math.prod(sizes) > self.factors[0].shape[-1] * min(sizes):
+            return ()
+        found = []
+        for i, factors in enumerate(self.factors):
+            others = [x for j, x in enumerate(self.factors) if j != i]
+            rest = combined(others, -2) if others else torch.ones_like(factors[..., :1, :])
+            found.append(rest @ factors.transpose(-2, -1))
+        return tuple(found)
+
     def message(self, i: int, marginals: Tensor) -> Tensor:
-        return marginals @ self.factors[i]
+        return marginals if self.together else marginals @ self.factors[i]
 
     def scores(self, i: int, messages: Sequence[Tensor], marginals: Tensor) -> Tensor:
         others = [message for j, message in enumerate(messages) if j != i]
-        rest = product_of(others) if others else torch.ones_like(messages[i])
-        factors = self.factors[i].transpose(-2, -1)
+        if self.together:
+            rest = combined(others) if others else torch.ones_like(marginals[..., :1])
+        else:
+            rest = product_of(others) if others else torch.ones_like(messages[i])
+        factors = self.together[i] if self.together else self.factors[i].transpose(-2, -1)
         if self.categorical:
             share = rest @ factors
             share = share / (marginals * share).sum(-1, keepdim=True).clamp_min(_TINY)
@@ -183,7 +201,7 @@ class LogLinearLikelihood(Likelihood):
         return self.own[i] - seen(share, self.observed)
 
     def expected(self, marginals: Sequence[Tensor]) -> Tensor:
-        product = product_of([self.message(i, x) for i, x in enumerate(marginals)])
+        product = product_of([x @ factors for x, factors in zip(marginals, self.factors, strict=True)])
         total = product.unflatten(-1, (-1, self.top.shape[-1])).sum(-2)
         normaliser = (self.top + total.clamp_min(_TINY).log()).sum(-1)
         if self.observed is not None:

@@ -30,6 +30,14 @@ def product_of(terms: Sequence[Tensor]) -> Tensor:
     return total
 
 
+def combined(terms: Sequence[Tensor], dim: int = -1) -> Tensor:
+    """The products of one element of each tensor's dimension ``dim``, row-major; others broadcast."""
+    total = terms[0]
+    for term in terms[1:]:
+        total = (total.unsqueeze(dim) * term.unsqueeze(dim - 1)).flatten(dim - 1, dim)
+    return total
+
+
 def seen(scores: Tensor, observed: Tensor | None) -> Tensor:
     """Scores (*b, n, k), 0 where nothing is observed."""
     return scores if observed is None else torch.where(observed.unsqueeze(-1), scores, 0.0)

@@ -156,8 +156,8 @@ struct FactorialChecks : Judge<T> {
   }
 
   void run() {
-    const int64_t lanes = lane_kernels<T>().lanes;
-    for (int64_t first = 0; first < batch; first += lanes) block(first, std::min(lanes, batch - first));
+    const int64_t most = lane_kernels<T>().block(c);
+    for (int64_t first = 0; first < batch; first += most) block(first, std::min(most, batch - first));
     for (int64_t b = 0; b < std::min<int64_t>(batch, 2); b++) item(b);
   }
   void block(int64_t first, int64_t rows) {
@@ -255,8 +255,8 @@ struct FactorialChecks : Judge<T> {
 
 template <class T>
 void run_all() {
-  const std::vector<std::vector<int64_t>> kSizes = {{1},       {3},    {17},   {2, 3}, {1, 4, 1},
-                                                    {2, 2, 3}, {5, 4}, {8, 3}, {9, 2}};
+  const std::vector<std::vector<int64_t>> kSizes = {{1},    {3},    {17},   {2, 3},  {1, 4, 1}, {2, 2, 3}, {5, 4},
+                                                    {8, 3}, {9, 2}, {4, 2}, {16, 2}, {8, 8},    {4, 4, 4}, {2, 8, 4}};
   constexpr int64_t kRows[] = {1, 2, 3, 7, 8, 16, 17, 33};
   uint64_t cases = 0;
   for (const auto& sizes : kSizes)
