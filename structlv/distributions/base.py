@@ -137,10 +137,12 @@ class StructuredDistribution(ParameterizedDistribution):
         """The choices that lead to ``event`` (s, *b, *event), and the parts that their weights stand for."""
         raise NotImplementedError(f"the choices of a {type(self).__name__} are not implemented")
 
-    def _relaxed_sample(self, num_samples: int, seed: int, temperature: Temperature) -> tuple[Tensor, Any]:
+    def _relaxed_sample(
+        self, num_samples: int, seed: int, temperature: Temperature, alpha: float
+    ) -> tuple[Tensor, Any]:
         """Exact samples (num_samples, *b, *event), and parts in which each of their choices is relaxed."""
         event = self._sample(num_samples, seed)
-        return event, self._trace(event).relaxed(seed, self._checked_temperature(temperature))
+        return event, self._trace(event).relaxed(seed, self._checked_temperature(temperature), alpha)
 
     def _weights(self, *scores: Any) -> Any:
         """``marginals()``; a field that is None in all of ``scores`` may be None: nobody asks for it."""

@@ -250,7 +250,11 @@ class LinearChain(StructuredDistribution):
         noise = gumbel(self.unary, event_dims=2, num_samples=num_samples, seed=seed)
         return self.expand((num_samples, *self._batch_shape))._plus(unary=noise)
 
-    def _relaxed_sample(self, num_samples: int, seed: int, temperature: Temperature) -> tuple[Tensor, Any]:
+    def _relaxed_sample(
+        self, num_samples: int, seed: int, temperature: Temperature, alpha: float
+    ) -> tuple[Tensor, Any]:
+        if alpha != 1:
+            return super()._relaxed_sample(num_samples, seed, temperature, alpha)
         heat = self._checked_temperature(temperature)
         if not isinstance(heat, Tensor):
             heat = self.unary.new_tensor(heat)

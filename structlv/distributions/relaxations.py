@@ -74,13 +74,21 @@ class GumbelCRF(Relaxation):
 
     Args:
         hard: straight-through: the sample on the way forward, the relaxation's gradient on the way back.
+        alpha: at least 1; above 1 the softmax is the alpha-entmax, which gives unlikely alternatives weight
+            exactly 0 (2: sparsemax). From the package entmax, extra ``relaxations``. Peters, Niculae and
+            Martins (2019), "Sparse sequence-to-sequence models", section 3.
     """
 
     hard: bool = False
+    alpha: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.alpha >= 1:
+            raise ValueError(f"alpha must be at least 1, found {self.alpha!r}")
 
     def draw(self, d: StructuredDistribution, num_samples: int, seed: int, temperature: Temperature) -> Any:
         d = d._by_choices()
-        event, parts = d._relaxed_sample(num_samples, seed, temperature)
+        event, parts = d._relaxed_sample(num_samples, seed, temperature, self.alpha)
         return _through(d.to_parts(event), lambda: parts) if self.hard else parts
 
 

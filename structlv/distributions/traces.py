@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from structlv._extras import require
 from structlv.distributions.seeding import nth_seed
 from structlv.ops.noise import gumbel
 from structlv.reference import semiring
@@ -87,13 +88,19 @@ class Choices(NamedTuple):
         drawn = torch.arange(self.flat().shape[-1], device=self.chosen.device) == self.chosen.unsqueeze(-1)
         return drawn.to(self.logits.dtype).reshape(self.logits.shape)
 
-    def relaxed(self, perturbed: Tensor, temperature: Tensor | float) -> Tensor:
-        """Weights (s, *b, m, *c) of the alternatives, in place of 1 for the chosen; 0 where is no choice."""
+    def relaxed(self, perturbed: Tensor, temperature: Tensor | float, alpha: float = 1.0) -> Tensor:
+        """Weights (s, *b, m, *c) of the alternatives, in place of 1 for the chosen; 0 where is no choice.
+
+        They are the alpha-entmax of the perturbed log-probabilities: the softmax at alpha = 1.
+        """
         if isinstance(temperature, Tensor) and temperature.dim() > 0:
             temperature = temperature[..., None, None]
         possible = perturbed > -torch.inf  # there is no gradient of -inf / temperature
         cooled = torch.where(possible, perturbed, 0.0) / temperature
-        weights = semiring.softmax(cooled.masked_fill(~possible, -torch.inf), -1)
+        if alpha == 1:
+            weights = semiring.softmax(cooled.masked_fill(~possible, -torch.inf), -1)
+        else:
+            weights = _entmax(cooled, possible, alpha)
         weights = torch.where((self.chosen >= 0).unsqueeze(-1), weights, 0.0)
         return weights.reshape(self.logits.shape)
 
@@ -104,14 +111,33 @@ class Trace(NamedTuple):
     choices: list[Choices]
     parts: Parts
 
-    def relaxed(self, seed: int, temperature: Tensor | float) -> Any:
+    def relaxed(self, seed: int, temperature: Tensor | float, alpha: float = 1.0) -> Any:
         """Parts, each choice relaxed with noise that led to it."""
         noisy = [c.noisy(nth_seed(seed, 1 + i)) for i, c in enumerate(self.choices)]
-        return self.weighed(noisy, temperature)
+        return self.weighed(noisy, temperature, alpha)
 
-    def weighed(self, perturbed: list[Tensor], temperature: Tensor | float) -> Any:
+    def weighed(self, perturbed: list[Tensor], temperature: Tensor | float, alpha: float = 1.0) -> Any:
         pairs = zip(self.choices, perturbed, strict=True)
-        return self.parts([c.relaxed(y, temperature) for c, y in pairs])
+        return self.parts([c.relaxed(y, temperature, alpha) for c, y in pairs])
+
+
+def _entmax(x: Tensor, possible: Tensor, alpha: float) -> Tensor:
+    """Alpha-entmax over the last dimension, 0 for what is not possible.
+
+    An alternative 1 / (alpha - 1) or more below the best has weight exactly 0, so that a finite score that
+    low stands for -inf, of which the package's sums would make NaN.
+    """
+    package = require("entmax", "relaxations")
+    best = x.detach().masked_fill(~possible, -torch.inf).amax(-1, keepdim=True)
+    low = torch.where(best > -torch.inf, best, 0.0) - 1 / (alpha - 1) - 1
+    x = torch.where(possible, x, low)
+    if alpha == 2:
+        found = package.sparsemax(x, dim=-1)
+    elif alpha == 1.5:
+        found = package.entmax15(x, dim=-1)
+    else:
+        found = package.entmax_bisect(x, alpha=alpha, dim=-1)
+    return torch.where(possible, found, 0.0)
 
 
 def log_softmax(x: Tensor, dims: int = 1) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import entmax
 import pytest
 import torch
 from torch import Generator, Tensor
@@ -66,7 +67,7 @@ def test_cold_samples_are_the_hard_ones(example: Example) -> None:
     d = example.make()
     pairs = [(PerturbAndMAP(), StochasticSoftmax())]
     if of_choices(d):
-        pairs.append((GumbelCRF(hard=True), GumbelCRF()))
+        pairs += [(GumbelCRF(hard=True, alpha=a), GumbelCRF(alpha=a)) for a in (1, 1.5, 2)]
     for cold, warm in pairs:
         hard, soft = draw(d, cold), draw(d, warm, temperature=1e-9)
         for a, b in zip(flat(hard), flat(soft), strict=True):
@@ -87,6 +88,35 @@ def test_samples_have_the_layout_of_marginals(example: Example, method: Any) -> 
         assert a.shape == (3, *b.shape)
         assert a.dtype == b.dtype
         assert bool(a.isfinite().all())
+
+
+@pytest.mark.parametrize("alpha", [1.25, 1.5, 2])
+@every
+def test_entmax_of_choices(example: Example, alpha: float) -> None:
+    """It sums to what the softmax sums to, and where scores are -inf, or far apart, there are exact zeros."""
+    d = example.make()
+    if not of_choices(d) or not flat(d.marginals()):
+        pytest.skip("no choices")
+    soft, sparse = (
+        flat(draw(d, GumbelCRF(alpha=a), samples=20, temperature=0.3))[0].flatten(1) for a in (1, alpha)
+    )
+    assert_probabilities(sparse.sum(-1), soft.sum(-1))
+    assert not bool(((sparse > 0) & (soft == 0)).any())
+    assert bool((sparse == 0).sum() >= (soft == 0).sum())
+
+
+def test_entmax_is_the_package_s() -> None:
+    """Of one step, and sparser with alpha."""
+    scores = torch.randn(4, 1, 6, dtype=torch.double, generator=Generator().manual_seed(0))
+    d = LinearChain(scores, torch.zeros(6, 6, dtype=torch.double))
+    (choices,) = d._trace(d._sample(50, 5)).choices
+    noisy = choices.noisy(3)
+    for alpha, of_package in ((1.5, entmax.entmax15), (2, entmax.sparsemax)):
+        sparse = choices.relaxed(noisy, 0.5, alpha)
+        assert_probabilities(sparse, of_package(noisy / 0.5, dim=-1))
+        assert bool((sparse == 0).any())
+    with pytest.raises(ValueError, match=r"alpha must be at least 1, found 0.5"):
+        GumbelCRF(alpha=0.5)
 
 
 @every
@@ -129,8 +159,9 @@ def test_relaxed_gradients(example: Example) -> None:
         assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("alpha", [1, 1.5])
 @every
-def test_gradients_of_relaxed_choices(example: Example) -> None:
+def test_gradients_of_relaxed_choices(example: Example, alpha: float) -> None:
     """Against finite differences, sample and noise held fixed; what is drawn has that gradient."""
     d = example.make()
     if not of_choices(d):
@@ -145,7 +176,7 @@ def test_gradients_of_relaxed_choices(example: Example) -> None:
     def fixed(d: Any) -> tuple[Tensor, ...]:
         trace = d._by_choices()._trace(event)
         noisy = [c.flat() + g for c, g in zip(trace.choices, noise, strict=True)]
-        return tuple(flat(trace.weighed(noisy, 0.7)))
+        return tuple(flat(trace.weighed(noisy, 0.7, alpha)))
 
     fn, inputs = function(example, fixed)
     if not inputs:
@@ -157,7 +188,7 @@ def test_gradients_of_relaxed_choices(example: Example) -> None:
         loss = sum((x * torch.arange(1.0, 1.0 + x.numel()).reshape(x.shape).cos()).sum() for x in fn(*inputs))
         return gradient_of(loss, inputs)
 
-    drawn = gradients(lambda d: tuple(flat(d._by_choices()._trace(event).relaxed(5, 0.7))))
+    drawn = gradients(lambda d: tuple(flat(d._by_choices()._trace(event).relaxed(5, 0.7, alpha))))
     for a, b in zip(drawn, gradients(fixed), strict=True):
         assert_second_order(a, b)
 
