@@ -82,7 +82,9 @@ class ParameterizedDistribution(Distribution, ABC):
         def grow(name: str, value: Any) -> Any:
             if name not in self._full:
                 return value
-            return value.expand(shape + value.shape[value.dim() - self._event_dims(name) :])
+            events = self._event_dims(name)
+            more = max(len(shape) + events - value.dim(), 0)  # as views first: sizes of 1 then need no sum
+            return value[(None,) * more].expand(shape + value.shape[value.dim() - events :])
 
         return self._derived(grow)
 
