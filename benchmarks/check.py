@@ -12,6 +12,7 @@ LIMIT = {
     "log_z": 1e-4,
     "unary": 2e-3,
     "transition": 2e-3,
+    "gradient": 2e-3,
     "rules": 2e-3,
     "root": 2e-3,
     "score": 1e-5,

@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from benchmarks import cases, chains, factorials, implementations, report, run, trees
+from benchmarks import cases, chains, factorials, implementations, relaxed, report, run, trees
 
 TITLES = {
     "chain": "Chains beside other libraries",
+    "relaxed": "Relaxed samples of chains beside the same methods over torch's operations",
     "trees": "PCFGs beside other libraries",
     "factorial": "Factorial chains beside the chain on their product space",
     "threads": "Two threads",
@@ -43,7 +44,7 @@ def document(name: str, effort: run.Effort) -> dict:
     if name == "threads":
         scaling = [one for one in everyone if one.name in ("structlv", "dynamax", "strong torch")]
         return run.run(chosen, scaling, [1, 2], effort)
-    structure = {"chain": chains, "trees": trees, "factorial": factorials}[name]
+    structure = {"chain": chains, "relaxed": relaxed, "trees": trees, "factorial": factorials}[name]
     return run.run(cases.full(structure), [one for one in everyone if one.has(structure)], [1], effort)
 
 

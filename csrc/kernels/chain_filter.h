@@ -27,53 +27,53 @@ struct Filter {
   const int64_t k, panels, panel, step;
   Filter(const Scan<In, T>& f) : f(f), rows(f.rows), k(f.k), panels(f.panels), panel(f.panel), step(f.step) {}
 
-  // out (batch, n, k)
+  // out (batch, n, k). The chart's e has a step's total too, so that no exponential is formed for it.
   void write(In* out, Scratch& scratch) {
     FlushDenormals flush;
-    T *before = scratch.take<T>(step), *line = scratch.take<T>(panels * W);
+    constexpr int R = kTreeRows<T>;
+    T* before = scratch.take<T>(step);
     for (int64_t t = 0; t < f.steps; t++) {
       look_before(t, before);
-      for (int r = 0; r < rows; r++) {
-        In* to = out + (f.items[r] * f.c.n + t) * k;
-        if (t >= f.len[r]) {
-          std::fill(to, to + k, -kInf<In>);
-          continue;
+      const T* e = f.e(t);
+      for (int q = 0; q < rows; q += R) {
+        const int live = std::min(R, rows - q);
+        vec<T> top[R], sum[R];
+        for (int i = 0; i < R; i++) {
+          const int r = q + std::min(i, live - 1);
+          top[i] = splat(-kInf<T>), sum[i] = vec<T>{};
+          for (int64_t p = 0; p < panels; p++) {
+            top[i] = vmax(top[i], scores(r, t, p));
+            sum[i] += load(e + p * panel + r * W) * load(before + p * panel + r * W);
+          }
         }
-        const bool joined = f.is_joined(r, t);
-        if (joined) join(r, t, line);
-        auto score = [&](int64_t p) __attribute__((always_inline)) {
-          return joined ? load(line + p * W)
-                        : load_as<T>(f.row(r, t) + p * W, int(std::min<int64_t>(W, k - p * W)), -kInf<T>);
-        };
-        vec<T> most = splat(-kInf<T>), top = most, sum{};
-        for (int64_t p = 0; p < panels; p++)
-          most = vmax(most, load(before + p * panel + r * W) > T(0) ? score(p) : splat(-kInf<T>));
-        most = reduce_lanes<T, W / 2>(most, MaxOp());
-        const vec<T> common = most > -kInf<T> ? most : vec<T>{};  // large scores must not swallow digits
-        for (int64_t p = 0; p < panels; p++) {
-          const vec<T> b = load(before + p * panel + r * W);
-          const vec<T> x = b > T(0) ? (score(p) - common) + log_normal<T>(b > T(0) ? b : splat(T(1))) : splat(-kInf<T>);
-          store(before + p * panel + r * W, x);
-          top = vmax(top, x);
-        }
-        const vec<T> m = reduce_lanes<T, W / 2>(top, MaxOp());
-        const vec<T> shift = m > -kInf<T> ? m : vec<T>{};
-        for (int64_t p = 0; p < panels; p++) sum += exp<T>(load(before + p * panel + r * W) - shift);
-        const T total = hsum<T>(sum);
-        const vec<T> log_z = total > 0 ? shift + log_normal<T>(splat(total)) : vec<T>{};
-        for (int64_t p = 0; p < panels; p++)
-          store_as<T>(to + p * W, load(before + p * panel + r * W) - log_z, int(std::min<int64_t>(W, k - p * W)));
+        alignas(64) T most[R], sums[R];
+        store_rows(most, reduce_rows<T>(top, MaxOp()));
+        store_rows(sums, reduce_rows<T>(sum, SumOp()));
+        for (int i = 0; i < live; i++) write_row(q + i, t, before, most[i], sums[i], out);
       }
     }
     for (int r = 0; r < rows; r++)
       std::fill(out + (f.items[r] * f.c.n + f.steps) * k, out + (f.items[r] + 1) * f.c.n * k, -kInf<In>);
   }
-  // The scores of a row with those of the start, relative to the largest; -inf in the padding.
-  void join(int r, int64_t t, T* line) const {
-    f.joined_row(r, t, f.joined);
-    const double top = *std::max_element(f.joined, f.joined + k), shift = top > -kInf<double> ? top : 0.0;
-    std::fill(line, line + panels * W, -kInf<T>);
-    for (int64_t j = 0; j < k; j++) line[j] = T(f.joined[j] - shift);
+  SLV_INLINE vec<T> scores(int r, int64_t t, int64_t p) const {
+    return load_as<T>(f.row(r, t) + p * W, int(std::min<int64_t>(W, k - p * W)), -kInf<T>);
+  }
+  // most: the largest score; sum: of the chart's e before_t, e being relative to the power of two next to exp(most).
+  SLV_INLINE void write_row(int r, int64_t t, const T* before, T most, T sum, In* out) const {
+    In* to = out + (f.items[r] * f.c.n + t) * k;
+    if (t >= f.len[r] || !(sum > 0)) return (void)std::fill(to, to + k, -kInf<In>);
+    if (f.is_joined(r, t)) {
+      f.joined_row(r, t, f.joined);
+      const double log_z = total<Log>(f.joined, k);
+      return (void)std::transform(f.joined, f.joined + k, to, [&](double x) { return In(x - log_z); });
+    }
+    const double power = double(nearest<T>(splat(most * T(1.44269504088896341)))[0]);
+    const vec<T> log_z = splat(T(power * 0.693147180559945309 - double(most))) + log_normal<T>(splat(sum));
+    for (int64_t p = 0; p < panels; p++) {
+      const vec<T> b = load(before + p * panel + r * W);
+      const vec<T> x = (scores(r, t, p) - most) + (log_normal<T>(b > T(0) ? b : splat(T(1))) - log_z);
+      store_as<T>(to + p * W, b > T(0) ? x : splat(-kInf<T>), int(std::min<int64_t>(W, k - p * W)));
+    }
   }
   void look_before(int64_t t, T* before) const {
     if (t == 0) return std::fill(before, before + step, T(1));

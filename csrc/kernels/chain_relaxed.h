@@ -67,13 +67,15 @@ void relaxed_sample(const Chain<T>& c, int64_t item, uint64_t seed, int64_t samp
   }
 }
 
-// The gradient for `grad` (n, k): added to l (n, k), to edges and to final (k, or null). Returns the temperature's.
+// The gradient for `grad` (n, k): added to l (n, k), to edges and to final (k, or null). Returns the temperature's. In
+// a long chain the edges are summed by the later state first, where they lie together.
 template <class T>
 double relaxed_vjp(const Chain<T>& c, int64_t item, T temperature, const T* grad, const int64_t* states,
                    const T* relaxed, T* unary, double* edges, double* final) {
   constexpr int W = kWidth<T>;
   const int64_t k = c.k, len = c.length ? c.length[item] : c.n;
   const T inverse = 1 / temperature;
+  Doubles columns(c.per_step || len < k ? 0 : k * k);
   double heat = 0;
   for (int64_t t = 0; t < len; t++) {
     if (states[t] < 0) break;
@@ -93,6 +95,8 @@ double relaxed_vjp(const Chain<T>& c, int64_t item, T temperature, const T* grad
       warm += w >= kSmallest<T> ? d * log_normal<T>(vmax(w, splat(kSmallest<T>))) : vec<T>{};
       if (last) {
         for (int q = 0; final && q < n; q++) final[p + q] += double(d[q]);
+      } else if (columns.size()) {
+        for (int q = 0; q < n; q++) columns[to * k + p + q] += double(d[q]);
       } else {
         double* e = edges + (c.per_step ? t * k * k : 0);
         for (int q = 0; q < n; q++) e[(p + q) * k + to] += double(d[q]);
@@ -100,6 +104,8 @@ double relaxed_vjp(const Chain<T>& c, int64_t item, T temperature, const T* grad
     }
     heat -= double(hsum<T>(warm));
   }
+  for (int64_t j = 0; columns.size() && j < k; j++)
+    for (int64_t i = 0; i < k; i++) edges[i * k + j] += columns[j * k + i];
   return heat;
 }
 

@@ -26,6 +26,28 @@ SLV_INLINE vec<float> surprise(const uint32_t* word, vec<float>) {
   return high ? r : -plus_powers<float>(s.e, r);
 }
 
+// a0 b0 a1 b1 ... of two vectors: its first half to `low`, its second to `high`.
+SLV_INLINE void in_turns(Words a, Words b, Words& low, Words& high) {
+  constexpr uint32_t L = sizeof(Words) / sizeof(uint32_t);
+  Words first, second;
+  for (uint32_t l = 0; l < L; l++) first[l] = l / 2 + l % 2 * L, second[l] = first[l] + L / 2;
+  low = __builtin_shuffle(a, b, first);
+  high = __builtin_shuffle(a, b, second);
+}
+// Four words of each of N counters, a counter's together.
+template <int N>
+SLV_INLINE void by_counter(const uint32_t (&word)[4][N], uint32_t* out) {
+  constexpr int L = sizeof(Words) / sizeof(uint32_t);
+  for (int l = 0; l < N; l += L, out += 4 * L) {
+    Words w[4], even[2], odd[2], o[4];
+    for (int i = 0; i < 4; i++) std::memcpy(&w[i], word[i] + l, sizeof(Words));
+    in_turns(w[0], w[2], even[0], even[1]);
+    in_turns(w[1], w[3], odd[0], odd[1]);
+    for (int half = 0; half < 2; half++) in_turns(even[half], odd[half], o[2 * half], o[2 * half + 1]);
+    for (int i = 0; i < 4; i++) std::memcpy(out + i * L, &o[i], sizeof(Words));
+  }
+}
+
 // The draws of a run, into out[0 .. count - 1].
 template <class T>
 void gumbel(const NoiseRun& run, T* out) {
@@ -37,8 +59,7 @@ void gumbel(const NoiseRun& run, T* out) {
     for (int l = 0; l < kBlocks; l++)
       word[0][l] = uint32_t(start / 4 + l), word[1][l] = run.item, word[2][l] = run.sample, word[3][l] = run.stream;
     philox<kBlocks>(run.seed, word);
-    for (int l = 0; l < kBlocks; l++)
-      for (int w = 0; w < 4; w++) ordered[4 * l + w] = word[w][l];
+    by_counter(word, ordered);
     const bool whole = start >= run.first && start + kWords <= end;
     T* to = whole ? out + (start - run.first) : value;
     for (int l = 0; l < kWords; l += W) store(to + l, -log_normal<T>(surprise(ordered + l, vec<T>{})));
