@@ -125,9 +125,9 @@ def _frequency_error(states: np.ndarray, wanted: Arrays) -> float:
     """Largest error of the frequencies of states and edges in samples from copies of one chain."""
     size = wanted["unary"].shape[-1]
     onehot = np.eye(size)[states]
-    edges = np.einsum("bti,btj->ij", onehot[:, :-1], onehot[:, 1:]) / len(states)
+    edges = np.einsum("bti,btj->ij", onehot[:, :-1], onehot[:, 1:])
     unary = np.abs(onehot.mean(0) - wanted["unary"][0]).max()
-    return float(max(unary, np.abs(edges - wanted["transition"] / len(states)).max()))
+    return float(max(unary, np.abs(edges - wanted["transition"]).max() / onehot[:, 1:, 0].size))
 
 
 def _typicality(score: np.ndarray, inputs: Arrays, wanted: Arrays) -> float:
