@@ -121,10 +121,10 @@ class Operator:
         return type(f"Eager_{self.name}", (torch.autograd.Function,), methods)
 
     def runs_on(self, x: Tensor) -> bool:
-        """Whether it has a kernel for the device of ``x``."""
-        if _native._C is None or not (x.is_cpu or x.is_cuda):
+        """Whether it has a kernel, or a fake, for the device of ``x``."""
+        if _native._C is None or not (x.is_cpu or x.is_cuda or x.is_meta):
             return False
-        return x.is_cpu or _has_kernel(f"structlv::{self.name}", "CUDA")
+        return not x.is_cuda or _has_kernel(f"structlv::{self.name}", "CUDA")
 
     def raw(self, *args: Any) -> Any:
         """The kernel alone: no graph is recorded, whatever requires grad."""

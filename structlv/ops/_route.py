@@ -1,8 +1,8 @@
 """Which way a call goes: to an operator at once, to it after the checks, or to the reference.
 
 Kernels are for the CPU and, where they exist, for GPUs (:meth:`Operator.runs_on`); other devices, and
-installations without kernels, run the reference. Half precision (and, under autocast, everything but
-float64) is computed in float32.
+installations without kernels, run the reference; on the device "meta" an operator is its fake. Half
+precision (and, under autocast, everything but float64) is computed in float32.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ MAX_SEED = 2**63 - 1
 
 
 def kernels(x: Tensor) -> bool:
-    """Whether every operator has a compiled kernel for ``x``: on the CPU, where they were compiled."""
-    return _native._C is not None and x.is_cpu
+    """Whether every operator takes ``x``: on the CPU, or without data, where kernels were compiled."""
+    return _native._C is not None and (x.is_cpu or x.is_meta)
 
 
 def mode(*potentials: Tensor | None) -> int:
@@ -49,7 +49,7 @@ class Prepared:
 
     def __init__(self, check: Callable[..., None], potentials: tuple) -> None:
         first = potentials[0]
-        if isinstance(first, Tensor) and torch.is_autocast_enabled(first.device.type):
+        if isinstance(first, Tensor) and not first.is_meta and torch.is_autocast_enabled(first.device.type):
             potentials = tuple(_widen(x) for x in potentials)
         check(*potentials)
         self.dtype: torch.dtype = potentials[0].dtype

@@ -73,7 +73,7 @@ def _check(
     root: Tensor, scores: Tensor, unary: Tensor, spans: Tensor | None, index: Tensor, lengths: Tensor | None
 ) -> None:
     check_sparse_pcfg(root, scores, unary, spans, index, lengths)
-    if eager() and type(index) is Tensor:
+    if eager() and type(index) is Tensor and not index.is_meta:
         check_symbols(index, root.shape[-1], unary.shape[-1])
         reference.sparse_pcfg.depth(index)
 

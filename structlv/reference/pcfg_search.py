@@ -87,7 +87,7 @@ def _beams(s: Sentences, k: int) -> tuple[list[Tensor], list[Tensor]]:
             best, order = _best(torch.cat([best, new], -1), k)
             offset = split * (symbols * k) ** 2
             pointer = torch.cat([pointer, index + offset], -1).gather(-1, order)
-        best = (best + torch.as_tensor(s.span(width))[..., None]).flatten(-2)
+        best = (best + torch.as_tensor(s.span(width), device=best.device)[..., None]).flatten(-2)
         chart.append(torch.nn.functional.pad(best, (0, rest), value=-torch.inf))
         pointers.append(pointer.flatten(-2))
     return chart, pointers
