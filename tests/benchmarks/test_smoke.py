@@ -118,3 +118,14 @@ def test_smoke_run_and_table(tmp_path):
         [*command, "table", str(file)], cwd=ROOT, check=True, capture_output=True, text=True
     )
     assert "fastest peer" in table.stdout
+
+
+def test_the_script_for_gpus_on_a_cpu(tmp_path):
+    file = tmp_path / "gpu.json"
+    small = ["--device", "cpu", "--batch", "4", "--states", "5", "--vocabulary", "30", "--rounds", "2"]
+    command = [sys.executable, "-m", "benchmarks.gpu", *small, "--out", str(file)]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=300)
+    (one,) = json.loads(file.read_text())["cases"]
+    assert one["size"]["states"] == 5
+    assert one["errors"].keys() == {"log_z", "root", "transition", "unary"}
+    assert one["forward"] > 0
