@@ -83,8 +83,7 @@ def refine(
         q: where it starts, batch shape (b), of a family that ``parameters_of`` knows.
         num_samples: draws of each step's ELBO.
         through: whether the result depends on q's parameters and the model's differentiably, through all
-            steps (with Adam's scale taken as a constant: second derivatives of the ELBO are needed); else the
-            result is detached.
+            steps and their scales (second derivatives of the ELBO are needed); else the result is detached.
 
     Cost: ``steps`` times an ELBO and its gradient, with ``through`` kept in memory. Source: Kim, Wiseman &
     Rush 2018, sections 5.3 (stochastic variational inference) and 6.3.3; Kim et al. 2018, "Semi-amortized
@@ -114,6 +113,6 @@ def _ascended(
 ) -> Tensor:
     """One step of Adam (Kingma & Ba 2015), upward."""
     first[i] = BETAS[0] * first[i] + (1 - BETAS[0]) * slope
-    second[i] = BETAS[1] * second[i] + (1 - BETAS[1]) * slope.detach().square()
-    scale = (second[i] / (1 - BETAS[1] ** step)).sqrt() + EPSILON
+    second[i] = BETAS[1] * second[i] + (1 - BETAS[1]) * slope.square()
+    scale = (second[i] / (1 - BETAS[1] ** step) + EPSILON**2).sqrt()  # a root that has a derivative
     return x + rate * first[i] / (1 - BETAS[0] ** step) / scale

@@ -61,6 +61,7 @@ class Decoder(nn.Module):
         Raises ValueError on another shape.
         """
         require_tokens(x, lengths)
+        self._require(z, len(x))
         lengths = all_lengths(x, lengths)
         real = inside(lengths + 1, x.shape[1] + 1)
         words = torch.where(real[:, :-1] & inside(lengths, x.shape[1]), x, UNKNOWN)
@@ -68,8 +69,6 @@ class Decoder(nn.Module):
         wanted = pad(words, (0, 1)).masked_fill(
             inside(lengths, x.shape[1] + 1).logical_not(), self.vocab_size
         )
-        if z is not None:
-            require_latent(z, len(x), (self.latent,))
         batch = (len(x),) if z is None else z.shape[:-1]
         expand = (*batch, x.shape[1] + 1)
         flat = None if z is None else z.flatten(0, -2)
@@ -89,8 +88,7 @@ class Decoder(nn.Module):
         With ``greedy`` each word is the most probable one. A sentence that has not ended by ``max_length``
         words is cut there.
         """
-        if z is not None:
-            require_latent(z, count, (self.latent,))
+        self._require(z, count)
         word = torch.full((count,), self.vocab_size, device=self.out.weight.device)
         rows = torch.arange(count, device=word.device)
         lengths, ended, words, state = (
@@ -109,6 +107,12 @@ class Decoder(nn.Module):
             if bool(ended.all()):
                 break
         return torch.stack(words, -1)[:, : max(1, int(lengths.max()))], lengths
+
+    def _require(self, z: Tensor | None, batch: int) -> None:
+        if (z is None) != (self.latent == 0):
+            raise ValueError(f"expected {'a' if self.latent else 'no'} z of dimension {self.latent}")
+        if z is not None:
+            require_latent(z, batch, (self.latent,))
 
     def _dropped(self, words: Tensor) -> Tensor:
         if not self.training or self.word_dropout == 0:

@@ -49,7 +49,7 @@ class Mixture(LatentModel):
 
     def log_joint(self, x: Tensor, lengths: Tensor | None = None, context: Tensor | None = None) -> Tensor:
         """log p(x, z = k), (b, K) nats."""
-        return self.components(x, lengths, context) + self.prior(context).logits
+        return self.prior(context).logits + self.components(x, lengths, context)
 
     def log_prob(self, x: Tensor, lengths: Tensor | None = None, context: Tensor | None = None) -> Tensor:
         """log p(x) in nats, z summed out: x (b, n), lengths (b) -> (b)."""
@@ -67,8 +67,8 @@ class Mixture(LatentModel):
         self, x: Tensor, lengths: Tensor | None, z: Tensor, context: Tensor | None = None
     ) -> Tensor:
         """log p(x | z) for z (*s, b) in 0..K-1: (*s, b) nats."""
-        require_latent(z, len(x), ())
         table = self.components(x, lengths, context)
+        require_latent(z, len(x), ())
         return table.expand(*z.shape, -1).gather(-1, z.unsqueeze(-1)).squeeze(-1)
 
 

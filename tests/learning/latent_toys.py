@@ -1,4 +1,4 @@
-"""Latent-variable models whose log p(x) and posterior are known: a linear Gaussian one, and a small mixture."""
+"""Latent-variable models whose log p(x) and posterior are known: a linear Gaussian, a small mixture."""
 
 from __future__ import annotations
 
