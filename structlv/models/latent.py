@@ -83,9 +83,10 @@ def elbo_under(
     p = model.prior()
     if q.has_enumerate_support:
         z = q.enumerate_support()
-        weight = q.log_prob(z).exp()
-        nats = model.log_likelihood(x, lengths, z)
-        return Elbo(torch.where(weight > 0, weight * nats, 0.0).sum(0), kl_divergence(q, p))
+        log_q = q.log_prob(z)
+        nats = torch.stack([model.log_likelihood(x, lengths, z), log_q - p.log_prob(z)])
+        means = (log_q.exp() * nats.masked_fill(log_q == -torch.inf, 0.0)).sum(1)  # 0 times infinity is 0
+        return Elbo(means[0], means[1])
     if not q.has_rsample:
         raise ValueError(
             f"expected a q(z | x) that can be enumerated or reparameterised, found {type(q).__name__}"

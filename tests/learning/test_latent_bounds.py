@@ -239,3 +239,36 @@ def test_iwae_trains_a_text_vae(gradient_kind: str, tmp_path: Path) -> None:
     before = importance_bound(model, *validation.collate(torch.arange(16))[:2], num_samples=3).mean().item()
     trainer = fit(objective, Batches(data, 8), validation, folder=tmp_path, epochs=8, progress=False)
     assert float(trainer.callback_metrics["val_nats"]) * 3.5 < -before - 1.0
+
+
+# ---- support -------------------------------------------------------------------------------------------
+
+
+def test_where_q_is_zero_and_p_is_not_importance_sampling_misses_a_part() -> None:
+    """Its weights then add up to what q reaches: the docstrings say so."""
+    model = SmallMixture(states=2)
+    with torch.no_grad():
+        model.reader[1, 1] = -torch.inf
+    x = torch.tensor([[1]])
+    bound = importance_bound(model, x, num_samples=5, gradient="vimco")
+    assert_nats(bound, model.log_joint()[0, 1:2])
+    assert bool((bound < model.log_joint()[:, 1].logsumexp(0) - 0.05).all())
+    bound.sum().backward()
+    assert model.table.grad is not None
+    assert not model.table.grad.isnan().any()
+
+
+def test_where_p_is_zero_and_q_is_not_the_elbo_is_minus_infinity() -> None:
+    model = SmallMixture(states=2)
+    with torch.no_grad():
+        model.table[1, 1] = -torch.inf
+    x = torch.tensor([[1]])
+    assert model.elbo(x).bound.item() == -torch.inf
+    with torch.no_grad():
+        model.reader[1, 1] = -torch.inf
+    bound = model.elbo(x).bound
+    assert_nats(bound, model.log_joint()[0, 1:2])
+    bound.sum().backward()
+    assert not any(p.grad.isnan().any() for p in model.parameters() if p.grad is not None)
+    found = importance_bound(model, x, num_samples=3, gradient="vimco")
+    assert_nats(found, model.log_joint()[0, 1:2])

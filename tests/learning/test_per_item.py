@@ -137,7 +137,7 @@ def rows(model: LinearGaussian, count: int) -> list[Tensor]:
 
 def test_svi_learns_the_model_and_not_the_encoder(tmp_path: Path) -> None:
     torch.manual_seed(5)
-    data = rows(uncorrelated(), 256)
+    data = rows(uncorrelated(), 1024)
     model = LinearGaussian(0.3 * torch.randn(3, 2))
     reader = model.reader.weight.detach().clone()
     before = model.log_prob(torch.stack(data)).mean().item()
@@ -145,7 +145,7 @@ def test_svi_learns_the_model_and_not_the_encoder(tmp_path: Path) -> None:
         SVI(model, lr=0.03, betas=(0.9, 0.99), inner_steps=15, inner_lr=0.3, inner_samples=4),
         data,
         tmp_path,
-        20,
+        5,
     )
     best = uncorrelated().log_prob(torch.stack(data)).mean().item()
     after = model.log_prob(torch.stack(data)).mean().item()
@@ -156,7 +156,7 @@ def test_svi_learns_the_model_and_not_the_encoder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("through", [True, False])
 def test_semi_amortised_learning_teaches_the_encoder_as_well(through: bool, tmp_path: Path) -> None:
-    data = rows(uncorrelated(), 256)
+    data = rows(uncorrelated(), 1024)
     model = uncorrelated()
     model.weight.requires_grad_(False)
     x = torch.stack(data)
@@ -168,7 +168,7 @@ def test_semi_amortised_learning_teaches_the_encoder_as_well(through: bool, tmp_
 
     before = gap()
     objective = SemiAmortized(model, lr=0.03, betas=(0.9, 0.99), inner_steps=3, through=through)
-    train(objective, data, tmp_path, 15)
+    train(objective, data, tmp_path, 4)
     assert gap() < 0.5 * before
 
 
@@ -188,7 +188,7 @@ def spread(model: LinearGaussian) -> Tensor:
 
 def test_sleep_finds_the_marginal_variances_and_the_elbo_the_conditional_ones(tmp_path: Path) -> None:
     """A diagonal q on a correlated posterior: Sigma_ii against 1 / Lambda_ii."""
-    data = rows(correlated(), 512)
+    data = rows(correlated(), 2048)
     marginal = correlated().precision().inverse().diagonal()
     conditional = 1 / correlated().precision().diagonal()
     assert (marginal / conditional > 1.3).all()
@@ -196,7 +196,7 @@ def test_sleep_finds_the_marginal_variances_and_the_elbo_the_conditional_ones(tm
         model = correlated()
         model.weight.requires_grad_(False)
         objective = kind(model, lr=0.03, betas=(0.9, 0.99), schedule="cosine")
-        train(objective, data, tmp_path / kind.__name__, 50)
+        train(objective, data, tmp_path / kind.__name__, 10)
         assert (spread(model) / wanted - 1).abs().max() < 0.08, kind
 
 
@@ -219,12 +219,12 @@ def test_phases_of_wake_sleep_teach_one_side_each() -> None:
 def test_reweighted_wake_sleep_fits_a_mixture(tmp_path: Path) -> None:
     torch.manual_seed(0)
     frequencies = torch.tensor([8, 4, 2, 2])
-    data = [torch.tensor([v]) for v, n in enumerate(frequencies.tolist()) for _ in range(16 * n)]
+    data = [torch.tensor([v]) for v, n in enumerate(frequencies.tolist()) for _ in range(80 * n)]
     model = SmallMixture()
     objective = ReweightedWakeSleep(
         model, num_samples=8, sleep=0.5, lr=0.05, betas=(0.9, 0.99), schedule="cosine"
     )
-    train(objective, data, tmp_path, 60)
+    train(objective, data, tmp_path, 12)
     found = model.log_joint().logsumexp(0).exp().detach()
     assert (found - frequencies / 16).abs().max() < 0.03
     x = torch.arange(4).unsqueeze(-1)
