@@ -10,39 +10,77 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from structlv._extras import require
+from structlv.learning.annealed import annealed_log_likelihood
 from structlv.learning.compare import nats_per_event, num_parameters, padded, states_of_equal_parameters
 from structlv.learning.em import EMResult, fit_em
 from structlv.learning.em_start import random_bernoulli, random_categorical, random_gaussian
+from structlv.learning.evaluate import (
+    active_units,
+    evaluate,
+    importance_log_likelihood,
+    mutual_information,
+    swapped_reconstruction,
+)
+from structlv.learning.gap import inference_gap
+from structlv.learning.importance import importance_bound
+from structlv.learning.latent_space import interpolate, nearest_neighbours, posterior_samples, prior_samples
 from structlv.learning.m_step import Prior
+from structlv.learning.refine import refine
 
 if TYPE_CHECKING:
     from structlv.learning.elbo import EvidenceLowerBound
+    from structlv.learning.iwae import IWAE
     from structlv.learning.marginal_likelihood import MarginalLikelihood
     from structlv.learning.objective import SequenceObjective
+    from structlv.learning.svi import SVI, SemiAmortized
     from structlv.learning.training import ExactResume, fit
+    from structlv.learning.wake_sleep import ReweightedWakeSleep, WakeSleep
 
 __all__ = [
+    "IWAE",
+    "SVI",
     "EMResult",
     "EvidenceLowerBound",
     "ExactResume",
     "MarginalLikelihood",
     "Prior",
+    "ReweightedWakeSleep",
+    "SemiAmortized",
     "SequenceObjective",
+    "WakeSleep",
+    "active_units",
+    "annealed_log_likelihood",
+    "evaluate",
     "fit",
     "fit_em",
+    "importance_bound",
+    "importance_log_likelihood",
+    "inference_gap",
+    "interpolate",
+    "mutual_information",
     "nats_per_event",
+    "nearest_neighbours",
     "num_parameters",
     "padded",
+    "posterior_samples",
+    "prior_samples",
     "random_bernoulli",
     "random_categorical",
     "random_gaussian",
+    "refine",
     "states_of_equal_parameters",
+    "swapped_reconstruction",
 ]
 _OF_LIGHTNING = {
     "EvidenceLowerBound": "elbo",
     "ExactResume": "training",
+    "IWAE": "iwae",
     "MarginalLikelihood": "marginal_likelihood",
+    "ReweightedWakeSleep": "wake_sleep",
+    "SVI": "svi",
+    "SemiAmortized": "svi",
     "SequenceObjective": "objective",
+    "WakeSleep": "wake_sleep",
     "fit": "training",
 }
 

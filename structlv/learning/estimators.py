@@ -209,8 +209,7 @@ class Pathwise(Estimator):
         require_samples(self.num_samples, 1)
 
     def __call__(self, p: Any, f: Function, generator: Generator | None = None) -> Tensor:
-        if generator is not None:
-            raise ValueError("torch.distributions draws from torch's own generator: seed that, found another")
+        _refuse(generator)
         if not p.has_rsample or isinstance(p, StructuredDistribution):
             raise ValueError(f"expected a distribution with pathwise gradients, found {type(p).__name__}")
         return checked_values(f(p.rsample((self.num_samples,))), self.num_samples, p).mean(0)
@@ -221,9 +220,18 @@ def require_samples(count: Any, least: int) -> None:
         raise ValueError(f"num_samples must be an integer of at least {least}, found {count!r}")
 
 
-def _drawn(p: StructuredDistribution, f: Function, count: int, generator: Any) -> tuple[Tensor, Tensor]:
+def _refuse(generator: Generator | None) -> None:
+    if generator is not None:
+        raise ValueError("torch.distributions draws from torch's own generator: seed that, found another")
+
+
+def _drawn(p: Any, f: Function, count: int, generator: Any) -> tuple[Tensor, Tensor]:
     """f of samples, and their log-probabilities, both (s, *b)."""
-    events = p.sample((count,), generator)
+    if isinstance(p, StructuredDistribution):
+        events = p.sample((count,), generator)
+    else:
+        _refuse(generator)
+        events = p.sample((count,))
     return checked_values(f(events), count, p), p.log_prob(events)
 
 

@@ -17,12 +17,17 @@ class Elbo(NamedTuple):
     """A lower bound of log p(x), ``reconstruction - kl``, each (*b) in nats.
 
     Attributes:
-        reconstruction: log p(x | z) of a draw z from the inference network.
+        reconstruction: log p(x | z) of a draw z from the inference network, or its mean.
         kl: KL of the inference network's q(z | x) from the prior.
+        kl_parts: (*b, d), the KL of each dimension (or group) of z, which sum to ``kl``; None where it does
+            not split. Free bits need it.
+        auxiliary: (*b), a term that training adds to what it maximises, and that is no part of the bound.
     """
 
     reconstruction: Tensor
     kl: Tensor
+    kl_parts: Tensor | None = None
+    auxiliary: Tensor | None = None
 
     @property
     def bound(self) -> Tensor:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch.distributions import Independent
 
 from structlv.distributions import PCFG, TreePosterior
-from structlv.models.base import Elbo
+from structlv.models.families import diagonal_gaussian
 from structlv.models.grammar import GrammarModel, ResidualTower, require_sizes, xavier
+from structlv.models.latent import LatentModel, require_latent
 from structlv.models.lookup import gather_log_softmax
+from structlv.models.recurrent import all_lengths, run_lstm
 
 
 class _GrammarNetwork(nn.Module):
@@ -93,7 +97,7 @@ class NeuralPCFG(GrammarModel):
         return self.distribution().posterior(x, lengths=lengths)
 
 
-class CompoundPCFG(GrammarModel):
+class CompoundPCFG(GrammarModel, LatentModel):
     """A PCFG whose probabilities depend on a Gaussian vector z of each sentence, marginalised variationally.
 
     z ~ N(0, I); x ~ PCFG(grammar(z)). The trees are summed out exactly, z by amortised inference: q(z | x)
@@ -127,6 +131,7 @@ class CompoundPCFG(GrammarModel):
         require_sizes(vocab_size=vocab_size, **sizes)
         super().__init__(vocab_size=vocab_size, **sizes)
         self.network = _GrammarNetwork(num_nonterminals, num_preterminals, vocab_size, dim, latent)
+        self.latent = latent
         self.embedding = nn.Embedding(vocab_size, word_dim)
         self.encoder = nn.LSTM(word_dim, encoder_dim, bidirectional=True, batch_first=True)
         self.gaussian = nn.Linear(2 * encoder_dim, 2 * latent)
@@ -135,22 +140,23 @@ class CompoundPCFG(GrammarModel):
 
     def infer(self, x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Mean and log variance (b, latent) of q(z | x): x (b, n), lengths (b)."""
-        sizes = torch.full((len(x),), x.shape[-1]) if lengths is None else lengths.clamp(min=1)
-        packed = pack_padded_sequence(self.embedding(x), sizes.cpu(), batch_first=True, enforce_sorted=False)
-        states, _ = pad_packed_sequence(
-            self.encoder(packed)[0], batch_first=True, padding_value=-torch.inf, total_length=x.shape[-1]
-        )
+        states = run_lstm(self.encoder, self.embedding(x), all_lengths(x, lengths), padding=-torch.inf)
         mean, log_variance = self.gaussian(states.amax(-2)).chunk(2, -1)
         return mean, log_variance
 
-    def elbo(self, x: Tensor, lengths: Tensor | None = None) -> Elbo:
-        """log p(x | z) of one draw of z (reparameterised), and KL(q || prior): x (b, n) -> two of (b)."""
-        mean, log_variance = self.infer(x, lengths)
-        z = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
-        kl = 0.5 * (log_variance.exp() + mean.square() - 1 - log_variance).sum(-1)
-        return Elbo(self.given(z, x, lengths).log_partition(), kl)
+    def prior(self, context: Any = None) -> Independent:
+        """N(0, I) over (latent)."""
+        zero = self.gaussian.weight.new_zeros(self.latent)
+        return diagonal_gaussian(zero, zero)
 
-    forward = elbo
+    def encode(self, x: Tensor, lengths: Tensor | None = None) -> Independent:
+        """q(z | x), batch shape (b)."""
+        return diagonal_gaussian(*self.infer(x, lengths))
+
+    def log_likelihood(self, x: Tensor, lengths: Tensor | None, z: Tensor) -> Tensor:
+        """log p(x | z) in nats, the trees summed out: z (*s, b, latent) -> (*s, b)."""
+        require_latent(z, len(x), (self.latent,))
+        return self.given(z, x, lengths).log_partition()
 
     def given(self, z: Tensor, x: Tensor, lengths: Tensor | None = None) -> TreePosterior:
         """The trees of x under the grammar of z (b, latent), unnormalised: its log Z is log p(x | z)."""

@@ -63,3 +63,26 @@ def test_the_appliances_are_told_apart() -> None:
 def test_the_ambiguous_sentence_has_two_trees(capsys: pytest.CaptureFixture[str]) -> None:
     load("treebank_grammar").main()
     assert "has 2 trees" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["latent_directions", "mixtures", "text_vae", "topic_model"])
+def test_flat_latent_variables_show_what_they_claim(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    found = load(name).main(tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").stat().st_size > 5000
+    if name == "mixtures":
+        assert found["naive Bayes"] == 1.0
+    elif name == "topic_model":
+        assert found >= 5
+    elif name == "latent_directions":
+        alike, (encoder, best, weighted, annealed) = found
+        assert alike > 0.95
+        assert encoder < best + 0.02 < weighted + 0.04
+        assert annealed == pytest.approx(weighted, abs=0.2)
+    else:
+        plain, remedied = found["plain"], found["with remedies"]
+        assert plain.active_units == 0
+        assert abs(plain.swapped.gap) < 0.05
+        assert remedied.active_units > 1
+        assert remedied.mutual_information.value > 1
+        assert remedied.swapped.gap > 0.8

@@ -46,7 +46,8 @@ def test_it_climbs_to_the_frequency_and_counts_the_kl(tmp_path: Path) -> None:
 
 def test_defaults_are_those_of_the_kind_and_options_override_them() -> None:
     kim = {"lr": 1e-3, "betas": [0.75, 0.999], "weight_decay": 0.0, "warmup": 0.0, "schedule": "constant"}
-    assert dict(EvidenceLowerBound(Coin()).hparams) == {**kim, "seed": 0}
+    bound = {"beta": "1.0", "free_bits": 0.0}
+    assert dict(EvidenceLowerBound(Coin()).hparams) == {**kim, **bound, "seed": 0}
     found = MarginalLikelihood(toy.NoisyModel(), lr=0.5, seed=4).hparams
     assert (found["lr"], found["schedule"], found["warmup"], found["seed"]) == (0.5, "cosine", 0.05, 4)
 

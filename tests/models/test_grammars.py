@@ -153,6 +153,19 @@ def test_the_bound_lies_under_the_likelihood() -> None:
     assert likelihood - 3 < bound < likelihood
 
 
+@torch.no_grad()
+def test_the_compound_grammar_is_a_model_with_one_latent_variable() -> None:
+    model = compound()
+    z = model.encode(X, LENGTHS).sample((2, 4))
+    found = model.log_likelihood(X, LENGTHS, z)
+    assert found.shape == (2, 4, 3)
+    torch.testing.assert_close(found[1, 2], model.given(z[1, 2], X, LENGTHS).log_partition())
+    assert model.prior().log_prob(z).shape == (2, 4, 3)
+    parts = model.elbo(X, LENGTHS).kl_parts
+    assert parts is not None
+    assert parts.shape == (3, 3)
+
+
 @pytest.mark.parametrize("make", MODELS)
 def test_every_parameter_gets_a_gradient(make: Any) -> None:
     model = make()
