@@ -11,9 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from structlv._extras import require
 from structlv.learning.compare import nats_per_event, num_parameters, padded, states_of_equal_parameters
-from structlv.learning.em import EMResult, fit_em
-from structlv.learning.em_start import random_bernoulli, random_categorical, random_gaussian
-from structlv.learning.m_step import Prior
+from structlv.learning.em import EMResult, fit_em, fit_stepwise_em
+from structlv.learning.em_hmm import MonteCarlo
+from structlv.learning.em_naive_bayes import NaiveBayesTables
+from structlv.learning.em_start import (
+    hmm_of_counts,
+    hmm_of_symbols,
+    hmm_of_vectors,
+    random_bernoulli,
+    random_categorical,
+    random_gaussian,
+)
+from structlv.learning.m_step import Prior, Tied
 
 if TYPE_CHECKING:
     from structlv.learning.elbo import EvidenceLowerBound
@@ -26,10 +35,17 @@ __all__ = [
     "EvidenceLowerBound",
     "ExactResume",
     "MarginalLikelihood",
+    "MonteCarlo",
+    "NaiveBayesTables",
     "Prior",
     "SequenceObjective",
+    "Tied",
     "fit",
     "fit_em",
+    "fit_stepwise_em",
+    "hmm_of_counts",
+    "hmm_of_symbols",
+    "hmm_of_vectors",
     "nats_per_event",
     "num_parameters",
     "padded",

@@ -1,0 +1,270 @@
+"""What EM needs to know of a kind of model: expected counts, the best parameters for them, a log prior."""
+
+from __future__ import annotations
+
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from structlv.distributions.algebra import added, flat, rebuilt
+
+Counts = TypeVar("Counts", bound=tuple)
+CHUNK = 1 << 15  # steps of the sequences that are looked at together: what an E-step holds in memory
+
+
+class Expectation(NamedTuple):
+    """What an E-step finds.
+
+    Attributes:
+        counts: expected counts, sums over the sequences; a named tuple of float64 tensors where they can be
+            added up.
+        value: sum over sequences of log p(x), or of its lower bound, in nats.
+        carry: what the next E-step begins with (tensors, a number), or None.
+    """
+
+    counts: Any
+    value: float
+    carry: Any = None
+
+
+class Problem(ABC):
+    """The data, and what EM does with them for one kind of model. Abstract.
+
+    Attributes:
+        items: the number of sequences.
+        steps: the number of observations.
+        monotone: whether exact arithmetic could never lower the objective.
+        additive: whether counts are sums over sequences: then batches and shards are possible.
+    """
+
+    items: int
+    steps: int
+    monotone: bool = True
+    additive: bool = True
+
+    @abstractmethod
+    def begin(self, model: Any) -> Any:
+        """``model`` as EM needs it to begin with. Raises ValueError where it cannot be learned."""
+
+    @abstractmethod
+    def e_step(self, model: Any, carry: Any = None, items: Tensor | None = None) -> Expectation:
+        """Expectations under ``model``, of all sequences or of those that ``items`` numbers."""
+
+    @abstractmethod
+    def m_step(self, model: Any, counts: Any) -> Any:
+        """The model that maximises E log p(x, z) + log prior for these counts, or one that is no worse."""
+
+    @abstractmethod
+    def log_prior(self, model: Any) -> float:
+        """The log prior of the parameters in nats, up to a constant."""
+
+    @abstractmethod
+    def tensors(self, model: Any) -> list[Tensor]:
+        """The parameters, for a checkpoint."""
+
+    @abstractmethod
+    def restored(self, model: Any, tensors: list[Tensor]) -> Any:
+        """``model`` with the parameters that `tensors` told of, to the bit."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Differs where data or options differ."""
+
+    def finished(self, model: Any) -> Any:
+        """The result, as the caller wants it."""
+        return model
+
+    def moved(self, counts: Any, old: Any, new: Any) -> Any:
+        """``counts`` that an E-step with ``old`` might have found, as those of one with ``new``.
+
+        Where counts do not refer to parameters they stay as they are. (For online EM.)
+        """
+        return counts
+
+
+class Sequences:
+    """Padded sequences and what is known of each, in chunks of similar length.
+
+    Args: ``x`` (*b, n, *event_shape); ``lengths`` (*b); ``mask`` (*b, n), False where an observation is
+    missing; ``evidence``, by name tensors (*b, n, ...) of a value for each step. Raises ValueError if nothing
+    is observed.
+    """
+
+    def __init__(
+        self,
+        x: Tensor,
+        event_dims: int,
+        lengths: Tensor | None,
+        mask: Tensor | None,
+        evidence: Mapping[str, Tensor],
+    ) -> None:
+        split = x.dim() - event_dims - 1
+        if split < 0:
+            raise ValueError(f"x must have shape (*b, n, *event_shape), found {tuple(x.shape)}")
+        batch, n = x.shape[:split], x.shape[split]
+        self.x = x.detach().reshape(-1, *x.shape[split:])
+        steps = torch.arange(n, device=x.device)
+        self.lengths = torch.full((len(self.x),), n, device=x.device)
+        if lengths is not None:
+            self.lengths = lengths.expand(batch).reshape(-1)
+        self.observed = steps < self.lengths.unsqueeze(-1)
+        self.mask = None if mask is None else mask.expand(*batch, n).reshape(-1, n)
+        if self.mask is not None:
+            self.observed = self.observed & self.mask
+        self.evidence = {}
+        for name, value in evidence.items():
+            rest = value.shape[_step_dim(name, value, batch, n) + 1 :]
+            self.evidence[name] = value.expand(*batch, n, *rest).reshape(-1, n, *rest)
+        self.steps = int(self.observed.sum())
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def chunks(self, items: Tensor | None = None, steps: int = CHUNK) -> Iterator[Sequences]:
+        """The sequences that have steps, of all or of ``items``, some at a time, without needless padding."""
+        chosen = torch.arange(len(self)) if items is None else items
+        chosen = chosen[self.lengths[chosen] > 0]
+        chosen = chosen[self.lengths[chosen].argsort(stable=True)]
+        begin = 0
+        ends = self.lengths[chosen].tolist()
+        for i, n in enumerate(ends):
+            if i > begin and n * (i + 1 - begin) > steps:
+                yield self._rows(chosen[begin:i], ends[i - 1])
+                begin = i
+        if begin < len(ends):
+            yield self._rows(chosen[begin:], ends[-1])
+
+    def _rows(self, items: Tensor, n: int) -> Sequences:
+        part = Sequences.__new__(Sequences)
+        part.x, part.lengths, part.observed = self.x[items, :n], self.lengths[items], self.observed[items, :n]
+        part.mask = None if self.mask is None else self.mask[items, :n]
+        part.evidence = {name: value[items, :n] for name, value in self.evidence.items()}
+        part.steps = int(part.observed.sum())
+        return part
+
+    def checksum(self) -> str:
+        """Differs where the data do."""
+        parts = [self.x, self.lengths, self.mask, *self.evidence.values()]
+        return f"{tuple(self.x.shape)}:{','.join(self.evidence)}:{crc(parts):08x}"
+
+
+def _step_dim(name: str, value: Tensor, batch: torch.Size, n: int) -> int:
+    """The dimension of ``value`` that counts steps: it may lack leading batch dimensions."""
+    for place in range(min(len(batch), value.dim() - 1), -1, -1):
+        if value.shape[place] == n:
+            return place
+    raise ValueError(
+        f"evidence {name!r} must have shape (*b, n, ...) with n = {n}, found {tuple(value.shape)}"
+    )
+
+
+def crc(tensors: Iterable[Tensor | None]) -> int:
+    """A checksum of the bytes of all."""
+    checksum = 0
+    for part in tensors:
+        if part is not None:
+            checksum = zlib.crc32(part.detach().cpu().contiguous().numpy().tobytes(), checksum)
+    return checksum
+
+
+# ---- counts --------------------------------------------------------------------------------------------
+
+
+def plus(first: Any, second: Any) -> Any:
+    """The sum of two expectations, or of two named tuples of counts; None stands for nothing."""
+    if first is None:
+        return second
+    return type(first)(*(added(a, b) for a, b in zip(first, second, strict=True)))
+
+
+def scaled(counts: Any, factor: float) -> Any:
+    """Every count times ``factor``."""
+    return rebuilt(counts, (x * factor for x in flat(counts)))
+
+
+# ---- shards --------------------------------------------------------------------------------------------
+
+
+class Sharded:
+    """Sums over the processes of torch.distributed's default group, each of which has a part of the data.
+
+    Raises RuntimeError where there is no such group.
+    """
+
+    def __init__(self) -> None:
+        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+            raise RuntimeError(
+                "sharded=True sums over processes: call torch.distributed.init_process_group first"
+            )
+        self.size, self.rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
+
+    def total(self, *numbers: float) -> list[float]:
+        """The sums over processes, in float64."""
+        sums = torch.tensor(numbers, dtype=torch.float64)
+        torch.distributed.all_reduce(sums)
+        return sums.tolist()
+
+    def counts(self, counts: Any) -> Any:
+        """The sums over processes, one message for all."""
+        parts = flat(counts)
+        sums = torch.cat([x.flatten() for x in parts])
+        torch.distributed.all_reduce(sums)
+        pieces = sums.split([x.numel() for x in parts])
+        return rebuilt(counts, (s.reshape(x.shape) for s, x in zip(pieces, parts, strict=True)))
+
+    def same(self, tensors: list[Tensor]) -> list[Tensor]:
+        """Those of process 0, for all."""
+        copies = [x.clone() for x in tensors]
+        for x in copies:
+            torch.distributed.broadcast(x, 0)
+        return copies
+
+
+class OverShards(Problem):
+    """The problem of all processes together: each looks at its own data, all find the same parameters.
+
+    Their expected counts are added up in float64, so that every process makes the same M-step, bit for bit.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        if not problem.additive:
+            raise ValueError(
+                "sharded=True needs counts that are sums over sequences; of factorial HMMs they are not"
+            )
+        self.problem, self.shards = problem, Sharded()
+        self.monotone = problem.monotone
+        items, steps = self.shards.total(problem.items, problem.steps)
+        self.items, self.steps = int(items), int(steps)
+
+    def begin(self, model: Any) -> Any:
+        """That of process 0: a random start may depend on a process's own data."""
+        found = self.problem.begin(model)
+        return self.problem.restored(found, self.shards.same(self.problem.tensors(found)))
+
+    def e_step(self, model: Any, carry: Any = None, items: Tensor | None = None) -> Expectation:
+        found = self.problem.e_step(model, carry, items)
+        (value,) = self.shards.total(found.value)
+        return Expectation(self.shards.counts(found.counts), value, found.carry)
+
+    def m_step(self, model: Any, counts: Any) -> Any:
+        return self.problem.m_step(model, counts)
+
+    def log_prior(self, model: Any) -> float:
+        return self.problem.log_prior(model)
+
+    def tensors(self, model: Any) -> list[Tensor]:
+        return self.problem.tensors(model)
+
+    def restored(self, model: Any, tensors: list[Tensor]) -> Any:
+        return self.problem.restored(model, tensors)
+
+    def finished(self, model: Any) -> Any:
+        return self.problem.finished(model)
+
+    def fingerprint(self) -> str:
+        mine = zlib.crc32(f"{self.shards.rank}:{self.problem.fingerprint()}".encode())
+        return f"{self.shards.size} shards:{int(self.shards.total(mine)[0])}"
