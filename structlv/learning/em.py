@@ -13,8 +13,9 @@ from structlv.learning.em_factorial import FactorialProblem
 from structlv.learning.em_hmm import HMMProblem
 from structlv.learning.em_naive_bayes import NaiveBayesProblem, NaiveBayesTables
 from structlv.learning.em_pcfg import PCFGProblem
-from structlv.learning.em_problem import OverShards, Problem
+from structlv.learning.em_problem import Problem
 from structlv.learning.em_run import BatchClimb, Climb, Run
+from structlv.learning.em_shards import OverShards
 from structlv.learning.em_stepwise import StepwiseClimb
 from structlv.learning.m_step import Prior, Tied
 

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from structlv.distributions import HMM, Exact, LinearChain
 from structlv.learning.em_problem import Expectation, Problem, Sequences, plus
-from structlv.learning.emission_steps import Family, Options, Parameters, family_of
+from structlv.learning.emission_family import Family, Options, Parameters
+from structlv.learning.emission_steps import family_of
 from structlv.learning.m_step import Groups, Prior, Tied, check_fixed, log_ratio, weighted
 
 EVIDENCE = ("states", "allowed")

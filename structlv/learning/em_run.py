@@ -11,7 +11,8 @@ import torch
 
 from structlv._extras import require
 from structlv.learning.checkpoints import refuse_difference, save_atomically
-from structlv.learning.em_problem import OverShards, Problem
+from structlv.learning.em_problem import Problem
+from structlv.learning.em_shards import OverShards
 
 KEY = "structlv-em"
 SAVE_EVERY = 20  # iterations
