@@ -23,6 +23,7 @@ from structlv.learning.em_start import (
     random_gaussian,
 )
 from structlv.learning.m_step import Prior, Tied
+from structlv.learning.selection import aic, bic, free_parameters, match_states, permuted
 
 if TYPE_CHECKING:
     from structlv.learning.elbo import EvidenceLowerBound
@@ -40,15 +41,20 @@ __all__ = [
     "Prior",
     "SequenceObjective",
     "Tied",
+    "aic",
+    "bic",
     "fit",
     "fit_em",
     "fit_stepwise_em",
+    "free_parameters",
     "hmm_of_counts",
     "hmm_of_symbols",
     "hmm_of_vectors",
+    "match_states",
     "nats_per_event",
     "num_parameters",
     "padded",
+    "permuted",
     "random_bernoulli",
     "random_categorical",
     "random_gaussian",

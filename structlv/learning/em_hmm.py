@@ -208,12 +208,7 @@ class HMMProblem(Problem):
         return tuple(p[self.emitters.first] for p in self.family.parameters(model.emission))
 
     def _options(self, parameters: Parameters) -> Options:
-        groups = None
-        if self.tied.covariance is not None:
-            each = torch.as_tensor(self.tied.covariance)[self.emitters.first.cpu()]
-            rows = parameters[0].shape[:2].numel() if each.dim() == 2 else len(parameters[0])
-            groups = Groups("covariance", each, rows, parameters[0].device)
-        return Options(self.prior, self.fixed, groups, self.tied.spherical)
+        return emission_options(self.prior, self.fixed, self.tied, self.emitters, parameters)
 
     def _shared(self, emission: Any) -> Any:
         """The emission with what is tied made equal, in the form that the family makes."""
@@ -253,6 +248,18 @@ class HMMProblem(Problem):
     def fingerprint(self) -> str:
         options = (self.prior.fingerprint(), sorted(self.fixed), self.tied.fingerprint(), self.method)
         return f"{self.data.checksum()}:{options}"
+
+
+def emission_options(
+    prior: Prior, fixed: frozenset[str], tied: Tied, emitters: Groups, parameters: Parameters
+) -> Options:
+    """For parameters with a row for each group of ``emitters``: who shares a covariance, by such rows."""
+    groups = None
+    if tied.covariance is not None:
+        each = torch.as_tensor(tied.covariance)[emitters.first.cpu()]
+        rows = parameters[0].shape[:2].numel() if each.dim() == 2 else len(parameters[0])
+        groups = Groups("covariance", each, rows, parameters[0].device)
+    return Options(prior, fixed, groups, tied.spherical)
 
 
 def expected_states(chain: LinearChain) -> tuple[Tensor, HMMCounts, float]:
