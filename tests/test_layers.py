@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "data": set(),
     "viz": {"models", "distributions", "data"},
     "learning": {"models", "distributions", "data"},
+    "sklearn": {"learning", "distributions"},
     "cli": {"models", "distributions", "data", "viz", "metrics", "learning"},
 }
 # modules beside the packages, which any package may import

@@ -44,7 +44,7 @@ class Gaussian(Family):
         except ValueError as error:
             raise ValueError(
                 "a covariance is no longer positive definite: a state explains too few different "
-                "observations; give Prior(covariance=...), or fewer states"
+                "observations; give Prior(covariance=...), of an estimator covars_prior, or fewer states"
             ) from error
 
     def statistics(self, parameters: Parameters, x: Tensor, weights: Tensor) -> Statistics:

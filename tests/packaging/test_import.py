@@ -26,6 +26,7 @@ EXTRAS = {
     "rich",
     "safetensors",
     "scipy",
+    "sklearn",
     "tqdm",
     "typer",
 }
