@@ -148,6 +148,9 @@ experiments: $(STAMP)/test  ## benchmarks against peers and full trainings with 
 	$(BIN)/python -m benchmarks.estimators
 	$(BIN)/python -m benchmarks.factorial_learning toy
 	$(BIN)/python -m benchmarks.factorial_learning chorales
+	$(call say,Learning HMMs by EM: tags without supervision and earthquakes; results go to $(RESULTS))
+	$(BIN)/python -m benchmarks.em_hmm tags
+	$(BIN)/python -m benchmarks.em_hmm earthquakes
 	$(MAKE) mutants-cuda OP_SCHEDULES='$(SCHEDULES)'
 
 benchmark-smoke: $(STAMP)/test  ## tiny benchmark cases: every implementation here is checked against the reference
