@@ -126,7 +126,8 @@ class Sequences:
 
     def chunks(self, items: Tensor | None = None, steps: int = CHUNK) -> Iterator[Sequences]:
         """The sequences that have steps, of all or of ``items``, some at a time, without needless padding."""
-        chosen = torch.arange(len(self)) if items is None else items
+        device = self.lengths.device
+        chosen = torch.arange(len(self), device=device) if items is None else items.to(device)
         chosen = chosen[self.lengths[chosen] > 0]
         chosen = chosen[self.lengths[chosen].argsort(stable=True)]
         begin = 0

@@ -16,6 +16,7 @@ from structlv.learning.m_step import Groups, Prior
 
 Parameters = tuple[Tensor, ...]
 Statistics = tuple[Tensor, ...]
+LEAST = 1e-100  # a row that has less weight than this has none: its digits are gone, its inverse infinite
 
 
 class Options(NamedTuple):

@@ -8,7 +8,7 @@ import torch
 import torch.distributions as td
 from torch import Tensor
 
-from structlv.learning.emission_family import Family, Options, Parameters, Statistics
+from structlv.learning.emission_family import LEAST, Family, Options, Parameters, Statistics
 from structlv.learning.m_step import Groups, Prior
 
 MOST = 1 << 22  # numbers of a table of observations, rows and dimensions that is made at once
@@ -86,7 +86,7 @@ class Gaussian(Family):
         move = torch.zeros_like(means)
         if "means" not in options.fixed:
             total = (n + weight)[:, None]
-            move = torch.where(total > 0, (first + weight[:, None] * (centre - means)) / total, 0.0)
+            move = torch.where(total > LEAST, (first + weight[:, None] * (centre - means)) / total, 0.0)
         new = means + move
         if "covariance" in options.fixed:
             return new, covariance
@@ -97,7 +97,7 @@ class Gaussian(Family):
         scatter, n = groups.pooled(scatter) + self._least(options.prior, means), groups.pooled(n)
         if options.spherical:
             scatter = scatter.mean(-1, keepdim=True).expand_as(scatter)
-        seen = self._like(n) > 0
+        seen = self._like(n) > LEAST
         found = torch.where(seen, scatter / self._like(n + options.prior.degrees), covariance[groups.first])
         return new, found[groups.of]
 

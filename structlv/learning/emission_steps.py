@@ -8,7 +8,7 @@ import torch
 import torch.distributions as td
 from torch import Tensor
 
-from structlv.learning.emission_family import Family, Options, Parameters, Statistics
+from structlv.learning.emission_family import LEAST, Family, Options, Parameters, Statistics
 from structlv.learning.emission_normal import Gaussian
 from structlv.learning.m_step import log_ratio, weighted
 
@@ -88,7 +88,7 @@ class Rates(Family):
             return parameters
         (rates,), (steps, events) = parameters, statistics
         exposure = steps.reshape(steps.shape + (1,) * self.events) + options.prior.exposure
-        return (torch.where(exposure > 0, (events + options.prior.events) / exposure, rates),)
+        return (torch.where(exposure > LEAST, (events + options.prior.events) / exposure, rates),)
 
     def log_prior(self, parameters: Parameters, options: Options) -> float:
         rates, prior = parameters[0], options.prior

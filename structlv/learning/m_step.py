@@ -66,7 +66,8 @@ class Tied(NamedTuple):
         covariance: (k), or (k, m) of mixtures: normal distributions of a group have one covariance.
         spherical: whether a diagonal covariance is the same in all dimensions.
 
-    The members of a group begin as the first of them (of covariances: as their mean).
+    The members of a group begin as the first of them (of covariances: as their mean). Tensors of a `Prior`
+    then have a row for each group, in the order of their numbers.
     """
 
     transition: Sequence[int] | Tensor | None = None

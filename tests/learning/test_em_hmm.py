@@ -485,6 +485,15 @@ def test_a_collapsing_covariance_is_named_and_a_prior_prevents_it() -> None:
     assert_climbs(fit(start, x, iterations=50, prior=Prior(covariance=0.1)))
 
 
+def test_a_component_that_dies_out_keeps_its_covariance() -> None:
+    """Its weight is the last number before 0, and covariance / weight would be infinite."""
+    x = torch.tensor([[0.0, 0.1, -0.1, 0.2]], dtype=F64)
+    parts = td.Normal(torch.tensor([[0.0, 38.55]], dtype=F64), torch.ones(1, 2, dtype=F64))
+    mixture = td.MixtureSameFamily(td.Categorical(logits=torch.zeros(1, 2, dtype=F64)), parts)
+    found = fit(HMM(rand(1), rand(1, 1), mixture), x, prior=Prior(covariance=0.1), iterations=3)
+    assert float(found.model.emission.component_distribution.scale[0, 1]) == 1.0
+
+
 # ---- Monte Carlo and stepwise EM -----------------------------------------------------------------------
 
 
