@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -184,16 +185,17 @@ PROBLEMS: dict[type, Callable[..., Problem]] = {
 def problem_of(
     like: Any, x: Tensor, lengths: Tensor | None, mask: Tensor | None, *, prior: Prior | None, **options: Any
 ) -> Problem:
-    """What EM does for models like ``like``. Raises TypeError where it can do nothing."""
+    """What EM does for models like ``like``.
+
+    Raises TypeError where there is nothing, ValueError for an option that such models do not have.
+    """
+    given = {name: value for name, value in options.items() if value is not None and value != ()}
     for kind, problem in PROBLEMS.items():
         if isinstance(like, kind):
-            given = {name: value for name, value in options.items() if value is not None and value != ()}
-            try:
-                return problem(like, x, lengths, mask, prior=prior or Prior(), **given)
-            except TypeError as error:
-                if "unexpected keyword" not in str(error):
-                    raise
-                raise ValueError(f"EM of {_name(like)} does not know one of {', '.join(given)}") from error
+            unknown = [name for name in given if name not in signature(problem).parameters]
+            if unknown:
+                raise ValueError(f"EM of {_name(like)} knows no {', '.join(unknown)}")
+            return problem(like, x, lengths, mask, prior=prior or Prior(), **given)
     names = ", ".join(kind.__name__ for kind in PROBLEMS)
     raise TypeError(f"EM needs one of {names}, or a function that makes one; found {_name(like)}")
 

@@ -263,6 +263,15 @@ def test_data_far_from_zero_lose_no_digits() -> None:
     assert float(error.abs().max()) < 1e-6
 
 
+def test_under_a_prior_the_likelihood_itself_may_fall() -> None:
+    """Trap 3 of the tutorial: add-one EM from the best likelihood raises what it maximises, and lowers that."""
+    emission, x = symbols()
+    best = fit(model_of(emission), x, iterations=200)
+    smooth = fit(best.model, x, prior=Prior(1.0, 1.0, 1.0))
+    assert_climbs(smooth)
+    assert smooth.log_likelihood < best.log_likelihood - 1
+
+
 # ---- what is fixed, tied or known ----------------------------------------------------------------------
 
 

@@ -214,7 +214,7 @@ def test_clear_words_for_what_cannot_be_learned() -> None:
         fit(grammar().expand((2,)), words())
     with pytest.raises(ValueError, match=r"prior_logits \(K\) and word_logits \(K, V\)"):
         NaiveBayesTables(rand(2), rand(3, 4))
-    with pytest.raises(ValueError, match="EM of PCFG does not know"):
+    with pytest.raises(ValueError, match="EM of PCFG knows no evidence"):
         fit(grammar(), words(), evidence={"spans": words()})
     never = PCFG(rand(NT), torch.full((NT, NT + T, NT + T), -torch.inf, dtype=F64), rand(T, V))
     with pytest.raises(ValueError, match="probability 0"):
