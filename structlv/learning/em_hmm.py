@@ -90,7 +90,7 @@ class HMMProblem(Problem):
         self.rows = Groups("transition", self.tied.transition, k, device)
         self.emitters = Groups("emission", self.tied.emission, k, device)
         self.dtype = like.initial_logits.dtype
-        self.data = Sequences(x, len(like.event_shape), lengths, mask, evidence or {})
+        self.data = Sequences(x, len(like.event_shape), lengths, mask, evidence, wide=("allowed",))
         if self.data.x.is_floating_point():
             self.data.x = self.data.x.double()
         self.items, self.steps = len(self.data), self.data.steps

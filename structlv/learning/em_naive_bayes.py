@@ -36,7 +36,7 @@ class NaiveBayesTables(Tensors):
 
     def log_prob(self, x: Tensor, lengths: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """log p(x), (b), for tokens (b, n), right-padded, False in ``mask`` where one is missing."""
-        return self.log_joint(x, Sequences(x, 0, lengths, mask, {}).observed).logsumexp(-1)
+        return self.log_joint(x, Sequences(x, 0, lengths, mask).observed).logsumexp(-1)
 
 
 class NaiveBayesCounts(NamedTuple):

@@ -43,7 +43,7 @@ class PCFGProblem(Problem):
     ) -> None:
         prior.check()
         self.prior, self.fixed = prior, check_fixed(fixed, ("root", "rules", "emission"))
-        self.data = Sequences(x, 0, lengths, mask, {})
+        self.data = Sequences(x, 0, lengths, mask)
         if bool((self.data.lengths < 2).any()):
             raise ValueError(
                 f"a sentence needs two words or more, found one of {int(self.data.lengths.min())}"

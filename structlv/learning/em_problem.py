@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from structlv.distributions.algebra import added, flat, rebuilt
+from structlv.distributions.validation import checked_lengths, require_bool, require_lengths
 
 Counts = TypeVar("Counts", bound=tuple)
 CHUNK = 1 << 15  # steps of the sequences that are looked at together: what an E-step holds in memory
@@ -90,8 +91,8 @@ class Sequences:
     """Padded sequences and what is known of each, in chunks of similar length.
 
     Args: ``x`` (*b, n, *event_shape); ``lengths`` (*b); ``mask`` (*b, n), False where an observation is
-    missing; ``evidence``, by name tensors (*b, n, ...) of a value for each step. Raises ValueError if nothing
-    is observed.
+    missing; ``evidence``, by name tensors (*b, n) or, where ``wide`` names them, (*b, n, k). Raises TypeError
+    or ValueError where one does not fit.
     """
 
     def __init__(
@@ -100,25 +101,33 @@ class Sequences:
         event_dims: int,
         lengths: Tensor | None,
         mask: Tensor | None,
-        evidence: Mapping[str, Tensor],
+        evidence: Mapping[str, Tensor] | None = None,
+        wide: Collection[str] = (),
     ) -> None:
         split = x.dim() - event_dims - 1
         if split < 0:
             raise ValueError(f"x must have shape (*b, n, *event_shape), found {tuple(x.shape)}")
         batch, n = x.shape[:split], x.shape[split]
-        self.x = x.detach().reshape(-1, *x.shape[split:])
-        steps = torch.arange(n, device=x.device)
-        self.lengths = torch.full((len(self.x),), n, device=x.device)
+        count = batch.numel()
+        self.x = x.detach().reshape(count, *x.shape[split:])
+        self.lengths = torch.full((count,), n, device=x.device)
         if lengths is not None:
-            self.lengths = lengths.expand(batch).reshape(-1)
-        self.observed = steps < self.lengths.unsqueeze(-1)
-        self.mask = None if mask is None else mask.expand(*batch, n).reshape(-1, n)
-        if self.mask is not None:
+            self.lengths = checked_lengths(lengths, "x", x).expand(batch).reshape(count)
+            require_lengths(self.lengths, n)
+        self.observed = torch.arange(n, device=x.device) < self.lengths.unsqueeze(-1)
+        self.mask: Tensor | None = None
+        if mask is not None:
+            require_bool("mask", mask)
+            self.mask = mask.expand(*batch, n).reshape(count, n)
             self.observed = self.observed & self.mask
         self.evidence = {}
-        for name, value in evidence.items():
-            rest = value.shape[_step_dim(name, value, batch, n) + 1 :]
-            self.evidence[name] = value.expand(*batch, n, *rest).reshape(-1, n, *rest)
+        for name, value in (evidence or {}).items():
+            shape = value.shape[-1:] if name in wide else torch.Size()
+            if value.shape[value.dim() - 1 - len(shape) : value.dim() - len(shape)] != (n,):
+                expected = "(*b, n, k)" if name in wide else "(*b, n)"
+                found = tuple(value.shape)
+                raise ValueError(f"evidence {name!r} must have shape {expected} with n = {n}, found {found}")
+            self.evidence[name] = value.expand(*batch, n, *shape).reshape(count, n, *shape)
         self.steps = int(self.observed.sum())
 
     def __len__(self) -> int:
@@ -151,16 +160,6 @@ class Sequences:
         """Differs where the data do."""
         parts = [self.x, self.lengths, self.mask, *self.evidence.values()]
         return f"{tuple(self.x.shape)}:{','.join(self.evidence)}:{crc(parts):08x}"
-
-
-def _step_dim(name: str, value: Tensor, batch: torch.Size, n: int) -> int:
-    """The dimension of ``value`` that counts steps: it may lack leading batch dimensions."""
-    for place in range(min(len(batch), value.dim() - 1), -1, -1):
-        if value.shape[place] == n:
-            return place
-    raise ValueError(
-        f"evidence {name!r} must have shape (*b, n, ...) with n = {n}, found {tuple(value.shape)}"
-    )
 
 
 def crc(tensors: Iterable[Tensor | None]) -> int:

@@ -13,7 +13,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from structlv.learning import fit_em
+from structlv.learning import fit_em, selection
 from structlv.sklearn.sequences import Array, batches, checked_lengths, joined
 
 Self = TypeVar("Self", bound="SequenceEstimator")
@@ -179,15 +179,11 @@ class SequenceEstimator(BaseEstimator):
 
     def aic(self, X: Any, lengths: Any = None) -> float:
         """Akaike's criterion on X: the lower the better."""
-        from structlv.learning import aic
-
-        return aic(self.score(X, lengths), self._free_parameters())
+        return selection.aic(self.score(X, lengths), self._free_parameters())
 
     def bic(self, X: Any, lengths: Any = None) -> float:
         """Schwarz's criterion on X, of as many observations as samples: the lower the better."""
-        from structlv.learning import bic
-
-        return bic(self.score(X, lengths), self._free_parameters(), len(X))
+        return selection.bic(self.score(X, lengths), self._free_parameters(), len(X))
 
     # ---- helpers ---------------------------------------------------------------------------------------
 

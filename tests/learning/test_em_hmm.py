@@ -264,7 +264,7 @@ def test_data_far_from_zero_lose_no_digits() -> None:
 
 
 def test_under_a_prior_the_likelihood_itself_may_fall() -> None:
-    """Trap 3 of the tutorial: add-one EM from the best likelihood raises what it maximises, and lowers that."""
+    """Trap 3 of the tutorial: add-one EM from the best likelihood raises its objective, and lowers that."""
     emission, x = symbols()
     best = fit(model_of(emission), x, iterations=200)
     smooth = fit(best.model, x, prior=Prior(1.0, 1.0, 1.0))
@@ -373,7 +373,7 @@ def test_partial_labels_are_evidence() -> None:
     held = fit(model, x, evidence={"allowed": allowed})  # one mask for all sequences
     chain = held.model.posterior(x).condition(allowed=allowed.expand(B, N, K))
     assert_nats(torch.tensor(held.log_likelihood, dtype=F64), chain.log_partition().sum())
-    with pytest.raises(ValueError, match="'states' must have shape"):
+    with pytest.raises(ValueError, match=r"'states' must have shape \(\*b, n\)"):
         fit(model, x, evidence={"states": states[:, :3]})
 
 
@@ -468,6 +468,12 @@ def test_clear_words_for_what_cannot_be_learned() -> None:
         fit(HMM(rand(K), rand(N - 1, K, K), emission), x)
     with pytest.raises(ValueError, match="nothing is observed"):
         fit(model, x, torch.zeros(B, dtype=torch.long))
+    with pytest.raises(ValueError, match=r"lengths must be in 0\.\.9"):
+        fit(model, x, LENGTHS - 1)
+    with pytest.raises(TypeError, match="mask"):
+        fit(model, x, LENGTHS, x)
+    with pytest.raises(ValueError, match=r"x must be in 0\.\.3"):
+        fit(model, x + 1)
     with pytest.raises(ValueError, match=r"prior\.initial must be at least 0"):
         fit(model, x, prior=Prior(initial=-1.0))
     with pytest.raises(ValueError, match=r"tied\.emission must hold 3 integers"):
