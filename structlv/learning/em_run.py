@@ -61,13 +61,14 @@ class Climb(ABC):
             "history": self.history,
             "value": self.value,
             "converged": self.converged,
+            "objective": self.objective if self.history else None,
             **self.more(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Become the climb that `state` told of."""
         tensors = [x.clone() for x in state["tensors"]]
-        new = {name: value for name, value in state.items() if name != "tensors"}
+        new = {name: value for name, value in state.items() if name not in ("tensors", "objective")}
         vars(self).update(
             {**new, "history": list(state["history"]), "model": self.problem.restored(self.model, tensors)}
         )
@@ -141,15 +142,9 @@ class Run:
             raise ValueError("nothing is observed: x has no step, or lengths and mask leave none")
         self.problem, self.begin, self.seeds = problem, begin, tuple(seeds)
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
-        self.identity = (
-            {}
-            if checkpoint is None
-            else {
-                "data": problem.fingerprint(),
-                "seeds": list(self.seeds),
-                **options,
-            }
-        )
+        self.identity: dict[str, Any] = {}
+        if checkpoint is not None:
+            self.identity = {"data": problem.fingerprint(), "seeds": list(self.seeds), **options}
         self.done: list[dict[str, Any]] = []  # a state for each start that is over
         self.current: dict[str, Any] | None = None  # that of the start under way
 
@@ -166,9 +161,8 @@ class Run:
             self.done.append(self.current)
             self.current = None
         self._save()
-        ended = [self._begin(i, state) for i, state in enumerate(self.done)]
-        place = max(range(len(ended)), key=lambda i: ended[i].objective)
-        return ended[place], self.seeds[place]
+        place = max(range(len(self.done)), key=lambda i: self.done[i]["objective"])
+        return self._begin(place, self.done[place]), self.seeds[place]
 
     def _begin(self, place: int, state: dict[str, Any] | None) -> Climb:
         climb = self.begin(self.seeds[place])
