@@ -116,7 +116,8 @@ class Mixture(Family):
 
     def parameters(self, emission: Any) -> Parameters:
         components = self.component.parameters(emission.component_distribution)
-        return emission.mixture_distribution.logits, *components
+        weights = emission.mixture_distribution.logits.expand(emission.component_distribution.batch_shape)
+        return weights, *components
 
     def emission(self, parameters: Parameters) -> Any:
         weights, *components = parameters

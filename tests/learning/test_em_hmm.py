@@ -272,6 +272,17 @@ def test_under_a_prior_the_likelihood_itself_may_fall() -> None:
     assert smooth.log_likelihood < best.log_likelihood - 1
 
 
+def test_weights_that_all_states_share_at_first_are_learned_for_each() -> None:
+    _, x = mixture()
+    parts = td.MultivariateNormal(rand(K, 2, D), spd(K, 2))
+    start = model_of(td.MixtureSameFamily(td.Categorical(logits=rand(2)), parts))
+    result = fit(start, x, prior=Prior(covariance=0.1))
+    assert_climbs(result)
+    weights = result.model.emission.mixture_distribution.logits
+    assert weights.shape == (K, 2)
+    assert not torch.allclose(weights[0], weights[1])
+
+
 # ---- what is fixed, tied or known ----------------------------------------------------------------------
 
 
