@@ -95,6 +95,8 @@ class Gaussian(Family):
         scatter = scatter + self._like(weight) * self._outer(apart, apart)
         groups = options.covariance or Groups("covariance", None, len(means), means.device)
         scatter, n = groups.pooled(scatter) + self._least(options.prior, means), groups.pooled(n)
+        if self.full:
+            scatter = 0.5 * (scatter + scatter.mT)
         if options.spherical:
             scatter = scatter.mean(-1, keepdim=True).expand_as(scatter)
         seen = self._like(n) > LEAST
