@@ -1,6 +1,7 @@
 """The layers: every arrow between the packages of structlv, and between the folders of csrc, points down.
 
-cli, sklearn -> learning -> models -> distributions -> ops -> _C; csrc/ops (alone with torch) -> csrc/kernels -> csrc/core.
+cli, sklearn -> learning -> models -> distributions -> ops -> _C; csrc/ops (alone with torch) -> csrc/kernels
+-> csrc/core.
 """
 
 from __future__ import annotations
