@@ -150,6 +150,10 @@ experiments: $(STAMP)/test  ## benchmarks against peers and full trainings with 
 	$(BIN)/python -m benchmarks.factorial_learning toy
 	$(BIN)/python -m benchmarks.factorial_learning chorales
 	$(BIN)/python -m benchmarks.text_vae
+	$(call say,Learning HMMs by EM: tags without supervision and earthquakes; results go to $(RESULTS))
+	$(BIN)/python -m benchmarks.em_hmm tags
+	$(BIN)/python -m benchmarks.em_hmm earthquakes
+	$(BIN)/python -m benchmarks.em_hmmlearn
 	$(MAKE) mutants-cuda OP_SCHEDULES='$(SCHEDULES)'
 
 benchmark-smoke: $(STAMP)/test  ## tiny benchmark cases: every implementation here is checked against the reference

@@ -20,6 +20,7 @@ DOCUMENTS = [
     "CHANGELOG.md",
     "examples/README.md",
     "benchmarks/README.md",
+    *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))),
 ]
 SUFFIXES = "py|h|cpp|c|md|toml|txt|json"
 MADE = (

@@ -1,6 +1,7 @@
 """The layers: every arrow between the packages of structlv, and between the folders of csrc, points down.
 
-learning -> models -> distributions -> ops -> _C; csrc/ops (alone with torch) -> csrc/kernels -> csrc/core.
+cli, sklearn -> learning -> models -> distributions -> ops -> _C; csrc/ops (alone with torch) -> csrc/kernels
+-> csrc/core.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ MAY_IMPORT = {
     "data": set(),
     "viz": {"models", "distributions", "data"},
     "learning": {"models", "distributions", "data"},
+    "sklearn": {"learning", "distributions"},
     "cli": {"models", "distributions", "data", "viz", "metrics", "learning"},
 }
 # modules beside the packages, which any package may import

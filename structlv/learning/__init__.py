@@ -12,8 +12,17 @@ from typing import TYPE_CHECKING, Any
 from structlv._extras import require
 from structlv.learning.annealed import annealed_log_likelihood
 from structlv.learning.compare import nats_per_event, num_parameters, padded, states_of_equal_parameters
-from structlv.learning.em import EMResult, fit_em
-from structlv.learning.em_start import random_bernoulli, random_categorical, random_gaussian
+from structlv.learning.em import EMResult, fit_em, fit_stepwise_em
+from structlv.learning.em_hmm import MonteCarlo
+from structlv.learning.em_naive_bayes import NaiveBayesTables
+from structlv.learning.em_start import (
+    hmm_of_counts,
+    hmm_of_symbols,
+    hmm_of_vectors,
+    random_bernoulli,
+    random_categorical,
+    random_gaussian,
+)
 from structlv.learning.evaluate import (
     active_units,
     evaluate,
@@ -24,8 +33,9 @@ from structlv.learning.evaluate import (
 from structlv.learning.gap import inference_gap
 from structlv.learning.importance import importance_bound
 from structlv.learning.latent_space import interpolate, nearest_neighbours, posterior_samples, prior_samples
-from structlv.learning.m_step import Prior
+from structlv.learning.m_step import Prior, Tied
 from structlv.learning.refine import refine
+from structlv.learning.selection import aic, bic, free_parameters, match_states, permuted
 
 if TYPE_CHECKING:
     from structlv.learning.elbo import EvidenceLowerBound
@@ -43,25 +53,37 @@ __all__ = [
     "EvidenceLowerBound",
     "ExactResume",
     "MarginalLikelihood",
+    "MonteCarlo",
+    "NaiveBayesTables",
     "Prior",
     "ReweightedWakeSleep",
     "SemiAmortized",
     "SequenceObjective",
+    "Tied",
     "WakeSleep",
     "active_units",
+    "aic",
     "annealed_log_likelihood",
+    "bic",
     "evaluate",
     "fit",
     "fit_em",
+    "fit_stepwise_em",
+    "free_parameters",
+    "hmm_of_counts",
+    "hmm_of_symbols",
+    "hmm_of_vectors",
     "importance_bound",
     "importance_log_likelihood",
     "inference_gap",
     "interpolate",
+    "match_states",
     "mutual_information",
     "nats_per_event",
     "nearest_neighbours",
     "num_parameters",
     "padded",
+    "permuted",
     "posterior_samples",
     "prior_samples",
     "random_bernoulli",

@@ -1,270 +1,130 @@
-"""The M-step of factorial hidden Markov models: the best parameters for given expectations of states."""
+"""What the M-steps of all models share: priors, ties, and relative frequencies."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeVar
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from structlv.distributions import (
-    AdditiveGaussian,
-    FactorialHMM,
-    FactorialParts,
-    IndependentBernoulli,
-    LogLinearCategorical,
-)
-from structlv.distributions.factorial_emissions import FactorialEmission
-from structlv.distributions.factorial_parts import along
-
-LogLinear = TypeVar("LogLinear", LogLinearCategorical, IndependentBernoulli)
-STEPS = 20  # of L-BFGS in an M-step without closed form
-MOST = 40.0  # log-odds of a bit that was always set: +inf is not allowed
-TIES = 1e-10  # directions under this part of the largest are none: chains may share a constant
-
 
 class Prior(NamedTuple):
-    """What small data needs: pseudo-counts, and a pull of scores to zero. All zero is maximum likelihood.
+    """What small data needs: pseudo-counts, and pulls to known values. All zero is maximum likelihood.
 
     The log prior is, in nats and up to a constant, the sum of
-        initial * sum log p(z_1), transition * sum log p(z_t+1 | z_t): that many more of each;
-        emission * sum over joint states and symbols of log p(x | z): that many more of each symbol (of bits:
-        set and not set) in every joint state; its table has prod_i k_i rows;
-        - decay / 2 * sum of squared logits of the emission;
-        - covariance / 2 * trace of the inverse covariance: no variance is smaller than covariance / N.
+        initial * sum log p(z_1), transition * sum log p(z_t+1 | z_t), final * sum log p(stop | z): that many
+        more of each. (Of a grammar: its roots, its rules; of Naive Bayes: its classes.)
+        emission * sum over states and symbols of log p(x | z): that many more of each symbol (of bits: set
+        and not set) in every state; of factorial HMMs in every joint state, of which there are prod_i k_i;
+        weights * sum of the log weights of mixtures;
+        events * sum log rate - exposure * sum rate, of Poisson rates: that many events in that many steps;
+        - decay / 2 * sum of squared logits of the emission (factorial HMMs alone);
+        and of every normal distribution, with mean m and covariance C in d dimensions,
+        - covariance / 2 * trace of the inverse of C: no variance is smaller than covariance / N;
+        - degrees / 2 * log det C, as many more observations at the mean;
+        - mean_weight / 2 * (m - mean)' C^-1 (m - mean), as many more observations at ``mean``.
+
+    ``initial``, ``transition``, ``final``, ``emission``, ``weights``, ``events``, ``exposure``, ``mean``,
+    ``mean_weight`` may be tensors that broadcast to the probabilities (rates, means, one number a normal
+    distribution) that they concern, ``covariance`` a matrix B: then its term is - trace(B C^-1) / 2.
+    (Factorial HMMs take numbers.) What is impossible in the model that EM starts with stays so: it has no
+    pseudo-counts, and no part in the prior.
     """
 
-    initial: float = 0.0
-    transition: float = 0.0
-    emission: float = 0.0
+    initial: float | Tensor = 0.0
+    transition: float | Tensor = 0.0
+    emission: float | Tensor = 0.0
     decay: float = 0.0
-    covariance: float = 0.0
+    covariance: float | Tensor = 0.0
+    final: float | Tensor = 0.0
+    weights: float | Tensor = 0.0
+    degrees: float = 0.0
+    mean: float | Tensor = 0.0
+    mean_weight: float | Tensor = 0.0
+    events: float | Tensor = 0.0
+    exposure: float | Tensor = 0.0
+
+    def check(self) -> None:
+        """Raises ValueError where a number that must not be negative is, or is NaN."""
+        for name, value in self._asdict().items():
+            if name != "mean" and not bool((torch.as_tensor(value) >= 0).all()):
+                raise ValueError(f"prior.{name} must be at least 0, found {value}")
+
+    def fingerprint(self) -> str:
+        """The same for equal values."""
+        plain = (value.tolist() if isinstance(value, Tensor) else value for value in self)
+        return str(tuple(plain))
 
 
-class Expected(NamedTuple):
-    """Expectations of the states at the N observed steps, sequences one after the other.
+class Tied(NamedTuple):
+    """Which parameters of an HMM are one and the same: a group number for each state; None, all differ.
 
     Attributes:
-        x: (N, *event_shape), the observations.
-        unary: for each chain (N, k_i).
-        joint: (N, S), the last chain fastest; None where chains are independent (mean field).
-        initial: for each chain (k_i), the first states of all sequences, observed or not.
-        transition: for each chain (k_i, k_i), the moves of all sequences.
+        transition: (k), states of a group have one row of transition (and stopping) probabilities.
+        emission: (k), states of a group emit alike.
+        covariance: (k), or (k, m) of mixtures: normal distributions of a group have one covariance.
+        spherical: whether a diagonal covariance is the same in all dimensions.
+
+    The members of a group begin as the first of them (of covariances: as their mean). Tensors of a `Prior`
+    then have a row for each group, in the order of their numbers.
     """
 
-    x: Tensor
-    unary: tuple[Tensor, ...]
-    joint: Tensor | None
-    initial: tuple[Tensor, ...]
-    transition: tuple[Tensor, ...]
+    transition: Sequence[int] | Tensor | None = None
+    emission: Sequence[int] | Tensor | None = None
+    covariance: Sequence[int] | Sequence[Sequence[int]] | Tensor | None = None
+    spherical: bool = False
+
+    def fingerprint(self) -> str:
+        """The same for equal values."""
+        plain = (value.tolist() if isinstance(value, Tensor) else value for value in self)
+        return str(tuple(plain))
 
 
-def expectations(parts: FactorialParts, x: Tensor, observed: Tensor) -> Expected:
-    """What `FactorialChain.marginals` says of observations x (*b, n, *event_shape), in float64.
+class Groups:
+    """Rows of which those of a group share parameters. ``first``: (G), a row of each group."""
 
-    ``observed`` is (*b, n) bool.
+    def __init__(self, name: str, numbers: object, rows: int, device: torch.device) -> None:
+        """Raises ValueError unless ``numbers`` (None: all differ) names a group for each of ``rows`` rows."""
+        given = torch.arange(rows) if numbers is None else torch.as_tensor(numbers).flatten()
+        if given.is_floating_point() or len(given) != rows:
+            raise ValueError(f"tied.{name} must hold {rows} integers, found {numbers}")
+        _, self.of = given.to(device).unique(return_inverse=True)
+        count = int(self.of.max()) + 1
+        self.first = torch.full((count,), rows, device=device).scatter_reduce(
+            0, self.of, torch.arange(rows, device=device), "amin"
+        )
+
+    def pooled(self, x: Tensor) -> Tensor:
+        """Sums over the rows (dimension 0) of each group."""
+        if len(self.first) == len(self.of):
+            return x[self.first]
+        return x.new_zeros(len(self.first), *x.shape[1:]).index_add(0, self.of, x)
+
+
+def check_fixed(fixed: Collection[str], allowed: Sequence[str]) -> frozenset[str]:
+    """Raises ValueError where ``fixed`` names a parameter that the model has not."""
+    names = {fixed} if isinstance(fixed, str) else set(fixed)
+    if not names <= set(allowed):
+        unknown = ", ".join(sorted(names - set(allowed)))
+        raise ValueError(f"fixed must name parameters among {', '.join(allowed)}, found {unknown}")
+    return frozenset(names)
+
+
+def log_ratio(counts: Tensor, old: Tensor, weight: float | Tensor = 0.0) -> Tensor:
+    """Logarithms of relative frequencies with ``weight`` more of each; ``old`` where nothing was counted.
+
+    What is -inf in ``old`` stays so.
     """
-    assert parts.unary is not None
-    assert parts.transition is not None
-    unary = tuple(p.double()[observed] for p in parts.unary)
-    joint = None if parts.joint is None else parts.joint.double().flatten(-len(unary))[observed]
-    return Expected(
-        x[observed],
-        unary,
-        joint,
-        tuple(p.double()[..., 0, :].flatten(0, -2).sum(0) for p in map(_batched, parts.unary)),
-        tuple(p.double().flatten(0, -3).sum(0) for p in map(_batched, parts.transition)),
-    )
-
-
-def _batched(x: Tensor) -> Tensor:
-    return x.unsqueeze(0)
-
-
-def m_step(model: FactorialHMM, expected: Expected, prior: Prior) -> FactorialHMM:
-    """The model that maximises E log p(x, z) + log prior for fixed expectations, or one that is no worse.
-
-    Closed form of initial and transition probabilities; of `AdditiveGaussian` (Ghahramani & Jordan 1997,
-    appendix A: least squares on the expected states and pairs, by pseudo-inverse, and their shared
-    covariance); of symbols and bits where there is one chain and no decay. Else a few steps of L-BFGS on the
-    expected complete log-likelihood (concave in the logits if the expectations are exact; of mean field, on
-    its bound): generalised EM. A callable emission stays as it is.
-    """
-    initial = [
-        _log_ratio(counts + prior.initial, old)
-        for counts, old in zip(expected.initial, model.initial_logits, strict=True)
-    ]
-    transition = [
-        _log_ratio(counts + prior.transition, old)
-        for counts, old in zip(expected.transition, model.transition_logits, strict=True)
-    ]
-    return FactorialHMM(initial, transition, emission_step(model.emission, expected, prior))
-
-
-def _log_ratio(counts: Tensor, old: Tensor) -> Tensor:
-    """Logarithms of relative frequencies; ``old`` where nothing was counted."""
+    possible = old > -torch.inf
+    counts = torch.where(possible, counts + torch.as_tensor(weight).to(counts), 0.0)
     total = counts.sum(-1, keepdim=True)
     return torch.where(total > 0, (counts / total).log(), old.double()).to(old.dtype)
 
 
-def log_prior(model: FactorialHMM, prior: Prior) -> float:
-    """The log prior of the parameters in nats, up to a constant."""
-    total = sum(_weighted(prior.initial, x) for x in model.initial_logits)
-    total += sum(_weighted(prior.transition, x) for x in model.transition_logits)
-    emission = model.emission
-    if isinstance(emission, AdditiveGaussian) and prior.covariance:
-        return total - 0.5 * prior.covariance * float(torch.linalg.inv(emission.covariance.double()).trace())
-    if isinstance(emission, LogLinearCategorical | IndependentBernoulli):
-        total += float(_log_linear_prior(emission, [x.double() for x in emission.logits], prior))
-    return total
-
-
-def _weighted(weight: float, logits: Tensor) -> float:
-    return weight * float(logits.double().sum()) if weight else 0.0
-
-
-def emission_step(emission: FactorialEmission, expected: Expected, prior: Prior) -> FactorialEmission:
-    """The emission's part of the M-step."""
-    if isinstance(emission, AdditiveGaussian):
-        return _additive(emission, expected, prior)
-    if isinstance(emission, LogLinearCategorical):
-        return _categorical(emission, expected, prior)
-    if isinstance(emission, IndependentBernoulli):
-        return _bernoulli(emission, expected, prior)
-    return emission
-
-
-# ---- sums of means -------------------------------------------------------------------------------------
-
-
-def _additive(emission: AdditiveGaussian, expected: Expected, prior: Prior) -> AdditiveGaussian:
-    """Ghahramani & Jordan 1997, equations A.3 and A.4, on x less its mean: then less cancels."""
-    x = expected.x.double()
-    centre = x.mean(0)
-    x = x - centre
-    states = torch.cat(expected.unary, -1)
-    cross = states.T @ x
-    rows = torch.linalg.pinv(_second_moments(expected), rtol=TIES, hermitian=True) @ cross
-    residual = x.T @ x - rows.T @ cross
-    identity = torch.eye(len(centre), dtype=x.dtype, device=x.device)
-    covariance = (0.5 * (residual + residual.T) + prior.covariance * identity) / len(x)
-    share = centre / len(emission.sizes)  # exactly one state of each chain adds its mean
-    means = (rows + share).split(emission.sizes)
-    dtype = emission.covariance.dtype
-    return AdditiveGaussian([m.to(dtype) for m in means], covariance.to(dtype))
-
-
-def _second_moments(expected: Expected) -> Tensor:
-    """Sum over steps of E s s' for the states s of all chains one below the other, (K, K), K = sum k_i."""
-    sizes = [p.shape[-1] for p in expected.unary]
-    blocks = [[expected.unary[0].new_zeros(a, b) for b in sizes] for a in sizes]
-    for i, p in enumerate(expected.unary):
-        blocks[i][i] = p.sum(0).diag()
-        for j in range(i):
-            blocks[i][j] = _pairs(expected, i, j)
-            blocks[j][i] = blocks[i][j].T
-    return torch.cat([torch.cat(row, -1) for row in blocks], -2)
-
-
-def _pairs(expected: Expected, i: int, j: int) -> Tensor:
-    """Expected number of steps with chain i in state a and chain j < i in state b, (k_i, k_j)."""
-    if expected.joint is None:
-        return expected.unary[i].T @ expected.unary[j]
-    table = expected.joint.sum(0).unflatten(0, [p.shape[-1] for p in expected.unary])
-    others = [axis for axis in range(table.dim()) if axis not in (i, j)]
-    return (table.sum(others) if others else table).T
-
-
-# ---- log-linear emissions ------------------------------------------------------------------------------
-
-
-def _categorical(emission: LogLinearCategorical, expected: Expected, prior: Prior) -> LogLinearCategorical:
-    if expected.joint is None:
-        return _bounded(emission, expected, prior)
-    x = expected.x.long()
-    counts = expected.joint.new_zeros(emission.logits[0].shape[-1], expected.joint.shape[-1])
-    counts = counts.index_add(0, x, expected.joint).T
-    if len(emission.logits) == 1 and not prior.decay:
-        return LogLinearCategorical([_log_ratio(counts + prior.emission, emission.logits[0])])
-    return _climb(emission, prior, lambda logits: (counts * joint_logits(logits).log_softmax(-1)).sum())
-
-
-def _bernoulli(emission: IndependentBernoulli, expected: Expected, prior: Prior) -> IndependentBernoulli:
-    if expected.joint is None:
-        return _bounded(emission, expected, prior)
-    ones = expected.joint.T @ expected.x.double()
-    zeros = expected.joint.T @ (1 - expected.x.double())
-    if len(emission.logits) == 1 and not prior.decay:
-        odds = (ones + prior.emission).log() - (zeros + prior.emission).log()
-        odds = torch.where(odds.isnan(), emission.logits[0].double(), odds)  # a state without a step
-        return IndependentBernoulli([odds.clamp(max=MOST).to(emission.logits[0].dtype)])
-    return _climb(emission, prior, lambda logits: _log_bits(joint_logits(logits), ones, zeros))
-
-
-def _bounded(emission: LogLinear, expected: Expected, prior: Prior) -> LogLinear:
-    """On the bound that mean field maximises over the states, so that it never decreases."""
-    kind = type(emission)
-    return _climb(
-        emission,
-        prior,
-        lambda logits: kind(logits).likelihood(expected.x, None, torch.Size()).expected(expected.unary).sum(),
-    )
-
-
-def joint_logits(logits: Sequence[Tensor]) -> Tensor:
-    """Sums of one row of each chain (k_i, v), in the order of joint states: (S, v)."""
-    count = len(logits)
-    total = along(logits[0].T, 0, count)
-    for i in range(1, count):
-        total = total + along(logits[i].T, i, count)
-    return total.flatten(1).T
-
-
-def _log_bits(odds: Tensor, ones: Tensor, zeros: Tensor) -> Tensor:
-    log_sigmoid = torch.nn.functional.logsigmoid
-    return (ones * log_sigmoid(odds)).sum() + (zeros * log_sigmoid(-odds)).sum()
-
-
-def _log_linear_prior(emission: FactorialEmission, logits: Sequence[Tensor], prior: Prior) -> Tensor:
-    total = -0.5 * prior.decay * torch.stack([x.square().sum() for x in logits]).sum()
-    if not prior.decay:
-        total = torch.zeros_like(total)
-    if prior.emission:
-        table = joint_logits(logits)
-        even = torch.full_like(table, prior.emission)
-        if isinstance(emission, LogLinearCategorical):
-            return total + (even * table.log_softmax(-1)).sum()
-        return total + _log_bits(table, even, even)
-    return total
-
-
-def _climb(emission: LogLinear, prior: Prior, objective: Callable[[Sequence[Tensor]], Tensor]) -> LogLinear:
-    """`STEPS` steps of L-BFGS on objective + log prior; the old logits where the result is not better.
-
-    Raises ValueError where a logit is infinite: no gradient moves it.
-    """
-    if not all(bool(x.isfinite().all()) for x in emission.logits):
-        raise ValueError("EM of several chains, or with decay, needs finite emission logits to start from")
-    logits = [x.detach().double().clone().requires_grad_() for x in emission.logits]
-
-    def value() -> Tensor:
-        return objective(logits) + _log_linear_prior(emission, logits, prior)
-
-    with torch.no_grad():
-        before = float(value())
-    scale = max(1.0, abs(before))  # then the optimiser's thresholds are relative
-    optimiser = torch.optim.LBFGS(logits, max_iter=STEPS, history_size=STEPS, line_search_fn="strong_wolfe")
-
-    def loss() -> Tensor:
-        optimiser.zero_grad()
-        lost = -value() / scale
-        lost.backward()
-        return lost.detach()
-
-    with torch.enable_grad():
-        optimiser.step(loss)
-    with torch.no_grad():
-        if not float(value()) > before:
-            return emission
-    return type(emission)([x.detach().to(old.dtype) for x, old in zip(logits, emission.logits, strict=True)])
+def weighted(weight: float | Tensor, logits: Tensor) -> float:
+    """Sum of ``weight`` times log-probabilities, of those above -inf."""
+    if not isinstance(weight, Tensor) and not weight:
+        return 0.0
+    finite = logits.double().masked_fill(logits == -torch.inf, 0.0)
+    return float((torch.as_tensor(weight).to(finite) * finite).sum())

@@ -22,8 +22,8 @@ from structlv import (
     MeanField,
     StructuredMeanField,
 )
-from structlv.learning import Prior, fit_em, random_bernoulli, random_categorical, random_gaussian
-from structlv.learning import em as em_module
+from structlv.learning import Prior, Tied, fit_em, random_bernoulli, random_categorical, random_gaussian
+from structlv.learning import em_factorial as em_module
 
 F64 = torch.float64
 LENGTHS = torch.tensor([7, 5, 1, 0])
@@ -208,6 +208,42 @@ def test_what_cannot_be_learned_is_refused() -> None:
         fit(partial(random_categorical, (2,), torch.ones(4)), x, seeds=())
     with pytest.raises(ValueError, match="N >= 2"):
         random_gaussian((2,), torch.zeros(1, 2), 0)
+
+
+@pytest.mark.parametrize("name", ["initial", "transition", "emission"])
+def test_what_is_fixed_stays(name: str) -> None:
+    model, x = start("gaussian", (2, 3))
+    found = fit(model, x, fixed=name, prior=Prior(covariance=0.5)).model
+    pairs = {
+        "initial": (model.initial_logits[1], found.initial_logits[1]),
+        "transition": (model.transition_logits[1], found.transition_logits[1]),
+        "emission": (model.emission.means[1], found.emission.means[1]),
+    }
+    for part, (before, after) in pairs.items():
+        assert torch.allclose(before, after, atol=1e-12) == (part == name), part
+
+
+def test_partial_labels_are_evidence() -> None:
+    """The likelihood is that of the data with the labels; a chain with all labels is counted."""
+    model, x = start("categorical", (2, 3))
+    states = torch.randint(3, (4, 2, 7), generator=torch.Generator().manual_seed(2))
+    states[:, 0] = -1
+    result = fit(model, x, evidence={"states": states})
+    assert all(b >= a - ROUNDING * abs(a) for a, b in pairwise(result.history))
+    joint = result.model.posterior(x, LENGTHS).condition(states=states).log_partition().sum()
+    assert result.log_likelihood == pytest.approx(float(joint), abs=1e-9)
+    moves = torch.zeros(3, 3, dtype=F64)
+    for row, n in zip(states[:, 1], LENGTHS.tolist(), strict=True):
+        for a, b in pairwise(row[:n].tolist()):
+            moves[a, b] += 1
+    counted = moves / moves.sum(-1, keepdim=True)
+    assert torch.allclose(
+        result.model.transition_logits[1].exp()[moves.sum(-1) > 0], counted[moves.sum(-1) > 0]
+    )
+    with pytest.raises(ValueError, match="evidence needs method=Exact"):
+        fit(model, x, evidence={"states": states}, method=MeanField())
+    with pytest.raises(ValueError, match="EM of FactorialHMM knows no tied"):
+        fit(model, x, tied=Tied())
 
 
 def test_a_callable_emission_keeps_its_table_and_learns_the_rest() -> None:

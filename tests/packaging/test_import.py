@@ -26,6 +26,7 @@ EXTRAS = {
     "rich",
     "safetensors",
     "scipy",
+    "sklearn",
     "tqdm",
     "typer",
 }
@@ -149,3 +150,10 @@ def test_learning_asks_for_lightning_where_it_is_needed() -> None:
     code = "from structlv._extras import MissingExtra\nimport structlv.learning\n"
     code += "try:\n    structlv.learning.fit\nexcept MissingExtra as error:\n    print(error)"
     assert "structlv[train]" in output(hidden + code)
+
+
+def test_the_estimators_ask_for_scikit_learn() -> None:
+    code = "import sys; sys.modules['sklearn'] = None\nfrom structlv._extras import MissingExtra\n"
+    code += "import structlv.sklearn\ntry:\n    structlv.sklearn.GaussianHMM\n"
+    code += "except MissingExtra as error:\n    print(error)"
+    assert "structlv[sklearn]" in output(code)

@@ -13,15 +13,15 @@ pytest.importorskip("pytorch_lightning")
 
 from structlv import AdditiveGaussian, FactorialHMM, IndependentBernoulli, LogLinearCategorical
 from structlv.distributions import FactorialParts
-from structlv.learning.m_step import (
+from structlv.learning.factorial_m_step import (
     Expected,
-    Prior,
     emission_step,
     expectations,
     joint_logits,
     log_prior,
     m_step,
 )
+from structlv.learning.m_step import Prior
 
 F64 = torch.float64
 
