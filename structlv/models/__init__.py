@@ -6,16 +6,21 @@ from structlv.models.neural_factorial_hmm import NeuralFactorialHMM
 from structlv.models.neural_hmm import NeuralHMM
 from structlv.models.neural_pcfg import CompoundPCFG, NeuralPCFG
 from structlv.models.ngram import AdditiveBigram, WittenBell
+from structlv.models.structured_vae import ChainVAE, GrammarVAE, StructuredVAE, TreeVAE
 
 __all__ = [
     "AdditiveBigram",
+    "ChainVAE",
     "CompoundPCFG",
     "Elbo",
+    "GrammarVAE",
     "LowRankNeuralPCFG",
     "Model",
     "NeuralFactorialHMM",
     "NeuralHMM",
     "NeuralPCFG",
     "SimpleNeuralPCFG",
+    "StructuredVAE",
+    "TreeVAE",
     "WittenBell",
 ]
