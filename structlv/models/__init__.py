@@ -1,6 +1,8 @@
 """Models: modules that compute the parameters of a structured distribution."""
 
 from structlv.models.base import Elbo, Model
+from structlv.models.families import GaussianFamily, MixturePrior, VampPrior, sampled_kl
+from structlv.models.flows import CouplingFlow, InverseAutoregressiveFlow, PlanarFlow
 from structlv.models.lowrank_pcfg import LowRankNeuralPCFG, SimpleNeuralPCFG
 from structlv.models.neural_factorial_hmm import NeuralFactorialHMM
 from structlv.models.neural_hmm import NeuralHMM
@@ -12,15 +14,22 @@ __all__ = [
     "AdditiveBigram",
     "ChainVAE",
     "CompoundPCFG",
+    "CouplingFlow",
     "Elbo",
+    "GaussianFamily",
     "GrammarVAE",
+    "InverseAutoregressiveFlow",
     "LowRankNeuralPCFG",
+    "MixturePrior",
     "Model",
     "NeuralFactorialHMM",
     "NeuralHMM",
     "NeuralPCFG",
+    "PlanarFlow",
     "SimpleNeuralPCFG",
     "StructuredVAE",
     "TreeVAE",
+    "VampPrior",
     "WittenBell",
+    "sampled_kl",
 ]
