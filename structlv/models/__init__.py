@@ -8,6 +8,7 @@ from structlv.models.neural_factorial_hmm import NeuralFactorialHMM
 from structlv.models.neural_hmm import NeuralHMM
 from structlv.models.neural_pcfg import CompoundPCFG, NeuralPCFG
 from structlv.models.ngram import AdditiveBigram, WittenBell
+from structlv.models.structured_gaussian_vae import StructuredGaussianVAE
 from structlv.models.structured_vae import ChainVAE, GrammarVAE, StructuredVAE, TreeVAE
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "NeuralPCFG",
     "PlanarFlow",
     "SimpleNeuralPCFG",
+    "StructuredGaussianVAE",
     "StructuredVAE",
     "TreeVAE",
     "VampPrior",

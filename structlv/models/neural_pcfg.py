@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from structlv.distributions import PCFG, TreePosterior
 from structlv.models.base import Elbo
 from structlv.models.grammar import GrammarModel, ResidualTower, require_sizes, xavier
 from structlv.models.lookup import gather_log_softmax
+from structlv.models.recurrent import all_lengths, run_lstm
 
 
 class _GrammarNetwork(nn.Module):
@@ -135,11 +135,7 @@ class CompoundPCFG(GrammarModel):
 
     def infer(self, x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Mean and log variance (b, latent) of q(z | x): x (b, n), lengths (b)."""
-        sizes = torch.full((len(x),), x.shape[-1]) if lengths is None else lengths.clamp(min=1)
-        packed = pack_padded_sequence(self.embedding(x), sizes.cpu(), batch_first=True, enforce_sorted=False)
-        states, _ = pad_packed_sequence(
-            self.encoder(packed)[0], batch_first=True, padding_value=-torch.inf, total_length=x.shape[-1]
-        )
+        states = run_lstm(self.encoder, self.embedding(x), all_lengths(x, lengths), padding=-torch.inf)
         mean, log_variance = self.gaussian(states.amax(-2)).chunk(2, -1)
         return mean, log_variance
 
