@@ -80,6 +80,7 @@ class ChainDecoder(WordDecoder):
         super().__init__(vocab_size, dim, word_dropout)
         self.history = history
         self.state = nn.Linear(num_states, dim)
+        nn.init.normal_(self.state.weight)
         self.lstm = nn.LSTM(dim, dim, batch_first=True)
 
     def forward(self, x: Tensor, lengths: Tensor, parts: ChainParts) -> Tensor:
@@ -87,7 +88,7 @@ class ChainDecoder(WordDecoder):
         if self.history:
             inputs = inputs + pad(self.seen(x)[..., :-1, :], (0, 0, 1, 0))
         hidden, _ = self.lstm(inputs.flatten(0, -3))
-        return self.log_prob(hidden.view(inputs.shape), x, lengths)
+        return self.log_prob(hidden.view(inputs.shape) + inputs, x, lengths)
 
 
 class SpanDecoder(WordDecoder):
@@ -105,6 +106,7 @@ class SpanDecoder(WordDecoder):
         super().__init__(vocab_size, dim, word_dropout)
         self.first, self.last, self.mean = (nn.Linear(dim, dim, bias=i == 0) for i in range(3))
         self.ends, self.begins = nn.Linear(num_labels, dim, bias=False), nn.Linear(num_labels, dim)
+        nn.init.normal_(self.begins.weight)
         self.widths = nn.Parameter(0.1 * torch.randn(WIDTHS, dim))
         self.start = nn.Parameter(0.1 * torch.randn(dim))
         self.hidden = nn.Linear(dim, dim)
