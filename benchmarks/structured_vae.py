@@ -2,8 +2,8 @@
 
 Questions to the Air Travel Information Service (UD ATIS): `ChainVAE` on all of them, `TreeVAE` on those of up
 to ten words; beside each a neural HMM of 16 states, trained on its exact likelihood. The curves are the
-evidence lower bound of held-out sentences, from hard samples whatever the training relaxes. In training the KL
-counts little at first (a linear warm-up). All models condition on the length. Kim, Wiseman & Rush 2018,
+evidence lower bound of held-out sentences, from hard samples whatever the training relaxes. In training the
+KL counts little at first (a linear warm-up). All models condition on the length. Kim, Wiseman & Rush 2018,
 sections 6.2.2 and 6.4.
 """
 
@@ -37,7 +37,7 @@ from structlv.models import ChainVAE, NeuralHMM, StructuredVAE, TreeVAE
 DATA = Path(os.environ.get("STRUCTLV_DATA", Path(__file__).parents[2] / "shared" / "data"))
 RESULTS = Path(__file__).with_name("results")
 SEEDS = (0, 1)
-EPOCHS = {"chain": 8, "tree": 12}
+EPOCHS = {"chain": 5, "tree": 8}
 MOST_WORDS = {"chain": 100, "tree": 10}
 SENTENCES: int | None = None  # of each part; None for all
 LR, BATCH, DIM = 5e-3, 32, 64
