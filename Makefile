@@ -144,10 +144,11 @@ experiments: $(STAMP)/test  ## benchmarks against peers and full trainings with 
 	set -e; for seed in $(SEEDS); do \
 	  $(BIN)/python -m structlv demo --seed $$seed --out build/experiments/neural-hmm-$$seed; \
 	  cp build/experiments/neural-hmm-$$seed/result.json $(RESULTS)/neural-hmm-seed-$$seed.json; done
-	$(call say,Measuring estimators of gradients; comparing factorial HMMs with HMMs; results go to $(RESULTS))
+	$(call say,Measuring estimators of gradients; comparing factorial HMMs with HMMs; training structured VAEs; results go to $(RESULTS))
 	$(BIN)/python -m benchmarks.estimators
 	$(BIN)/python -m benchmarks.factorial_learning toy
 	$(BIN)/python -m benchmarks.factorial_learning chorales
+	$(BIN)/python -m benchmarks.structured_vae
 	$(MAKE) mutants-cuda OP_SCHEDULES='$(SCHEDULES)'
 
 benchmark-smoke: $(STAMP)/test  ## tiny benchmark cases: every implementation here is checked against the reference

@@ -30,30 +30,34 @@ class StructuredDecoder(nn.Module):
         """(*s, b) nats: words x (b, n), lengths (b), parts as ``q.marginals()`` has them after (*s)."""
 
 
-class WordDecoder(StructuredDecoder):
-    """Embeddings of words, some dropped, and the softmax over the vocabulary. Abstract.
+class SeenWords(nn.Embedding):
+    """Embeddings of the words that a decoder sees, x (b, n) to (b, n, d); in training some are zero.
 
-    Word dropout replaces a word that the decoder sees by a zero vector, with this probability and in training
-    alone: Bowman et al. (2016), "Generating sentences from a continuous space", section 3.1.
+    Bowman et al. (2016), "Generating sentences from a continuous space", section 3.1.
     """
 
-    soft = True
-
     def __init__(self, vocab_size: int, dim: int, word_dropout: float) -> None:
-        super().__init__()
+        super().__init__(vocab_size, dim)
         if not 0 <= word_dropout <= 1:
             raise ValueError(f"word_dropout must be in [0, 1], found {word_dropout}")
         self.word_dropout = word_dropout
-        self.embedding = nn.Embedding(vocab_size, dim)
-        self.word = nn.Linear(dim, vocab_size)
 
-    def seen(self, x: Tensor) -> Tensor:
-        """(b, n, d)."""
-        words = self.embedding(x)
+    def forward(self, x: Tensor) -> Tensor:
+        words = super().forward(x)
         if not self.training or self.word_dropout == 0:
             return words
         kept = torch.rand(x.shape, device=x.device) >= self.word_dropout
         return words * kept.unsqueeze(-1)
+
+
+class WordDecoder(StructuredDecoder):
+    """The softmax over the vocabulary. Abstract."""
+
+    soft = True
+
+    def __init__(self, vocab_size: int, dim: int) -> None:
+        super().__init__()
+        self.word = nn.Linear(dim, vocab_size)
 
     def log_prob(self, hidden: Tensor, x: Tensor, lengths: Tensor) -> Tensor:
         """(*s, b): the words x (b, n) under the softmax of ``hidden`` (*s, b, n, d)."""
@@ -77,15 +81,17 @@ class ChainDecoder(WordDecoder):
     def __init__(
         self, vocab_size: int, num_states: int, dim: int, *, history: bool, word_dropout: float
     ) -> None:
-        super().__init__(vocab_size, dim, word_dropout)
-        self.history = history
+        super().__init__(vocab_size, dim)
+        if word_dropout and not history:
+            raise ValueError(f"without history no word is seen that could be dropped, found {word_dropout=}")
+        self.seen = SeenWords(vocab_size, dim, word_dropout) if history else None
         self.state = nn.Linear(num_states, dim)
         nn.init.normal_(self.state.weight)
         self.lstm = nn.LSTM(dim, dim, batch_first=True)
 
     def forward(self, x: Tensor, lengths: Tensor, parts: ChainParts) -> Tensor:
         inputs = self.state(parts.unary)  # (*s, b, n, d)
-        if self.history:
+        if self.seen is not None:
             inputs = inputs + pad(self.seen(x)[..., :-1, :], (0, 0, 1, 0))
         hidden, _ = self.lstm(inputs.flatten(0, -3))
         return self.log_prob(hidden.view(inputs.shape) + inputs, x, lengths)
@@ -103,7 +109,8 @@ class SpanDecoder(WordDecoder):
     """
 
     def __init__(self, vocab_size: int, num_labels: int, dim: int, *, word_dropout: float) -> None:
-        super().__init__(vocab_size, dim, word_dropout)
+        super().__init__(vocab_size, dim)
+        self.seen = SeenWords(vocab_size, dim, word_dropout)
         self.first, self.last, self.mean = (nn.Linear(dim, dim, bias=i == 0) for i in range(3))
         self.ends, self.begins = nn.Linear(num_labels, dim, bias=False), nn.Linear(num_labels, dim)
         nn.init.normal_(self.begins.weight)

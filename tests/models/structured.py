@@ -20,6 +20,10 @@ def chain() -> StructuredVAE:
     return ChainVAE(VOCABULARY, num_states=2, dim=2, history=True)
 
 
+def chain_without_words() -> StructuredVAE:
+    return ChainVAE(VOCABULARY, num_states=2, dim=2)
+
+
 def tree() -> StructuredVAE:
     return TreeVAE(VOCABULARY, num_labels=2, dim=2)
 
@@ -30,6 +34,7 @@ def grammar() -> StructuredVAE:
 
 MODELS: dict[str, tuple[Callable[[], StructuredVAE], Callable[[Any], Tensor]]] = {
     "chain": (chain, chain_structures),
+    "chain without words": (chain_without_words, chain_structures),
     "tree": (tree, binary_structures),
     "grammar": (grammar, tree_structures),
 }

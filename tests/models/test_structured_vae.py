@@ -10,12 +10,24 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from structlv import (
+    HMM,
+    IMLE,
+    PCFG,
+    GumbelCRF,
+    PerturbAndMAP,
+    StochasticSoftmax,
+    StraightThroughMarginals,
+)
+from structlv.distributions import Relaxation
 from structlv.learning.control_variates import REBAR, RELAX
 from structlv.learning.estimators import VIMCO, Relaxed, ScoreFunction, UnorderedSet
 from structlv.models import ChainVAE, GrammarVAE, Model, StructuredVAE, TreeVAE
 from structlv.models.recognition import ChainRecognition
 from structlv.models.structured_decoders import StructuredDecoder
 from structlv.models.structured_priors import MarkovPrior
+from tests.distributions.examples import chain_structures
+from tests.distributions.tree_cases import tree_structures
 from tests.models.structured import MODELS, VOCABULARY, Listed, built, gradient, models, one_sentence, trained
 from tests.tolerance import assert_nats, assert_probabilities
 
@@ -53,7 +65,7 @@ def test_decoders_are_distributions_over_sentences(name: str) -> None:
     """Given a structure, the probabilities of all sentences sum to 1: no word sees itself, or a later one."""
     model = built(name)
     events = Listed(model, name, one_sentence()).events[:5]
-    every = torch.tensor(list(itertools.product(range(VOCABULARY), repeat=3)))
+    every = every_sentence(3)
     log_prob = model.log_likelihood(every, None, events.expand(-1, len(every), *events.shape[2:]))
     assert_nats(log_prob.logsumexp(-1), torch.zeros(5, dtype=torch.float64))
     assert log_prob.std(0).min() > 1e-3  # structures make a difference
@@ -71,6 +83,65 @@ def test_padding_and_neighbours_change_nothing(name: str) -> None:
     assert_nats(listed[0].log_q, alone.log_q)
     kl = model.encode(x, lengths).kl(model.prior(x, lengths))
     assert_nats(kl[:1], alone.kl.unsqueeze(0))
+
+
+def every_sentence(n: int) -> Tensor:
+    return torch.tensor(list(itertools.product(range(VOCABULARY), repeat=n)))
+
+
+def test_the_markov_prior_is_the_hidden_part_of_an_hmm() -> None:
+    """The words of an HMM with these states summed out: p(z), normalised whatever the length."""
+    prior = built("chain").structure_prior
+    p = prior(3, torch.tensor([3, 2, 1]))
+    assert_nats(p.log_partition(), torch.zeros(3, dtype=torch.float64))
+    emission = torch.randn(2, VOCABULARY).double()
+    hmm = HMM(prior.initial_logits, prior.transition_logits, emission)
+    events = chain_structures(p[0])
+    joint = hmm.posterior(every_sentence(3)).score(events.unsqueeze(1))
+    assert_nats(p[0].log_prob(events), joint.logsumexp(-1))
+
+
+def test_the_grammar_prior_is_that_of_the_trees_of_a_pcfg() -> None:
+    """p(tree | n words), the words summed out."""
+    prior = built("grammar").structure_prior
+    p = prior(3, torch.tensor([3]))
+    pcfg = PCFG(prior.root_logits, prior.rule_logits, torch.randn(1, VOCABULARY).double())
+    events = tree_structures(p[0])
+    joint = pcfg.posterior(every_sentence(3)).score(events.unsqueeze(1))
+    length = pcfg.log_prob(every_sentence(3)).logsumexp(0)
+    assert length < -0.1
+    assert_nats(p.log_prob(events.unsqueeze(1))[:, 0], joint.logsumexp(-1) - length)
+
+
+def test_the_span_prior_starts_uniform() -> None:
+    p = TreeVAE(5, num_labels=2, dim=4).structure_prior(4, torch.tensor([4, 3, 1]))
+    assert_nats(p.entropy(), p.log_count().float())
+
+
+@models
+@pytest.mark.parametrize(
+    "method",
+    [
+        StochasticSoftmax(),
+        PerturbAndMAP(),
+        GumbelCRF(),
+        GumbelCRF(hard=True),
+        StraightThroughMarginals(),
+        IMLE(),
+    ],
+    ids=lambda method: type(method).__name__,
+)
+def test_every_relaxation_reaches_every_parameter(name: str, method: Relaxation) -> None:
+    """Lengths differ, and in float32."""
+    model = MODELS[name][0]().use(Relaxed(method, num_samples=3))
+    x, lengths = torch.randint(0, VOCABULARY, (3, 5)), torch.tensor([5, 2, 4])
+    bound = model.elbo(x, lengths).bound
+    assert bound.shape == (3,)
+    bound.sum().backward()
+    for parameter in model.parameters():
+        assert parameter.grad is not None
+        assert parameter.grad.isfinite().all()
+        assert parameter.grad.abs().max() > 0
 
 
 def test_samples_come_in_front(backend: str) -> None:
@@ -145,7 +216,7 @@ def test_word_dropout_is_of_the_training_alone() -> None:
     x, other = torch.tensor([[1, 2, 3]]), torch.tensor([[4, 0, 3]])
     z = model.encode(x).sample()
     gaps = [
-        model.decoder.train(training).seen(x).sub(model.decoder.seen(other)).abs().max()
+        model.decoder.seen.train(training)(x).sub(model.decoder.seen(other)).abs().max()
         for training in (True, False)
     ]
     assert gaps[0] == 0 < gaps[1]
@@ -190,6 +261,8 @@ def test_sizes_that_make_no_sense() -> None:
     with pytest.raises(ValueError, match="num_labels=0"):
         TreeVAE(5, num_labels=0)
     with pytest.raises(ValueError, match=r"word_dropout must be in \[0, 1\], found 1.5"):
-        ChainVAE(5, dim=4, word_dropout=1.5)
+        TreeVAE(5, dim=4, word_dropout=1.5)
+    with pytest.raises(ValueError, match=r"no word is seen that could be dropped, found word_dropout=0.5"):
+        ChainVAE(5, dim=4, word_dropout=0.5)
     with pytest.raises(ValueError, match="at least two words, found a length of 1"):
         GrammarVAE(5, dim=4).encode(torch.tensor([[1, 2], [1, 2]]), torch.tensor([2, 1]))
