@@ -121,30 +121,25 @@ def trained(objective: SequenceObjective, parts: Parts, epochs: int) -> list[lis
     return curve.points
 
 
-def structure(kind: str) -> dict[str, Any]:
+def runs(kind: str, seed: int) -> dict[str, Any]:
     """Every estimator, on chains or on trees; and the HMM."""
     vocabulary, parts = read(kind)
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in (*ESTIMATORS, HMM)}
-    for seed in SEEDS:
-        for name, estimator in ESTIMATORS.items():
-            torch.manual_seed(seed)
-            model = made(kind, len(vocabulary)).use(estimator())
-            objective = Warmed(model, lr=LR, betas=(0.9, 0.99), seed=seed)
-            points = trained(objective, parts, EPOCHS[kind])
-            found[name].append({"seed": seed, "curve": points, "test": tested(model, parts["test"])})
-            report(kind, name, seed, points)
+    found = {}
+    for name, estimator in ESTIMATORS.items():
         torch.manual_seed(seed)
-        hmm = NeuralHMM(STATES, len(vocabulary), dim=DIM, stop=False)
-        points = trained(MarginalLikelihood(hmm, seed=seed), parts, EPOCHS[kind])
-        with torch.no_grad():
-            exact = sum(float(hmm.log_prob(x)) for x in parts["test"]) / count(parts["test"])
-        found[HMM].append({"seed": seed, "curve": points, "test": {"log_prob": round(exact, 4)}})
-        report(kind, HMM, seed, points)
-    return {
-        "vocabulary": len(vocabulary),
-        "parts": {name: {"sentences": len(part), "words": count(part)} for name, part in parts.items()},
-        "runs": found,
-    }
+        model = made(kind, len(vocabulary)).use(estimator())
+        objective = Warmed(model, lr=LR, betas=(0.9, 0.99), seed=seed)
+        points = trained(objective, parts, EPOCHS[kind])
+        found[name] = {"seed": seed, "curve": points, "test": tested(model, parts["test"])}
+        report(kind, name, seed, points)
+    torch.manual_seed(seed)
+    hmm = NeuralHMM(STATES, len(vocabulary), dim=DIM, stop=False)
+    points = trained(MarginalLikelihood(hmm, seed=seed), parts, EPOCHS[kind])
+    with torch.no_grad():
+        exact = sum(float(hmm.log_prob(x)) for x in parts["test"]) / count(parts["test"])
+    found[HMM] = {"seed": seed, "curve": points, "test": {"log_prob": round(exact, 4)}}
+    report(kind, HMM, seed, points)
+    return found
 
 
 def made(kind: str, vocabulary: int) -> StructuredVAE:
@@ -169,23 +164,36 @@ def tested(model: StructuredVAE, part: list[Tensor]) -> dict[str, float]:
 # ---- results -------------------------------------------------------------------------------------------
 
 
-def experiment() -> dict[str, Any]:
+def experiment() -> Iterator[dict[str, Any]]:
+    """The document, whole after each seed."""
     begun = time.perf_counter()
-    found = {kind: structure(kind) for kind in EPOCHS}
-    return {
-        "unit": "nats per word, given the length; curves: steps, seconds of training, minus the bound",
-        "batch": BATCH,
-        "learning_rate": LR,
-        "warm_up": WARM_UP,
-        "machine": describe(),
-        "versions": {
-            "structlv": structlv.__version__,
-            "torch": torch.__version__,
-            "pytorch-lightning": pl.__version__,
-        },
-        **found,
-        "seconds": round(time.perf_counter() - begun, 1),
+    found: dict[str, dict[str, list[Any]]] = {
+        kind: {name: [] for name in (*ESTIMATORS, HMM)} for kind in EPOCHS
     }
+    for seed in SEEDS:
+        for kind in EPOCHS:
+            for name, run in runs(kind, seed).items():
+                found[kind][name].append(run)
+        yield {
+            "unit": "nats per word, given the length; curves: steps, seconds of training, minus the bound",
+            "batch": BATCH,
+            "learning_rate": LR,
+            "warm_up": WARM_UP,
+            "machine": describe(),
+            "versions": {
+                "structlv": structlv.__version__,
+                "torch": torch.__version__,
+                "pytorch-lightning": pl.__version__,
+            },
+            **{kind: {**sizes(kind), "runs": found[kind]} for kind in EPOCHS},
+            "seconds": round(time.perf_counter() - begun, 1),
+        }
+
+
+def sizes(kind: str) -> dict[str, Any]:
+    vocabulary, parts = read(kind)
+    of_parts = {name: {"sentences": len(part), "words": count(part)} for name, part in parts.items()}
+    return {"vocabulary": len(vocabulary), "parts": of_parts}
 
 
 def draw(document: dict[str, Any], path: Path) -> None:
@@ -197,9 +205,9 @@ def draw(document: dict[str, Any], path: Path) -> None:
     titles = {"chain": "chains of 16 states", "tree": "trees of 8 labels, sentences of up to 10 words"}
     for ax, kind in zip(axes, EPOCHS, strict=True):
         last = []
-        for i, (name, runs) in enumerate(document[kind]["runs"].items()):
+        for i, (name, found) in enumerate(document[kind]["runs"].items()):
             style = {"color": "0.3", "linestyle": "--"} if name == HMM else {"color": f"C{i}"}
-            curves = [[point[1:] for point in run["curve"]] for run in runs]
+            curves = [[point[1:] for point in run["curve"]] for run in found]
             for curve in curves:
                 ax.plot(*zip(*curve, strict=True), alpha=0.35, linewidth=0.7, **style)
             mean = [
@@ -235,9 +243,9 @@ def main() -> None:
     torch.set_num_threads(1)
     _begun()
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    document = experiment()
-    (options.out / "structured-vae.json").write_text(json.dumps(document, indent=2) + "\n")
-    draw(document, options.out / "structured-vae.png")
+    for document in experiment():
+        (options.out / "structured-vae.json").write_text(json.dumps(document, indent=2) + "\n")
+        draw(document, options.out / "structured-vae.png")
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ EINER = "ein zwei drei vier fünf sechs sieben acht neun"
 ZEHNER = "zwanzig dreißig vierzig fünfzig sechzig siebzig achtzig neunzig"
 SHADES = " ░▒▓█"
 SEEN = 60  # numbers, of 720
-STEPS = (10, 20, 40, 100)
+STEPS = (10, 20, 40, 80)
 WAYS = ("soft", "hard", "exact")
 
 

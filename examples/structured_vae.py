@@ -35,7 +35,7 @@ the priest all shaven and shorn|married|the man
 the cock that crowed in the morn|waked|the priest
 the farmer sowing his corn|kept|the cock"""
 SHOWN = "this is the dog that worried the cat that killed the rat"
-WARM_UP = 60  # steps in which the KL comes to count: at first the latent has to prove useful
+WARM_UP = 40  # steps in which the KL comes to count: at first the latent has to prove useful
 
 
 def rhyme() -> list[list[str]]:
@@ -81,7 +81,7 @@ def draw(words: list[str], states: Tensor, tree: Tree, path: Path) -> None:
     figure.savefig(path)
 
 
-def main(picture: Path | None = None, steps: int = 150) -> dict[str, list[float]]:
+def main(picture: Path | None = None, steps: int = 100) -> dict[str, list[float]]:
     """Train both; returns their bounds in nats per word."""
     torch.manual_seed(0)
     sentences = rhyme()

@@ -123,7 +123,14 @@ class StructuredVAE(Model):
 
         Args:
             estimator: ``VIMCO(num_samples)``, which makes the bound of the log-weights, and its gradient.
+
+        Raises:
+            ValueError: the estimator is one of a mean.
         """
+        if estimator.of_mean:
+            raise ValueError(
+                f"expected an estimator of the log of a mean, VIMCO, found {type(estimator).__name__}"
+            )
         q, p = self.encode(x, lengths), self.prior(x, lengths)
         return estimator(q, lambda z: self.log_likelihood(x, lengths, z) + p.log_prob(z) - q.log_prob(z))
 

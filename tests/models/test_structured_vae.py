@@ -209,6 +209,8 @@ def test_a_decoder_of_structures_alone_refuses_what_it_cannot_do() -> None:
 def test_bounds_are_no_estimators_of_the_reconstruction() -> None:
     with pytest.raises(ValueError, match="VIMCO does not estimate a mean; give it to importance_bound"):
         ChainVAE(5, dim=4).use(VIMCO(4))
+    with pytest.raises(ValueError, match="expected an estimator of the log of a mean, VIMCO, found Score"):
+        ChainVAE(5, dim=4).importance_bound(torch.tensor([[1, 2]]), None, ScoreFunction(4))
 
 
 def test_word_dropout_is_of_the_training_alone() -> None:
