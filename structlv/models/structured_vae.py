@@ -62,8 +62,10 @@ class StructuredVAE(Model):
         """Estimate the gradient of the reconstruction in this way from now on; returns the model.
 
         None stands for one exact sample with the gradient of the marginals (``StraightThroughMarginals``).
-        The parameters of an estimator that has some (``REBAR``, ``RELAX``) are trained with the model's, as
-        part of it, but not saved with it.
+        ``Relaxed`` with soft parts maximises log p(x | relaxed z) less the KL of structures, which bounds
+        nothing: judge by hard samples, as `elbo` does where no gradient is recorded. The parameters of an
+        estimator that has some (``REBAR``, ``RELAX``) are trained with the model's, as part of it, but not
+        saved with it.
 
         Raises:
             ValueError: the estimator needs relaxed parts, or derivatives in them, and the decoder says that
