@@ -3,8 +3,8 @@
 Questions to the Air Travel Information Service (UD ATIS): `ChainVAE` on all of them, `TreeVAE` on those of up
 to ten words; beside each a neural HMM of 16 states, trained on its exact likelihood. The curves are the
 evidence lower bound of held-out sentences, from hard samples whatever the training relaxes. In training the
-KL counts little at first (a linear warm-up). All models condition on the length. Kim, Wiseman & Rush 2018,
-sections 6.2.2 and 6.4.
+KL counts little at first (a linear warm-up). All models condition on the length; the trees' decoder alone
+sees the words before. Kim, Wiseman & Rush 2018, sections 6.2.2 and 6.4.
 """
 
 from __future__ import annotations
