@@ -145,11 +145,12 @@ experiments: $(STAMP)/test  ## benchmarks against peers and full trainings with 
 	set -e; for seed in $(SEEDS); do \
 	  $(BIN)/python -m structlv demo --seed $$seed --out build/experiments/neural-hmm-$$seed; \
 	  cp build/experiments/neural-hmm-$$seed/result.json $(RESULTS)/neural-hmm-seed-$$seed.json; done
-	$(call say,Measuring estimators of gradients; comparing factorial HMMs with HMMs, text VAEs with language models; results go to $(RESULTS))
+	$(call say,Measuring estimators of gradients; comparing factorial HMMs with HMMs, text VAEs with language models; training structured VAEs; results go to $(RESULTS))
 	$(BIN)/python -m benchmarks.estimators
 	$(BIN)/python -m benchmarks.factorial_learning toy
 	$(BIN)/python -m benchmarks.factorial_learning chorales
 	$(BIN)/python -m benchmarks.text_vae
+	$(BIN)/python -m benchmarks.structured_vae
 	$(call say,Learning HMMs by EM: tags without supervision and earthquakes; results go to $(RESULTS))
 	$(BIN)/python -m benchmarks.em_hmm tags
 	$(BIN)/python -m benchmarks.em_hmm earthquakes

@@ -40,6 +40,8 @@ class _ControlVariate(nn.Module, Estimator):
     p and f depend on gets the estimate alone: give the two to different optimisers, or to one.
     """
 
+    of_parts = True
+
     def __init__(self, temperature: float, num_samples: int) -> None:
         super().__init__()
         require_samples(num_samples, 1)
@@ -99,9 +101,11 @@ class _ControlVariate(nn.Module, Estimator):
                 self._partial(p, control, trace, choices, i, c.relaxed(y, self.temperature))
                 for y in (free[i], tied[i])
             )
-            (path,) = torch.autograd.grad(
-                (soft - same).sum(), leaves[i], create_graph=learn, materialize_grads=True
-            )
+            gap = (soft - same).sum()
+            if gap.requires_grad:
+                (path,) = torch.autograd.grad(gap, leaves[i], create_graph=learn, materialize_grads=True)
+            else:  # a control variate that does not see choices of this kind
+                path = torch.zeros_like(leaves[i])
             advantage = (values.unsqueeze(-1) - same)[(...,) + (None,) * c.dims]
             made = (c.chosen >= 0)[(...,) + (None,) * c.dims]
             found.append(advantage * (ones[i] - leaves[i].exp() * made) + path)
@@ -193,6 +197,11 @@ class RELAX(_ControlVariate):
     ) -> None:
         super().__init__(temperature, num_samples)
         self.control, self.with_f = control, with_f
+
+    @property
+    def through_parts(self) -> bool:
+        """Only with f in the control variate."""
+        return self.with_f
 
     def _control(self, f: Control) -> Control:
         return (lambda parts: f(parts) + self.control(parts)) if self.with_f else self.control

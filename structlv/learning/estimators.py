@@ -14,7 +14,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Generator, Tensor
@@ -41,7 +41,20 @@ Function = Callable[[Any], Tensor]
 
 
 class Estimator(ABC):
-    """A way to estimate E_p[f] and its gradient. Abstract."""
+    """A way to estimate E_p[f] and its gradient. Abstract.
+
+    Attributes:
+        of_parts: whether f maps parts, as ``p.marginals()`` has them, and not events.
+        of_mean: whether E_p[f] is estimated, and not a bound.
+    """
+
+    of_parts: ClassVar[bool] = False
+    of_mean: ClassVar[bool] = True
+
+    @property
+    def through_parts(self) -> bool:
+        """Whether f is asked for relaxed parts, or for its derivative in parts."""
+        return self.of_parts
 
     @abstractmethod
     def __call__(self, p: StructuredDistribution, f: Function, generator: Generator | None = None) -> Tensor:
@@ -92,6 +105,7 @@ class VIMCO(Estimator):
         num_samples: s, at least 2.
     """
 
+    of_mean = False
     num_samples: int = 8
 
     def __post_init__(self) -> None:
@@ -155,6 +169,7 @@ class Relaxed(Estimator):
         num_samples: s.
     """
 
+    of_parts = True
     method: Relaxation = field(default_factory=StochasticSoftmax)
     temperature: float | Tensor | Callable[[], float] | None = None
     num_samples: int = 1

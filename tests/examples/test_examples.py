@@ -60,6 +60,20 @@ def test_the_appliances_are_told_apart() -> None:
     assert load("factorial_hmm").main() > 0.97
 
 
+@pytest.mark.parametrize("name", ["latent_alignment", "structured_series", "structured_vae"])
+def test_pictures_are_written_where_asked(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    found = load(name).main(tmp_path / "picture.png", **({"steps": 40} if "structured" in name else {}))
+    assert (tmp_path / "picture.png").stat().st_size > 5000
+    if name == "latent_alignment":  # unseen numbers are translated, whatever the attention is trained by
+        assert set(found) == {"soft", "hard", "exact"}
+        assert max(found.values()) < 0.1
+    elif name == "structured_series":
+        assert found[0] > -2.5  # what is standardised and independent has -2.84
+    else:
+        assert all(curve[-1] > curve[0] + 0.3 for curve in found.values())
+
+
 def test_the_ambiguous_sentence_has_two_trees(capsys: pytest.CaptureFixture[str]) -> None:
     load("treebank_grammar").main()
     assert "has 2 trees" in capsys.readouterr().out
