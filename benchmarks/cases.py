@@ -7,9 +7,9 @@ from types import ModuleType
 
 import numpy as np
 
-from benchmarks import chains, factorials, trees
+from benchmarks import chains, factorials, layers, trees
 
-STRUCTURES: tuple[ModuleType, ...] = (chains, trees, factorials)
+STRUCTURES: tuple[ModuleType, ...] = (chains, trees, factorials, layers)
 TITLES: dict[str, str] = {query: title for one in STRUCTURES for query, title in one.QUERIES.items()}
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from benchmarks import cases, chains, factorials, implementations, report, run, trees
+from benchmarks import cases, chains, factorials, implementations, layers, report, run, trees
 
 TITLES = {
     "chain": "Chains beside other libraries",
     "trees": "PCFGs beside other libraries",
     "factorial": "Factorial chains beside the chain on their product space",
+    "layers": "A CRF layer's training step beside pytorch-crf",
     "threads": "Two threads",
     "isa": "Instruction sets",
     "memory": "Peak memory of one call",
@@ -43,7 +44,7 @@ def document(name: str, effort: run.Effort) -> dict:
     if name == "threads":
         scaling = [one for one in everyone if one.name in ("structlv", "dynamax", "strong torch")]
         return run.run(chosen, scaling, [1, 2], effort)
-    structure = {"chain": chains, "trees": trees, "factorial": factorials}[name]
+    structure = {"chain": chains, "trees": trees, "factorial": factorials, "layers": layers}[name]
     return run.run(cases.full(structure), [one for one in everyone if one.has(structure)], [1], effort)
 
 

@@ -14,6 +14,7 @@ from structlv.data.chorales import (
 )
 from structlv.data.corpora import demo_corpus
 from structlv.data.grammar import Grammar, Rule, Terminal, estimate_grammar
+from structlv.data.packed import Unpacked, unpack
 from structlv.data.readers import Sentence, read_conllu, read_sentences, read_text, tokenise
 from structlv.data.stockholm import Alignment, base_pairs, read_stockholm, ungapped
 from structlv.data.treebank import parse_tree, parse_trees, read_trees, without_functions, write_trees
@@ -32,6 +33,7 @@ __all__ = [
     "Span",
     "Terminal",
     "Tree",
+    "Unpacked",
     "Vocabulary",
     "bach_chorales",
     "base_pairs",
@@ -55,6 +57,7 @@ __all__ = [
     "tokenise",
     "unbinarise",
     "ungapped",
+    "unpack",
     "without_functions",
     "write_trees",
 ]

@@ -63,3 +63,9 @@ def test_the_appliances_are_told_apart() -> None:
 def test_the_ambiguous_sentence_has_two_trees(capsys: pytest.CaptureFixture[str]) -> None:
     load("treebank_grammar").main()
     assert "has 2 trees" in capsys.readouterr().out
+
+
+def test_the_crf_on_bert_learns() -> None:
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    accuracy = load("bert_crf").main()
+    assert accuracy > 0.97
