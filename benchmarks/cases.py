@@ -7,9 +7,9 @@ from types import ModuleType
 
 import numpy as np
 
-from benchmarks import chains, factorials, relaxed, trees
+from benchmarks import chains, factorials, layers, relaxed, trees
 
-STRUCTURES: tuple[ModuleType, ...] = (chains, relaxed, trees, factorials)
+STRUCTURES: tuple[ModuleType, ...] = (chains, relaxed, trees, factorials, layers)
 TITLES: dict[str, str] = {query: title for one in STRUCTURES for query, title in one.QUERIES.items()}
 
 

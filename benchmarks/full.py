@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from benchmarks import cases, chains, factorials, implementations, relaxed, report, run, trees
+from benchmarks import cases, chains, factorials, implementations, layers, relaxed, report, run, trees
 
 TITLES = {
     "chain": "Chains beside other libraries",
     "relaxed": "Relaxed samples of chains beside the same methods over torch's operations",
     "trees": "PCFGs beside other libraries",
     "factorial": "Factorial chains beside the chain on their product space",
+    "layers": "A CRF layer's training step beside pytorch-crf",
     "threads": "Two threads",
     "isa": "Instruction sets",
     "memory": "Peak memory of one call",
@@ -44,7 +45,8 @@ def document(name: str, effort: run.Effort) -> dict:
     if name == "threads":
         scaling = [one for one in everyone if one.name in ("structlv", "dynamax", "strong torch")]
         return run.run(chosen, scaling, [1, 2], effort)
-    structure = {"chain": chains, "relaxed": relaxed, "trees": trees, "factorial": factorials}[name]
+    found = {"chain": chains, "relaxed": relaxed, "trees": trees, "factorial": factorials, "layers": layers}
+    structure = found[name]
     return run.run(cases.full(structure), [one for one in everyone if one.has(structure)], [1], effort)
 
 

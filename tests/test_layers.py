@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "ops": {"reference"},
     "distributions": {"ops", "reference"},  # of reference its semiring: exp and log are at home there
     "models": {"distributions", "data"},
+    "interop": {"distributions"},
     "metrics": {"distributions", "data"},
     "data": set(),
     "viz": {"models", "distributions", "data"},

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +9,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from structlv._extras import MissingExtra
+from structlv.cli import commands
+from structlv.cli.errors import tidy_errors
+from structlv.cli.options import Format, Method
 
 app = typer.Typer(
     help="Structured latent-variable models for PyTorch.",
@@ -20,11 +20,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-class Format(str, Enum):
-    text = "text"
-    conllu = "conllu"
 
 
 @app.callback()
@@ -80,7 +75,7 @@ def demo(
         _refuse_options_before(context)
         return
     console = Console()
-    with _tidy_errors(console, out):
+    with tidy_errors(out):
         from structlv.cli.demo import Settings, run
 
         chosen = {
@@ -130,7 +125,7 @@ def factorial(
     Interrupt it when you like: the same command continues from the last checkpoint to the same result.
     """
     console = Console()
-    with _tidy_errors(console, out):
+    with tidy_errors(out):
         from structlv.cli.factorial import Settings, run
 
         chosen = {"states": _sizes(states), "iterations": iterations, "starts": starts}
@@ -154,11 +149,6 @@ class Grammar(str, Enum):
     compound = "compound"
     lowrank = "lowrank"
     simple = "simple"
-
-
-class Method(str, Enum):
-    viterbi = "viterbi"
-    mbr = "mbr"
 
 
 @app.command()
@@ -194,7 +184,7 @@ def induce(
     checkpoint to the same result.
     """
     console = Console()
-    with _tidy_errors(console, out):
+    with tidy_errors(out):
         from structlv.cli.induce import Settings, run
 
         chosen = {
@@ -223,28 +213,11 @@ def parse(
     output: Annotated[Path | None, typer.Option(help="Write here, not to standard output.")] = None,
 ) -> None:
     """Parse sentences with a grammar: one tree in brackets a line."""
-    with _tidy_errors(Console(), model):
+    with tidy_errors():
         from structlv.cli.parse import run
 
         run(model, file, method.value, output)
 
 
-@contextmanager
-def _tidy_errors(console: Console, out: Path) -> Iterator[None]:
-    """What a user can mend is one sentence and status 1, Ctrl-C status 130; a traceback is a bug."""
-    errors = Console(stderr=True)
-    try:
-        yield
-    except KeyboardInterrupt:
-        kept = any(out.glob("*.ckpt"))
-        where = (
-            f"The checkpoint is in {out}: the same command goes on from it."
-            if kept
-            else "Nothing was saved yet."
-        )
-        errors.print(f"\nInterrupted. {where}", style="yellow", highlight=False)
-        raise typer.Exit(130) from None
-    except (OSError, ValueError, MissingExtra) as error:
-        errors.print("error:", style="bold red", end=" ")
-        errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from None
+for command in (commands.train, commands.tag, commands.evaluate, commands.sample, commands.bench):
+    app.command()(command)

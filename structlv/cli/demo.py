@@ -109,17 +109,22 @@ def grammar(sentences: Sequence[Sentence], settings: Settings, out: Path, consol
     induce.learn(text, chosen, f"{short:,} sentences of 2 to {chosen.max_length} words", out, console)
 
 
-def prepare(sentences: Sequence[Sentence], settings: Settings) -> Corpus:
-    """Split off the held-out sentences, build the vocabulary on the others, encode both."""
-    sentences = sentences[: settings.max_sentences]
-    held_out = list(sentences[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY])
-    training = [s for i, s in enumerate(sentences) if i % HELD_OUT_EVERY != HELD_OUT_EVERY - 1]
+def prepare(
+    sentences: Sequence[Sentence], settings: Settings, held_out: Sequence[Sentence] | None = None
+) -> Corpus:
+    """Build the vocabulary on the training sentences, encode these and the held-out ones: given, or split
+    off.
+    """
+    training = sentences = list(sentences[: settings.max_sentences])
+    if held_out is None:
+        held_out = sentences[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY]
+        training = [s for i, s in enumerate(sentences) if i % HELD_OUT_EVERY != HELD_OUT_EVERY - 1]
     if not held_out:
         raise ValueError(f"the text has {len(sentences)} sentences, expected at least {HELD_OUT_EVERY}")
     vocabulary = Vocabulary.build((s.words for s in training), min_count=settings.min_count)
     encode = vocabulary.encode
     return Corpus(
-        vocabulary, [encode(s.words) for s in training], [encode(s.words) for s in held_out], held_out
+        vocabulary, [encode(s.words) for s in training], [encode(s.words) for s in held_out], list(held_out)
     )
 
 
@@ -174,14 +179,19 @@ def report(
     show.tagged_sentence(console, model, corpus, labels)
     show.perplexities(console, perplexity, baselines, settings.states, model.scores_end)
     model.save(out / "model")
-    words = "".join(f"{state}\t{' '.join(row)}\n" for state, row in enumerate(labels))
-    (out / "states.tsv").write_text(words, encoding="utf-8")
+    save_labels(labels, out)
     picture = save_picture(model, labels, usage, out)
     save_json(
         out / "result.json",
         {"perplexity": {"neural HMM": perplexity, **baselines}, "tokens_per_second": speed},
     )
     show.summary(console, speed, settings.threads, out, picture)
+
+
+def save_labels(labels: list[list[str]], out: Path) -> None:
+    """states.tsv: each state and its most typical words."""
+    words = "".join(f"{state}\t{' '.join(row)}\n" for state, row in enumerate(labels))
+    (out / "states.tsv").write_text(words, encoding="utf-8")
 
 
 @torch.no_grad()

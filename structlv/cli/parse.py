@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from rich.progress import track
 
+from structlv.cli.saved import load
 from structlv.cli.show_trees import as_tree
 from structlv.data import Batches, tokenise
-from structlv.models import Model
 from structlv.models.grammar import GrammarModel
 
 CHUNK = 256  # sentences that are parsed, and written, together
@@ -22,9 +22,11 @@ def run(folder: Path, file: Path, method: str, output: Path | None) -> None:
 
     `-` is the standard input. Raises OSError, and ValueError where the folder holds no grammar with words.
     """
-    model = Model.load(folder)
-    if not isinstance(model, GrammarModel) or model.vocabulary is None:
-        raise ValueError(f"{folder}: holds a {type(model).__name__}, expected a grammar with its words")
+    model = load(folder)
+    if not isinstance(model, GrammarModel):
+        raise ValueError(
+            f"{folder}: holds a {type(model).__name__}, expected a grammar (for tags: structlv tag)"
+        )
     source = sys.stdin if str(file) == "-" else open(file, encoding="utf-8-sig")  # noqa: SIM115
     target = sys.stdout if output is None else open(output, "w", encoding="utf-8")  # noqa: SIM115
     try:

@@ -17,6 +17,7 @@ from structlv.distributions.factorial_hmm import FactorialHMM
 from structlv.distributions.factorial_joint import JointChains
 from structlv.distributions.factorial_parts import FactorialParts
 from structlv.distributions.factorial_separate import SeparateChains
+from structlv.distributions.filtering import FilterState, filter_step
 from structlv.distributions.hmm import HMM
 from structlv.distributions.inference import Exact, Inference
 from structlv.distributions.linear_chain import ChainParts, LinearChain
@@ -60,6 +61,7 @@ __all__ = [
     "FactorialEmission",
     "FactorialHMM",
     "FactorialParts",
+    "FilterState",
     "GumbelCRF",
     "IndependentBernoulli",
     "Inference",
@@ -89,6 +91,7 @@ __all__ = [
     "TreeParts",
     "TreePosterior",
     "Variational",
+    "filter_step",
     "from_brackets",
     "from_nltk",
     "tagging_constraints",

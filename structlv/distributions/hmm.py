@@ -14,6 +14,7 @@ from structlv.distributions.emissions import (
     Emission,
     normalized_table,
 )
+from structlv.distributions.filtering import FilterState, filter_step
 from structlv.distributions.hmm_checks import check_parameters
 from structlv.distributions.linear_chain import LinearChain
 from structlv.distributions.markov import stationary_distribution, with_stop
@@ -146,6 +147,35 @@ class HMM(ParameterizedDistribution):
     def filter(self, x: Tensor, lengths: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """log p(z_t = i | x_1..x_t), (*b, n, k), -inf in padding: no looking ahead. Differentiable once."""
         return self.posterior(x, lengths, mask).filter()
+
+    def filter_step(self, state: FilterState | None, x: Tensor, mask: Tensor | None = None) -> FilterState:
+        """The next row of ``filter``, as its observation arrives: ``state.states`` (*b, k).
+
+        O(b k^2) time and O(b k) memory a step. Differentiable (detach the states to forget what was before).
+
+        Args:
+            state: what the observations before have told; None at the first.
+            x: (*b, *event_shape), one observation of each stream.
+            mask: (*b) bool, False where it is missing; None where none is.
+
+        Raises:
+            TypeError: x is not of the emission's kind.
+            ValueError: its shape or a symbol does not fit, or per-step transitions have come to their end.
+        """
+        emission, step = self._emission, 0 if state is None else state.steps
+        split = x.dim() - len(emission.event_shape) if isinstance(x, Tensor) else 0
+        if split < 0:
+            raise ValueError(
+                f"x must have shape (*b, *{tuple(emission.event_shape)}), found {tuple(x.shape)}"
+            )
+        one = x.unsqueeze(split) if isinstance(x, Tensor) else x
+        seen = observations(self, emission, one, None, None if mask is None else mask.unsqueeze(-1))
+        self._require_steps(step + 1, f"filter_step: {step + 1} observations")
+        unary = emission.log_likelihood(one, seen.observed).squeeze(-2)
+        transition = self.transition_logits
+        if self._per_step:
+            transition = transition[..., max(step - 1, 0), :, :]
+        return filter_step(state, unary.expand(*seen.batch, unary.shape[-1]), transition, self.initial_logits)
 
     def predict(
         self, x: Tensor, steps: int, lengths: Tensor | None = None, mask: Tensor | None = None

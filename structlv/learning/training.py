@@ -17,6 +17,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning.callbacks import Callback, Checkpoint, RichProgressBar
+from pytorch_lightning.strategies import DDPStrategy
 
 from structlv.learning.checkpoints import refuse_difference, save_atomically
 
@@ -103,14 +105,16 @@ def fit(
     checkpoint_every: int = 100,
     progress: bool = True,
     callbacks: Sequence[Callback] = (),
+    timeout: float = 600.0,
     **trainer: Any,
 ) -> pl.Trainer:
     """Train `objective` for `epochs` in all, resuming from `folder`/last.ckpt where there is one.
 
     A checkpoint is written every `checkpoint_every` steps and at the end of each epoch. Further keywords go
-    to pl.Trainer (devices, precision, gradient_clip_val, ...). Returns the trainer. Raises ValueError where
-    the checkpoint is damaged or belongs to another run, KeyboardInterrupt on Ctrl-C (the last checkpoint
-    stays).
+    to pl.Trainer (devices, precision, gradient_clip_val, ...). With `devices=2` or more each process takes
+    its part of every batch (DDP, over gloo on CPUs), gradients are those of one process, and a process that
+    waits for another for more than `timeout` seconds fails. Returns the trainer. Raises ValueError where the
+    checkpoint is damaged or belongs to another run, KeyboardInterrupt on Ctrl-C (the last checkpoint stays).
     """
     last = Path(folder) / LAST
     options: dict[str, Any] = {
@@ -125,6 +129,11 @@ def fit(
         "plugins": [AtomicCheckpointIO()],
         "callbacks": [LastCheckpoint(last, checkpoint_every), *callbacks],
     }
+    if trainer.get("devices", 1) != 1 and "strategy" not in trainer:
+        options["strategy"] = DDPStrategy(
+            process_group_backend="gloo" if trainer.get("accelerator", "cpu") == "cpu" else None,
+            timeout=timedelta(seconds=timeout),  # else a stopped process is waited for for half an hour
+        )
     if progress and not any(isinstance(c, pl.callbacks.ProgressBar) for c in callbacks):
         options["callbacks"].append(RichProgressBar(leave=False))
     run = pl.Trainer(**{**options, **trainer})

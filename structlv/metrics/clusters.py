@@ -6,6 +6,8 @@ import math
 from collections import Counter
 from collections.abc import Hashable, Iterable
 
+from structlv._extras import require
+
 
 def many_to_one(predicted: Iterable[Hashable], gold: Iterable[Hashable]) -> float:
     """Accuracy when each predicted cluster is read as the gold tag that it meets most often.
@@ -17,6 +19,22 @@ def many_to_one(predicted: Iterable[Hashable], gold: Iterable[Hashable]) -> floa
     for (cluster, _), count in pairs.items():
         best[cluster] = max(best[cluster], count)
     return best.total() / pairs.total()
+
+
+def one_to_one(predicted: Iterable[Hashable], gold: Iterable[Hashable]) -> float:
+    """Accuracy under the best matching of clusters to gold tags, each used at most once.
+
+    The assignment is scipy's (extra "metrics"); Haghighi and Klein (2006), section 5. Raises as
+    `many_to_one`, and MissingExtra.
+    """
+    pairs = _pairs(predicted, gold)
+    optimize = require("scipy.optimize", "metrics")
+    rows, columns = ({key: i for i, key in enumerate(_marginal(pairs, place))} for place in (0, 1))
+    counts = [[0] * len(columns) for _ in rows]
+    for (cluster, tag), count in pairs.items():
+        counts[rows[cluster]][columns[tag]] = count
+    chosen = optimize.linear_sum_assignment(counts, maximize=True)
+    return sum(counts[i][j] for i, j in zip(*chosen, strict=True)) / pairs.total()
 
 
 def v_measure(predicted: Iterable[Hashable], gold: Iterable[Hashable]) -> float:

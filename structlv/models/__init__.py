@@ -2,6 +2,7 @@
 
 from structlv.models.base import Elbo, Model
 from structlv.models.continuous_naive_bayes import ContinuousNaiveBayes
+from structlv.models.crf import CRF
 from structlv.models.families import GaussianFamily, MixturePrior, VampPrior, sampled_kl
 from structlv.models.flows import CouplingFlow, InverseAutoregressiveFlow, PlanarFlow
 from structlv.models.language_model import RNNLM
@@ -18,6 +19,7 @@ from structlv.models.text_vae import TextVAE
 from structlv.models.topic_model import NeuralTopicModel
 
 __all__ = [
+    "CRF",
     "RNNLM",
     "AdditiveBigram",
     "ChainVAE",

@@ -98,3 +98,13 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
         read_sentences(tmp_path / "nothing.txt")
     with pytest.raises(OSError):
         read_sentences(tmp_path)
+
+
+def test_conllu_agrees_with_the_package_of_that_name(tmp_path: Path) -> None:
+    conllu = pytest.importorskip("conllu")
+    found = read_conllu(written(tmp_path, CONLLU, "x.conllu"), lower=False)
+    expected = [
+        [(t["form"], t["upos"]) for t in sentence if isinstance(t["id"], int)]
+        for sentence in conllu.parse(CONLLU + "\n\n")
+    ]
+    assert [list(zip(s.words, s.tags, strict=True)) for s in found] == expected

@@ -1,4 +1,4 @@
-"""torch-struct's SentCFG has the same log Z and marginals where all is finite and equally long."""
+"""torch-struct has the same log Z and marginals; the recipes of docs/migrating.md are right."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import warnings
 import pytest
 import torch
 
-from structlv import TreePosterior
+from structlv import BinaryTree, LinearChain, TreePosterior
 from tests.tolerance import assert_nats, assert_probabilities
 
 with warnings.catch_warnings():
@@ -31,3 +31,26 @@ def test_log_partition_and_marginals_agree(size: tuple[int, int, int, int]) -> N
     marginals = found.marginals()
     for mine, theirs in zip((marginals.unary, marginals.rules, marginals.root), gradients, strict=True):
         assert_probabilities(mine, theirs)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_edges_are_the_recipe_for_chains() -> None:
+    edges, lengths = torch.randn(3, 5, 4, 4, dtype=torch.float64), torch.tensor([6, 2, 4])
+    theirs = torch_struct.LinearChainCRF(edges.clone(), lengths=lengths)
+    found = LinearChain(torch.zeros(3, 6, 4, dtype=torch.float64), edges.mT, lengths=lengths)
+    assert_nats(found.log_partition(), theirs.partition.detach())
+    assert_probabilities(found.edge_marginals().mT, theirs.marginals.detach())
+    assert_nats(found.entropy(), theirs.entropy.detach())
+    best = theirs.from_event(theirs.argmax)[0]
+    assert all(torch.equal(a[:n], b[:n]) for a, b, n in zip(found.argmax(), best, lengths, strict=True))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_trees_of_other_lengths() -> None:
+    lengths = torch.tensor([6, 3])
+    terms, rules, root = (torch.randn(2, *s, dtype=torch.float64) for s in ((6, 3), (2, 5, 5), (2,)))
+    theirs = torch_struct.SentCFG((terms, rules, root), lengths=lengths)
+    assert_nats(TreePosterior(root, rules, terms, lengths=lengths).log_partition(), theirs.partition.detach())
+    spans = torch.randn(2, 6, 6, 3, dtype=torch.float64)
+    expected = torch_struct.TreeCRF(spans, lengths=lengths).partition.detach()
+    assert_nats(BinaryTree(spans, lengths=lengths).log_partition(), expected)

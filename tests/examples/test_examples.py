@@ -100,3 +100,9 @@ def test_flat_latent_variables_show_what_they_claim(name: str, tmp_path: Path) -
         assert remedied.active_units > 1
         assert remedied.mutual_information.value > 1
         assert remedied.swapped.gap > 0.8
+
+
+def test_the_crf_on_bert_learns() -> None:
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    accuracy = load("bert_crf").main()
+    assert accuracy > 0.97

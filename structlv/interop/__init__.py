@@ -1,0 +1,1 @@
+"""Structured distributions inside other libraries; each module needs the extra of its name."""
