@@ -12,10 +12,14 @@ from typing import TYPE_CHECKING, Any
 from structlv._extras import require
 from structlv.learning.annealed import annealed_log_likelihood
 from structlv.learning.compare import nats_per_event, num_parameters, padded, states_of_equal_parameters
-from structlv.learning.em import EMResult, fit_em, fit_stepwise_em
-from structlv.learning.em_hmm import MonteCarlo
-from structlv.learning.em_naive_bayes import NaiveBayesTables
-from structlv.learning.em_start import (
+from structlv.learning.em import (
+    EMResult,
+    MonteCarlo,
+    NaiveBayesTables,
+    Prior,
+    Tied,
+    fit_em,
+    fit_stepwise_em,
     hmm_of_counts,
     hmm_of_symbols,
     hmm_of_vectors,
@@ -33,7 +37,6 @@ from structlv.learning.evaluate import (
 from structlv.learning.gap import inference_gap
 from structlv.learning.importance import importance_bound
 from structlv.learning.latent_space import interpolate, nearest_neighbours, posterior_samples, prior_samples
-from structlv.learning.m_step import Prior, Tied
 from structlv.learning.refine import refine
 from structlv.learning.selection import aic, bic, free_parameters, match_states, permuted
 

@@ -13,10 +13,10 @@ from torch.distributions import Distribution
 from structlv._extras import require
 from structlv.distributions import HMM, PCFG
 from structlv.distributions.parameters import map_tensors
-from structlv.learning.em_hmm import emission_options
-from structlv.learning.em_naive_bayes import NaiveBayesTables
-from structlv.learning.emission_steps import family_of
-from structlv.learning.m_step import Groups, Prior, Tied
+from structlv.learning.em.emission_steps import family_of
+from structlv.learning.em.hmm import emission_options
+from structlv.learning.em.m_step import Groups, Prior, Tied
+from structlv.learning.em.naive_bayes import NaiveBayesTables
 
 
 def aic(log_likelihood: float, parameters: int) -> float:

@@ -82,7 +82,7 @@ def test_it_reads_a_file_and_the_seed_decides(tmp_path: Path) -> None:
 
 
 def test_interrupted_it_goes_on_to_the_same_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from structlv.learning import em_factorial as em
+    from structlv.learning.em import factorial as em
 
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert invoke("--out", str(whole), *SHORT).exit_code == 0

@@ -23,7 +23,7 @@ from structlv import (
     StructuredMeanField,
 )
 from structlv.learning import Prior, Tied, fit_em, random_bernoulli, random_categorical, random_gaussian
-from structlv.learning import em_factorial as em_module
+from structlv.learning.em import factorial as em_module
 
 F64 = torch.float64
 LENGTHS = torch.tensor([7, 5, 1, 0])

@@ -23,7 +23,7 @@ from structlv.learning import (
     hmm_of_symbols,
     hmm_of_vectors,
 )
-from structlv.learning.em_hmm import HMMProblem
+from structlv.learning.em.hmm import HMMProblem
 from tests.tolerance import assert_nats, assert_probabilities
 
 F64 = torch.float64
@@ -406,7 +406,7 @@ def test_chunks_add_up_to_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     model, mask = model_of(emission, stop=True), missing()
     whole = HMMProblem(model, x, LENGTHS, mask, prior=Prior())
     counts = whole.e_step(whole.begin(model)).counts
-    monkeypatch.setattr("structlv.learning.em_problem.Sequences.chunks.__defaults__", (None, 10))
+    monkeypatch.setattr("structlv.learning.em.problem.Sequences.chunks.__defaults__", (None, 10))
     parts = whole.e_step(whole.begin(model)).counts
     for a, b in zip((*counts[:3], *counts[3]), (*parts[:3], *parts[3]), strict=True):
         assert_probabilities(a, b)

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from structlv import PCFG
 from structlv.learning import NaiveBayesTables, Prior, fit_em, fit_stepwise_em
-from structlv.learning.em_naive_bayes import NaiveBayesProblem
-from structlv.learning.em_pcfg import PCFGProblem
+from structlv.learning.em.naive_bayes import NaiveBayesProblem
+from structlv.learning.em.pcfg import PCFGProblem
 from tests.tolerance import assert_nats, assert_probabilities
 
 F64 = torch.float64

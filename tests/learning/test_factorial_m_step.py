@@ -13,7 +13,7 @@ pytest.importorskip("pytorch_lightning")
 
 from structlv import AdditiveGaussian, FactorialHMM, IndependentBernoulli, LogLinearCategorical
 from structlv.distributions import FactorialParts
-from structlv.learning.factorial_m_step import (
+from structlv.learning.em.factorial_m_step import (
     Expected,
     emission_step,
     expectations,
@@ -21,7 +21,7 @@ from structlv.learning.factorial_m_step import (
     log_prior,
     m_step,
 )
-from structlv.learning.m_step import Prior
+from structlv.learning.em.m_step import Prior
 
 F64 = torch.float64
 

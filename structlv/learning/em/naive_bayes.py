@@ -10,8 +10,8 @@ from torch import Tensor
 
 from structlv.distributions.parameters import Tensors
 from structlv.distributions.validation import require_integer, require_labels
-from structlv.learning.em_problem import Expectation, Problem, Sequences, plus
-from structlv.learning.m_step import Prior, check_fixed, log_ratio, weighted
+from structlv.learning.em.m_step import Prior, check_fixed, log_ratio, weighted
+from structlv.learning.em.problem import Expectation, Problem, Sequences, plus
 
 
 class NaiveBayesTables(Tensors):

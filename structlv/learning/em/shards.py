@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from structlv.distributions.algebra import flat, rebuilt
-from structlv.learning.em_problem import Expectation, Problem
+from structlv.learning.em.problem import Expectation, Problem
 
 
 class Sharded:

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from structlv.distributions import Exact, FactorialHMM
 from structlv.distributions.parameters import map_tensors
-from structlv.learning.em_problem import Expectation, Problem, crc
-from structlv.learning.factorial_m_step import Expected, expectations, log_prior, m_step
-from structlv.learning.m_step import Prior, check_fixed
+from structlv.learning.em.factorial_m_step import Expected, expectations, log_prior, m_step
+from structlv.learning.em.m_step import Prior, check_fixed
+from structlv.learning.em.problem import Expectation, Problem, crc
 
 
 class FactorialProblem(Problem):

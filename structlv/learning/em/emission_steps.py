@@ -8,9 +8,9 @@ import torch
 import torch.distributions as td
 from torch import Tensor
 
-from structlv.learning.emission_family import LEAST, Family, Options, Parameters, Statistics
-from structlv.learning.emission_normal import Gaussian
-from structlv.learning.m_step import log_ratio, weighted
+from structlv.learning.em.emission_family import LEAST, Family, Options, Parameters, Statistics
+from structlv.learning.em.emission_normal import Gaussian
+from structlv.learning.em.m_step import log_ratio, weighted
 
 
 def family_of(emission: Any) -> Family:

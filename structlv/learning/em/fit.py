@@ -10,15 +10,15 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from structlv.distributions import HMM, PCFG, FactorialHMM
-from structlv.learning.em_factorial import FactorialProblem
-from structlv.learning.em_hmm import HMMProblem
-from structlv.learning.em_naive_bayes import NaiveBayesProblem, NaiveBayesTables
-from structlv.learning.em_pcfg import PCFGProblem
-from structlv.learning.em_problem import Problem
-from structlv.learning.em_run import BatchClimb, Climb, Run
-from structlv.learning.em_shards import OverShards
-from structlv.learning.em_stepwise import StepwiseClimb
-from structlv.learning.m_step import Prior, Tied
+from structlv.learning.em.factorial import FactorialProblem
+from structlv.learning.em.hmm import HMMProblem
+from structlv.learning.em.m_step import Prior, Tied
+from structlv.learning.em.naive_bayes import NaiveBayesProblem, NaiveBayesTables
+from structlv.learning.em.pcfg import PCFGProblem
+from structlv.learning.em.problem import Problem
+from structlv.learning.em.run import BatchClimb, Climb, Run
+from structlv.learning.em.shards import OverShards
+from structlv.learning.em.stepwise import StepwiseClimb
 
 Model = HMM | FactorialHMM | PCFG | NaiveBayesTables
 

@@ -8,8 +8,8 @@ import torch
 import torch.distributions as td
 from torch import Tensor
 
-from structlv.learning.emission_family import LEAST, Family, Options, Parameters, Statistics
-from structlv.learning.m_step import Groups, Prior
+from structlv.learning.em.emission_family import LEAST, Family, Options, Parameters, Statistics
+from structlv.learning.em.m_step import Groups, Prior
 
 MOST = 1 << 22  # numbers of a table of observations, rows and dimensions that is made at once
 

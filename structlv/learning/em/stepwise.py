@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from structlv.distributions.algebra import flat, rebuilt
-from structlv.learning.em_problem import Problem, plus, scaled
-from structlv.learning.em_run import Climb
+from structlv.learning.em.problem import Problem, plus, scaled
+from structlv.learning.em.run import Climb
 
 
 class StepwiseClimb(Climb):

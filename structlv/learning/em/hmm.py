@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from structlv.distributions import HMM, Exact, LinearChain
-from structlv.learning.em_problem import Expectation, Problem, Sequences, plus
-from structlv.learning.emission_family import Family, Options, Parameters
-from structlv.learning.emission_steps import family_of
-from structlv.learning.m_step import Groups, Prior, Tied, check_fixed, log_ratio, weighted
+from structlv.learning.em.emission_family import Family, Options, Parameters
+from structlv.learning.em.emission_steps import family_of
+from structlv.learning.em.m_step import Groups, Prior, Tied, check_fixed, log_ratio, weighted
+from structlv.learning.em.problem import Expectation, Problem, Sequences, plus
 
 EVIDENCE = ("states", "allowed")
 

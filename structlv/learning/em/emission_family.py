@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from structlv.learning.m_step import Groups, Prior
+from structlv.learning.em.m_step import Groups, Prior
 
 Parameters = tuple[Tensor, ...]
 Statistics = tuple[Tensor, ...]

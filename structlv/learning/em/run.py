@@ -11,8 +11,8 @@ import torch
 
 from structlv._extras import require
 from structlv.learning.checkpoints import refuse_difference, save_atomically
-from structlv.learning.em_problem import Problem
-from structlv.learning.em_shards import OverShards
+from structlv.learning.em.problem import Problem
+from structlv.learning.em.shards import OverShards
 
 KEY = "structlv-em"
 SAVE_EVERY = 20  # iterations

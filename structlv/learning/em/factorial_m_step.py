@@ -17,7 +17,7 @@ from structlv.distributions import (
 )
 from structlv.distributions.factorial_emissions import FactorialEmission
 from structlv.distributions.factorial_parts import along
-from structlv.learning.m_step import Prior, log_ratio, weighted
+from structlv.learning.em.m_step import Prior, log_ratio, weighted
 
 LogLinear = TypeVar("LogLinear", LogLinearCategorical, IndependentBernoulli)
 STEPS = 20  # of L-BFGS in an M-step without closed form

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from structlv.distributions import PCFG, TreePosterior
 from structlv.distributions.emissions import CategoricalEmission
-from structlv.learning.em_problem import Expectation, Problem, Sequences, plus
-from structlv.learning.m_step import Prior, check_fixed, log_ratio, weighted
+from structlv.learning.em.m_step import Prior, check_fixed, log_ratio, weighted
+from structlv.learning.em.problem import Expectation, Problem, Sequences, plus
 
 CHUNK = 1 << 11  # words of the sentences that are looked at together
 
