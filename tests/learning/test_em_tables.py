@@ -14,6 +14,7 @@ from structlv import PCFG
 from structlv.learning import NaiveBayesTables, Prior, fit_em, fit_stepwise_em
 from structlv.learning.em.naive_bayes import NaiveBayesProblem
 from structlv.learning.em.pcfg import PCFGProblem
+from structlv.models import NaiveBayes
 from tests.tolerance import assert_nats, assert_probabilities
 
 F64 = torch.float64
@@ -222,3 +223,17 @@ def test_clear_words_for_what_cannot_be_learned() -> None:
     silent = NaiveBayesTables(rand(2), torch.tensor([[0.0, -torch.inf]] * 2, dtype=F64))
     with pytest.raises(ValueError, match="probability 0"):
         fit(silent, torch.ones(1, 2, dtype=torch.long))
+
+
+def test_a_module_learns_as_its_tables_do() -> None:
+    torch.manual_seed(3)
+    module = NaiveBayes(3, 7).double()
+    x, lengths = torch.randint(7, (20, 9)), torch.randint(1, 10, (20,))
+    before = [p.detach().clone() for p in module.parameters()]
+    tables = NaiveBayesTables(module.prior_logits.detach(), module.word_logits.detach())
+    wanted = fit_em(tables, x, lengths, iterations=5, progress=False)
+    found = fit_em(module, x, lengths, iterations=5, progress=False)
+    assert found.history == wanted.history
+    assert isinstance(found.model, NaiveBayes)
+    assert float(found.model.log_prob(x, lengths).sum()) == pytest.approx(wanted.log_likelihood, abs=1e-9)
+    assert all(torch.equal(p, q) for p, q in zip(module.parameters(), before, strict=True))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from copy import deepcopy
 from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from structlv.distributions import HMM, PCFG, FactorialHMM
@@ -19,8 +21,9 @@ from structlv.learning.em.problem import Problem
 from structlv.learning.em.run import BatchClimb, Climb, Run
 from structlv.learning.em.shards import OverShards
 from structlv.learning.em.stepwise import StepwiseClimb
+from structlv.models import NaiveBayes
 
-Model = HMM | FactorialHMM | PCFG | NaiveBayesTables
+Model = HMM | FactorialHMM | PCFG | NaiveBayesTables | NaiveBayes
 
 
 class EMResult(NamedTuple):
@@ -71,7 +74,8 @@ def fit_em(
                             counts, mixtures of the latter two       means, covariance, rates, weights
     ``FactorialHMM``        chains; sums of means; one chain         initial, transition, emission
     ``PCFG``                all                                      root, rules, emission
-    ``NaiveBayesTables``    all                                      prior, words
+    ``NaiveBayesTables``,   all                                      prior, words
+    ``models.NaiveBayes``
     ======================  =======================================  ==================================
 
     The objective never decreases, and every iteration checks it: an E-step finds p(z | x) exactly, or the
@@ -123,7 +127,7 @@ def fit_em(
         return BatchClimb(problem, begin(seed), iterations, tolerance)
 
     options = {"iterations": iterations, "tolerance": tolerance}
-    return _result(Run(problem, climb, seeds, options, checkpoint), progress)
+    return _result(Run(problem, climb, seeds, options, checkpoint), progress, start)
 
 
 def fit_stepwise_em(
@@ -171,7 +175,7 @@ def fit_stepwise_em(
         return StepwiseClimb(problem, begin(seed), seed, batch_size, power, passes)
 
     options = {"batch_size": batch_size, "power": power, "passes": passes}
-    return _result(Run(problem, climb, seeds, options, checkpoint), progress)
+    return _result(Run(problem, climb, seeds, options, checkpoint), progress, start)
 
 
 PROBLEMS: dict[type, Callable[..., Problem]] = {
@@ -202,6 +206,8 @@ def problem_of(
 
 def _starts(start: Any, seeds: Sequence[int]) -> tuple[Callable[[int], Any], Any, tuple[int, ...]]:
     """How to begin, a model of the kind, and the seeds."""
+    if isinstance(start, NaiveBayes):
+        start = NaiveBayesTables(start.prior_logits.detach(), start.word_logits.detach())
     if isinstance(start, tuple(PROBLEMS)) or not callable(start):
         return lambda _: start, start, (0,)
     if not seeds:
@@ -209,10 +215,21 @@ def _starts(start: Any, seeds: Sequence[int]) -> tuple[Callable[[int], Any], Any
     return start, start(seeds[0]), tuple(seeds)
 
 
-def _result(run: Run, progress: bool) -> EMResult:
+def _result(run: Run, progress: bool, start: Any) -> EMResult:
     climb, seed = run.best(progress)
     model = run.problem.finished(climb.model)
+    if isinstance(start, NaiveBayes):
+        model = _module(start, model)
     return EMResult(model, climb.objective, climb.value, tuple(climb.history), climb.converged, seed)
+
+
+def _module(like: NaiveBayes, tables: NaiveBayesTables) -> NaiveBayes:
+    """A copy of the module with these parameters."""
+    found = deepcopy(like)
+    with torch.no_grad():
+        found.prior_logits.copy_(tables.prior_logits)
+        found.word_logits.copy_(tables.word_logits)
+    return found
 
 
 def _name(model: Any) -> str:
