@@ -21,6 +21,7 @@ from structlv.models import (
     TextVAE,
     elbo_under,
 )
+from structlv.models.bags import counts
 from structlv.models.decoder import ConvolutionalDecoder, Decoder, RecurrentDecoder
 from structlv.models.latent import kl_of
 from structlv.models.topic_model import AdditiveLogRatio
@@ -187,6 +188,19 @@ def test_a_word_that_a_class_never_says() -> None:
     model.log_prob(x).sum().backward()
     assert model.word_logits.grad is not None
     assert not model.word_logits.grad.isnan().any()
+
+
+def test_one_m_step_of_em_raises_the_likelihood_of_ragged_text() -> None:
+    """word[z, v] = sum_n q_n(z) c_nv / sum_n q_n(z) T_n."""
+    model = NaiveBayes(3, V).double()
+    before = model.log_prob(X, LENGTHS).sum()
+    q = model.posterior(X, LENGTHS).probs
+    words = q.T @ counts(X, LENGTHS, V, torch.float64)
+    assert_nats(words.sum(-1), q.T @ LENGTHS.double())
+    model.start_from_tables(q.mean(0).log(), words.log())
+    assert bool(model.log_prob(X, LENGTHS).sum() > before)
+    with pytest.raises(ValueError, match=r"word_logits must have shape \(3, 5\), found \(5, 3\)"):
+        model.start_from_tables(q.mean(0), words.T)
 
 
 def test_naive_bayes_draws_what_it_says() -> None:
