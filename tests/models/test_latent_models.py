@@ -333,6 +333,21 @@ def test_the_logistic_normal_is_a_density_and_its_kl_is_the_gaussians() -> None:
     assert_nats(t.inv(t(y)), y)
 
 
+def test_the_gaussian_kl_is_the_published_one_and_a_learned_prior_gets_its_gradient() -> None:
+    vae = TextVAE(V, latent=2, encoder_dim=3, **SMALL).double()
+    base = vae.encode(X, LENGTHS).base_dist
+    mean, log_variance = base.loc, 2 * base.scale.log()
+    wanted = -0.5 * (log_variance - log_variance.exp() - mean.square() + 1)
+    parts = vae.elbo(X, LENGTHS).kl_parts
+    assert parts is not None
+    assert_nats(parts, wanted)
+    model = ContinuousNaiveBayes(V, latent=2, encoder_dim=3).double()
+    with torch.no_grad():
+        model.mean.add_(0.7)
+    (slope,) = torch.autograd.grad(model.elbo(X, LENGTHS).kl.sum(), model.mean)
+    assert_probabilities(slope, (model.mean - model.encode(X, LENGTHS).mean).sum(0))
+
+
 def test_kl_without_a_closed_form_is_sampled() -> None:
     component = Independent(Normal(torch.zeros(2, 3), torch.ones(3)), 1)
     p = MixtureSameFamily(Categorical(torch.ones(2)), component)
