@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.distributions import TransformedDistribution, constraints
 
 from structlv.learning.importance import log_mean_exp
+from structlv.learning.refine import recordable
 
 SHRINK, GROW = 0.95, 1.027  # of the step at a refusal and an acceptance: in balance at about 0.66
 
@@ -56,8 +57,8 @@ def annealed_log_likelihood(
             "expected chains, temperatures, leapfrog >= 1 and step_size > 0, found "
             f"{chains}, {temperatures}, {leapfrog}, {step_size}"
         )
-    path = _Path(model, x, lengths)
-    with torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad():
+        path = _Path(model, recordable(x), None if lengths is None else recordable(lengths))
         z = path.base.sample((chains,) if path.base.batch_shape else (chains, len(x)))
         size = torch.full(z.shape[:2], step_size, dtype=z.dtype, device=z.device)
         weight, accepted = torch.zeros_like(size), torch.zeros_like(size)

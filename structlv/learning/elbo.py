@@ -24,9 +24,9 @@ class EvidenceLowerBound(SequenceObjective):
 
     Args: `model`, a `Bounded`; `beta`, the weight of the KL in training, a number or a function of the step
     (``structlv.learning.schedules``); `free_bits` lambda in nats, for each dimension (or group) of z: in
-    training the KL is then sum_j max(lambda, mean over the batch of KL_j); the others as `SequenceObjective`,
-    by default lr 1e-3, betas (0.75, 0.999) and a constant rate without warm-up, those of Kim, Dyer & Rush
-    (2019, appendix A.2).
+    training the KL is then sum_j max(lambda, mean over the process's batch of KL_j); the others as
+    `SequenceObjective`, by default lr 1e-3, betas (0.75, 0.999) and a constant rate without warm-up, those of
+    Kim, Dyer & Rush (2019, appendix A.2).
 
     Also logs, in nats per symbol, train_elbo, train_kl and train_reconstruction, of the bound itself, which
     knows neither beta nor free bits nor auxiliary terms; they all are in train_nats. So is the perplexity of

@@ -91,8 +91,9 @@ def refine(
     """
     if steps < 0 or not lr > 0:
         raise ValueError(f"expected steps >= 0 and lr > 0, found {steps} and {lr}")
-    found = parameters_of(q)
-    with torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad():  # validation may be in inference mode
+        found = tuple(recordable(t) for t in parameters_of(q))
+        x, lengths = recordable(x), lengths if lengths is None else recordable(lengths)
         found = tuple(x if through and x.requires_grad else x.detach().requires_grad_() for x in found)
         first, second = ([torch.zeros_like(x) for x in found] for _ in range(2))
         for step in range(steps):
@@ -106,6 +107,11 @@ def refine(
             if not through:
                 found = tuple(x.detach().requires_grad_() for x in found)
     return rebuilt(q, found if through else tuple(x.detach() for x in found))
+
+
+def recordable(x: Tensor) -> Tensor:
+    """x, or a copy of it that autograd can record."""
+    return x.clone() if x.is_inference() else x
 
 
 def _ascended(

@@ -90,6 +90,18 @@ class NaiveBayes(Mixture):
         self.vocab_size = vocab_size
         self.word_logits = nn.Parameter(0.1 * torch.randn(num_components, vocab_size))
 
+    @torch.no_grad()
+    def start_from_tables(self, prior_logits: Tensor, word_logits: Tensor) -> None:
+        """Set the parameters, (K) and (K, V) unnormalised, for instance to what EM has found.
+
+        Raises ValueError on a wrong shape.
+        """
+        for name, value in (("prior_logits", prior_logits), ("word_logits", word_logits)):
+            mine = getattr(self, name)
+            if value.shape != mine.shape:
+                raise ValueError(f"{name} must have shape {tuple(mine.shape)}, found {tuple(value.shape)}")
+            mine.copy_(value)
+
     def components(self, x: Tensor, lengths: Tensor | None, context: Tensor | None = None) -> Tensor:
         """log p(x | z = k), (b, K) nats."""
         require_tokens(x, lengths)

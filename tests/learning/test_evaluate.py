@@ -58,7 +58,8 @@ def test_annealed_importance_sampling_finds_the_evidence_without_q() -> None:
     found = annealed_log_likelihood(model, x, chains=24, temperatures=250, leapfrog=4)
     assert (found.log_likelihood - exact).abs().max() < 0.35
     assert bool((found.acceptance > 0.5).all())
-    few = annealed_log_likelihood(model, x, chains=24, temperatures=1)
+    with torch.inference_mode():
+        few = annealed_log_likelihood(model, x.clone(), chains=24, temperatures=1)
     assert bool((few.log_likelihood < exact - 0.5).any())
 
 

@@ -29,7 +29,8 @@ ROWS = torch.randn(6, 3, generator=torch.Generator().manual_seed(1), dtype=torch
 
 
 def train(objective: Any, data: list[Tensor], folder: Path, epochs: int, batch: int = 64) -> Any:
-    return fit(objective, Batches(data, batch), folder=folder, epochs=epochs, progress=False)
+    validation = Batches(data[:32], 16, shuffle=False)
+    return fit(objective, Batches(data, batch), validation, folder=folder, epochs=epochs, progress=False)
 
 
 # ---- ascent --------------------------------------------------------------------------------------------
@@ -152,6 +153,7 @@ def test_svi_learns_the_model_and_not_the_encoder(tmp_path: Path) -> None:
     assert after > before + 0.5 * (best - before)
     assert torch.equal(model.reader.weight, reader)
     assert float(trainer.callback_metrics["train_seconds_per_item"]) > 0
+    assert 0 < float(trainer.callback_metrics["val_nats"]) < 5
 
 
 @pytest.mark.parametrize("through", [True, False])

@@ -21,6 +21,7 @@ from structlv.models import (
     TextVAE,
     elbo_under,
 )
+from structlv.models.bags import counts
 from structlv.models.decoder import ConvolutionalDecoder, Decoder, RecurrentDecoder
 from structlv.models.latent import kl_of
 from structlv.models.topic_model import AdditiveLogRatio
@@ -189,6 +190,19 @@ def test_a_word_that_a_class_never_says() -> None:
     assert not model.word_logits.grad.isnan().any()
 
 
+def test_one_m_step_of_em_raises_the_likelihood_of_ragged_text() -> None:
+    """word[z, v] = sum_n q_n(z) c_nv / sum_n q_n(z) T_n."""
+    model = NaiveBayes(3, V).double()
+    before = model.log_prob(X, LENGTHS).sum()
+    q = model.posterior(X, LENGTHS).probs
+    words = q.T @ counts(X, LENGTHS, V, torch.float64)
+    assert_nats(words.sum(-1), q.T @ LENGTHS.double())
+    model.start_from_tables(q.mean(0).log(), words.log())
+    assert bool(model.log_prob(X, LENGTHS).sum() > before)
+    with pytest.raises(ValueError, match=r"word_logits must have shape \(3, 5\), found \(5, 3\)"):
+        model.start_from_tables(q.mean(0), words.T)
+
+
 def test_naive_bayes_draws_what_it_says() -> None:
     model = NaiveBayes(2, 3)
     z = torch.ones(20000, dtype=torch.int64)
@@ -317,6 +331,21 @@ def test_the_logistic_normal_is_a_density_and_its_kl_is_the_gaussians() -> None:
     jacobian = torch.autograd.functional.jacobian(t, y)[:-1]
     assert_nats(t.log_abs_det_jacobian(y, t(y)), jacobian.det().abs().log())
     assert_nats(t.inv(t(y)), y)
+
+
+def test_the_gaussian_kl_is_the_published_one_and_a_learned_prior_gets_its_gradient() -> None:
+    vae = TextVAE(V, latent=2, encoder_dim=3, **SMALL).double()
+    base = vae.encode(X, LENGTHS).base_dist
+    mean, log_variance = base.loc, 2 * base.scale.log()
+    wanted = -0.5 * (log_variance - log_variance.exp() - mean.square() + 1)
+    parts = vae.elbo(X, LENGTHS).kl_parts
+    assert parts is not None
+    assert_nats(parts, wanted)
+    model = ContinuousNaiveBayes(V, latent=2, encoder_dim=3).double()
+    with torch.no_grad():
+        model.mean.add_(0.7)
+    (slope,) = torch.autograd.grad(model.elbo(X, LENGTHS).kl.sum(), model.mean)
+    assert_probabilities(slope, (model.mean - model.encode(X, LENGTHS).mean).sum(0))
 
 
 def test_kl_without_a_closed_form_is_sampled() -> None:
