@@ -63,6 +63,7 @@ class Evaluation:
             is no vector.
         mutual_information: over the first ``mutual_information.items`` items.
         swapped: reconstruction with the z of another item.
+        The last three are None for structured z, where another length means another z.
     """
 
     items: int
@@ -75,8 +76,8 @@ class Evaluation:
     log_likelihood: float
     perplexity: float
     active_units: int | None
-    mutual_information: MutualInformation
-    swapped: SwappedReconstruction
+    mutual_information: MutualInformation | None
+    swapped: SwappedReconstruction | None
 
 
 @torch.no_grad()
@@ -93,20 +94,23 @@ def evaluate(
     was = model.training
     model.eval()
     ends = bool(getattr(model, "scores_end", False))
+    structured = hasattr(model, "prior_for")
     rows, posteriors, symbols = [], [], 0
     for x, lengths, _ in batches:
         elbo, q = model.elbo(x, lengths), model.encode(x, lengths)
         weighted = importance_log_likelihood(model, x, lengths, num_samples=num_samples, q=q)
-        own, swapped = swapped_reconstruction(model, x, lengths)
-        rows.append(torch.stack([elbo.reconstruction, elbo.kl, weighted, own, swapped]).double())
-        posteriors.append(q)
+        found = [elbo.reconstruction, elbo.kl, weighted]
+        if not structured:
+            found += swapped_reconstruction(model, x, lengths)
+            posteriors.append(q)
+        rows.append(torch.stack(found).double())
         symbols += int(lengths.sum()) + ends * len(x)
     model.train(was)
     if not rows:
         raise ValueError("expected at least one batch, found none")
     numbers = torch.cat(rows, -1)
     items = numbers.shape[-1]
-    reconstruction, kl, weighted_mean, own_mean, swapped_mean = numbers.mean(-1).tolist()
+    reconstruction, kl, weighted_mean, *both = numbers.mean(-1).tolist()
     stride = max(1, -(-items // information_items))
     return Evaluation(
         items=items,
@@ -118,9 +122,9 @@ def evaluate(
         kl=kl,
         log_likelihood=weighted_mean,
         perplexity=math.exp(-weighted_mean * items / symbols),
-        active_units=active_units(posteriors),
-        mutual_information=mutual_information(posteriors[::stride], model.prior()),
-        swapped=SwappedReconstruction(own_mean, swapped_mean),
+        active_units=None if structured else active_units(posteriors),
+        mutual_information=None if structured else mutual_information(posteriors[::stride], model.prior()),
+        swapped=None if structured else SwappedReconstruction(*both),
     )
 
 

@@ -10,13 +10,14 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from structlv.learning.estimators import VIMCO
+from structlv.models.latent import prior_of
 
 GRADIENTS = ("doubly", "plain", "vimco")
 
 
 def log_joint(model: Any, x: Tensor, lengths: Tensor | None, z: Tensor) -> Tensor:
     """log p(x, z), (*s, b) nats: z (*s, b, *event)."""
-    return model.log_likelihood(x, lengths, z) + model.prior().log_prob(z)
+    return model.log_likelihood(x, lengths, z) + prior_of(model, x, lengths).log_prob(z)
 
 
 def importance_bound(

@@ -67,6 +67,11 @@ class LatentModel(Model):
         return self.elbo(x, lengths)
 
 
+def prior_of(model: Any, x: Tensor, lengths: Tensor | None = None) -> Any:
+    """p(z) for sequences like x: a structured prior (``prior_for``) knows their lengths."""
+    return model.prior_for(x, lengths) if hasattr(model, "prior_for") else model.prior()
+
+
 def elbo_under(
     q: Distribution, model: Any, x: Tensor, lengths: Tensor | None = None, *, num_samples: int = 1
 ) -> Elbo:
@@ -80,7 +85,7 @@ def elbo_under(
         ValueError: q can neither be enumerated nor reparameterised (``structlv.learning.estimators`` then has
             gradients).
     """
-    p = model.prior()
+    p = prior_of(model, x, lengths)
     if q.has_enumerate_support:
         z = q.enumerate_support()
         log_q = q.log_prob(z)
@@ -96,7 +101,7 @@ def elbo_under(
 
 def elbo_at(z: Tensor, q: Distribution, model: Any, x: Tensor, lengths: Tensor | None = None) -> Elbo:
     """The bound with the reconstruction at draws z (s, b, *event) of q, their mean: (b)."""
-    kl, parts = kl_of(q, model.prior())
+    kl, parts = kl_of(q, prior_of(model, x, lengths))
     return Elbo(model.log_likelihood(x, lengths, z).mean(0), kl, parts)
 
 

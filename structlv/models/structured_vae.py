@@ -81,7 +81,7 @@ class StructuredVAE(Model):
         self.estimator = estimator
         return self
 
-    def prior(self, x: Tensor, lengths: Tensor | None = None) -> StructuredDistribution:
+    def prior_for(self, x: Tensor, lengths: Tensor | None = None) -> StructuredDistribution:
         """p(z | lengths), batch shape (b), of structures over sequences as long as x (b, n)."""
         return self.structure_prior(x.shape[1], all_lengths(x, lengths))
 
@@ -91,7 +91,7 @@ class StructuredVAE(Model):
 
     def log_likelihood(self, x: Tensor, lengths: Tensor | None, z: Tensor) -> Tensor:
         """log p(x | z) of structures z (*s, b, *event), in nats: (*s, b)."""
-        return self.decoder(x, all_lengths(x, lengths), self.prior(x, lengths).to_parts(z))
+        return self.decoder(x, all_lengths(x, lengths), self.prior_for(x, lengths).to_parts(z))
 
     def elbo(self, x: Tensor, lengths: Tensor | None = None) -> Elbo:
         """E_q[log p(x | z)], estimated, and KL(q || p), exact: x (b, n) -> two of (b), nats.
@@ -116,7 +116,7 @@ class StructuredVAE(Model):
             reconstruction = of_parts(q.rsample(method=StraightThroughMarginals()))
         else:
             reconstruction = self.estimator(q, of_parts if self.estimator.of_parts else of_events)
-        return Elbo(reconstruction, q.kl(self.prior(x, lengths)))
+        return Elbo(reconstruction, q.kl(self.prior_for(x, lengths)))
 
     forward = elbo
 
@@ -133,7 +133,7 @@ class StructuredVAE(Model):
             raise ValueError(
                 f"expected an estimator of the log of a mean, VIMCO, found {type(estimator).__name__}"
             )
-        q, p = self.encode(x, lengths), self.prior(x, lengths)
+        q, p = self.encode(x, lengths), self.prior_for(x, lengths)
         return estimator(q, lambda z: self.log_likelihood(x, lengths, z) + p.log_prob(z) - q.log_prob(z))
 
     def save(self, folder: str | Path) -> None:

@@ -59,7 +59,7 @@ class Listed:
     """Everything about one sentence, by the list of its structures: (count) each."""
 
     def __init__(self, model: StructuredVAE, name: str, x: Tensor, lengths: Tensor | None = None) -> None:
-        q, p = model.encode(x, lengths), model.prior(x, lengths)
+        q, p = model.encode(x, lengths), model.prior_for(x, lengths)
         self.events = MODELS[name][1](q[0]).unsqueeze(1)  # (count, 1, *event)
         self.log_q, self.log_prior = q.log_prob(self.events)[:, 0], p.log_prob(self.events)[:, 0]
         self.log_likelihood = model.log_likelihood(x, lengths, self.events)[:, 0]

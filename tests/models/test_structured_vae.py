@@ -19,7 +19,9 @@ from structlv import (
     StochasticSoftmax,
     StraightThroughMarginals,
 )
+from structlv.data.batches import Batch
 from structlv.distributions import Relaxation
+from structlv.learning import evaluate, importance_bound
 from structlv.learning.control_variates import REBAR, RELAX
 from structlv.learning.estimators import VIMCO, Relaxed, ScoreFunction, UnorderedSet
 from structlv.models import ChainVAE, GrammarVAE, Model, StructuredVAE, TreeVAE
@@ -38,7 +40,7 @@ def test_the_kl_is_that_of_the_list(name: str, length: int) -> None:
     model, lengths = built(name), torch.tensor([length])
     listed = Listed(model, name, one_sentence(), lengths)
     assert_nats(listed.q.sum(), torch.ones((), dtype=torch.float64))
-    q, p = model.encode(one_sentence(), lengths), model.prior(one_sentence(), lengths)
+    q, p = model.encode(one_sentence(), lengths), model.prior_for(one_sentence(), lengths)
     assert listed.kl > 0.01
     assert_nats(q.kl(p)[0], listed.kl)
     assert_nats(model.elbo(one_sentence(), lengths).kl[0], listed.kl)
@@ -81,7 +83,7 @@ def test_padding_and_neighbours_change_nothing(name: str) -> None:
     assert_nats(listed[0].log_joint, alone.log_joint)
     assert torch.equal(listed[0].log_joint, listed[1].log_joint)
     assert_nats(listed[0].log_q, alone.log_q)
-    kl = model.encode(x, lengths).kl(model.prior(x, lengths))
+    kl = model.encode(x, lengths).kl(model.prior_for(x, lengths))
     assert_nats(kl[:1], alone.kl.unsqueeze(0))
 
 
@@ -240,7 +242,7 @@ def test_saved_and_loaded(name: str, tmp_path: Path) -> None:
     model.eval()
     assert torch.equal(loaded.log_likelihood(x, None, z), model.log_likelihood(x, None, z))
     assert torch.equal(loaded.encode(x).log_prob(z), model.encode(x).log_prob(z))
-    assert torch.equal(loaded.prior(x).log_prob(z), model.prior(x).log_prob(z))
+    assert torch.equal(loaded.prior_for(x).log_prob(z), model.prior_for(x).log_prob(z))
 
 
 def test_given_modules_are_not_saved(tmp_path: Path) -> None:
@@ -268,3 +270,17 @@ def test_sizes_that_make_no_sense() -> None:
         ChainVAE(5, dim=4, word_dropout=0.5)
     with pytest.raises(ValueError, match="at least two words, found a length of 1"):
         GrammarVAE(5, dim=4).encode(torch.tensor([[1, 2], [1, 2]]), torch.tensor([2, 1]))
+
+
+@models
+def test_importance_weights_and_evaluation_know_the_length(name: str) -> None:
+    model, x = built(name), one_sentence().expand(2, -1)
+    lengths = torch.tensor([3, 2])
+    exact = torch.stack(
+        [Listed(model, name, x[:1], lengths[i : i + 1]).log_joint.logsumexp(0) for i in (0, 1)]
+    )
+    torch.manual_seed(0)
+    found = evaluate(model, [Batch(x, lengths, lengths)], num_samples=2000)
+    assert found.log_likelihood == pytest.approx(float(exact.detach().mean()), abs=0.05)
+    assert found.swapped is None
+    assert importance_bound(model, x, lengths, num_samples=2, gradient="vimco").shape == (2,)
