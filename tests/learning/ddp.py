@@ -17,7 +17,6 @@ from structlv.data import Batches
 from structlv.learning import MarginalLikelihood, fit
 from structlv.models import NeuralHMM
 
-
 TIMEOUT = 8.0  # of both runs: they share the group of processes
 
 
