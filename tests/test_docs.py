@@ -30,7 +30,7 @@ MADE = (
     ".venv/",
     "../shared/",
 )  # by commands, or elsewhere
-SAVED = {"config.json", "model.safetensors"}  # of a saved model
+SAVED = {"config.json", "model.safetensors", "result.json", "run.json", "run.toml"}  # by a run, or for it
 
 
 def read(name: str) -> str:
