@@ -24,6 +24,7 @@ DOCUMENTS = [
 ]
 SUFFIXES = "py|h|cpp|c|md|toml|txt|json"
 MADE = (
+    "build/site",
     "structlv-demo/",
     "benchmarks/results",
     "benchmarks/.envs",
