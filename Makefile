@@ -31,7 +31,7 @@ say = @printf '==> %s\n' "$(1)"
 # More OpenMP threads than cores only slow the test workers down; tests of threading set their own number.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 
-.PHONY: help build demo test test-cuda mutants-cuda test-isa wheel symbols lint format sanitize experiments benchmark-smoke clean
+.PHONY: help build demo test test-cuda mutants-cuda test-isa wheel symbols lint format docs sanitize experiments benchmark-smoke clean
 .DELETE_ON_ERROR:
 
 help:
@@ -125,6 +125,10 @@ format: $(STAMP)/dev  ## put every file into the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $$(find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu')
+
+docs: $(STAMP)/docs  ## the documentation as a website, in build/site; warnings are errors
+	$(call say,Building the documentation in build/site)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 # The narrowest and the widest: what lies between differs in the width of a vector alone
 sanitize: $(addprefix sanitize-,$(sort $(firstword $(ISAS)) $(lastword $(ISAS))))  ## the kernels' own drivers under ASan and UBSan

@@ -24,13 +24,14 @@ DOCUMENTS = [
 ]
 SUFFIXES = "py|h|cpp|c|md|toml|txt|json"
 MADE = (
+    "build/site",
     "structlv-demo/",
     "benchmarks/results",
     "benchmarks/.envs",
     ".venv/",
     "../shared/",
 )  # by commands, or elsewhere
-SAVED = {"config.json", "model.safetensors"}  # of a saved model
+SAVED = {"config.json", "model.safetensors", "result.json", "run.json", "run.toml"}  # by a run, or for it
 
 
 def read(name: str) -> str:

@@ -59,7 +59,7 @@ class BinaryTree(StructuredDistribution):
     Raises:
         TypeError: an argument is not of the right kind.
         ValueError: the shape does not fit, or fits both with and without labels (then say which), a length is
-        out of range, a score is NaN.
+            out of range, a score is NaN.
     """
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {

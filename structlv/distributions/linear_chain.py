@@ -67,8 +67,9 @@ class LinearChain(StructuredDistribution):
 
     Raises:
         TypeError: an argument is not a tensor of the right kind, or float dtypes are mixed (outside
-        autocast). ValueError: shapes or devices do not fit together, k is 0, a length is out of range, a
-        potential is NaN.
+            autocast).
+        ValueError: shapes or devices do not fit together, k is 0, a length is out of range, a potential is
+            NaN.
     """
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {

@@ -1,7 +1,17 @@
 """Pictures, one call each; matplotlib comes with the extra "plot", SVG and text need nothing."""
 
+from structlv.viz.curves import plot_curves
 from structlv.viz.piano_roll import plot_piano_roll
+from structlv.viz.posterior import plot_posterior
 from structlv.viz.transition import plot_transition
 from structlv.viz.tree import plot_tree, tree_svg, tree_text
 
-__all__ = ["plot_piano_roll", "plot_transition", "plot_tree", "tree_svg", "tree_text"]
+__all__ = [
+    "plot_curves",
+    "plot_piano_roll",
+    "plot_posterior",
+    "plot_transition",
+    "plot_tree",
+    "tree_svg",
+    "tree_text",
+]
