@@ -1,4 +1,4 @@
-"""A small training run in float64, in one process or under torchrun: `ddp.py FOLDER`, in two processes.
+"""A small training run in float64, in one process, or as a script, `ddp.py FOLDER`, in two.
 
 Writes the gradients of every step to FOLDER/gradients.pt; then a second run, whose second process stalls.
 """
@@ -35,7 +35,7 @@ class Stall(pl.Callback):
 
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
         if trainer.global_rank == 1 and trainer.global_step == 1:
-            time.sleep(120)
+            time.sleep(TIMEOUT + 5)
 
 
 def train(folder: Path, processes: int, stall: bool = False) -> torch.Tensor:
