@@ -46,7 +46,9 @@ def train(
     batch_size: Annotated[int | None, typer.Option(min=1, help="Sentences in a batch.")] = None,
     min_count: Annotated[int | None, typer.Option(min=1, help="Rarer words are <unk>.")] = None,
     max_sentences: Annotated[int | None, typer.Option(min=2, help="Use only the first ones.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of initial weights and data order.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=2**32 - 1, help="Seed of initial weights and data order.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads; 1 by default.")] = None,
 ) -> None:
     """Train a model on your text, say how good it is on sentences it has not seen, and save it.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -19,6 +18,7 @@ from structlv.cli import induce, show
 from structlv.cli.run_folder import close_run, open_run, save_json
 from structlv.data import Batches, Sentence, Vocabulary, demo_corpus, read_sentences
 from structlv.data.corpora import DEMO_SOURCE
+from structlv.metrics import perplexity
 from structlv.models import NeuralHMM, WittenBell
 from structlv.models.folder import refuse_other_files
 
@@ -205,7 +205,7 @@ def evaluate(model: NeuralHMM, corpus: Corpus, batch_size: int) -> tuple[float, 
         marginals = hmm.posterior(batch.tokens, lengths=batch.lengths).marginals().unary
         usage += marginals.flatten(0, 1).sum(0)
         symbols += int(batch.lengths.sum()) + len(batch.lengths)
-    return math.exp(-total / symbols), usage
+    return perplexity(total, symbols), usage
 
 
 @torch.no_grad()

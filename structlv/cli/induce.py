@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import platform
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,7 +19,14 @@ from structlv._extras import require
 from structlv.cli import show_trees
 from structlv.cli.run_folder import close_run, open_run, save_json
 from structlv.data import Batches, Tree, Vocabulary, read_sentences, read_trees
-from structlv.metrics import PUNCTUATION, left_branching, random_tree, right_branching, unlabelled_f1
+from structlv.metrics import (
+    PUNCTUATION,
+    left_branching,
+    perplexity,
+    random_tree,
+    right_branching,
+    unlabelled_f1,
+)
 from structlv.models import CompoundPCFG, LowRankNeuralPCFG, NeuralPCFG, SimpleNeuralPCFG
 from structlv.models.folder import refuse_other_files
 from structlv.models.grammar import GrammarModel
@@ -224,7 +230,7 @@ def evaluate(model: GrammarModel, corpus: Corpus, settings: Settings) -> Evaluat
         total += float(value.double().sum())
         words += int(batch.lengths.sum())
         trees += list(model.parse(batch.tokens, batch.lengths, method=settings.method))
-    return Evaluation(math.exp(-total / words), trees)
+    return Evaluation(perplexity(total, words), trees)
 
 
 def _in_order(sequences: Sequence[Tensor], size: int) -> Iterator[Any]:

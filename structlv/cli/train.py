@@ -19,7 +19,8 @@ from structlv.data import Batches, read_sentences
 from structlv.models.folder import refuse_other_files
 
 GRAMMARS = {"pcfg": "neural", "compound": "compound", "lowrank": "lowrank", "simple": "simple"}
-FILES = {"data": str, "out": str, "held_out": str, "format": str}
+FILES = ("data", "out", "held_out", "format")
+MAY_BE_ZERO = ("lr", "weight_decay", "seed", "layers")
 
 
 def with_config(config: Path | None, given: dict[str, Any]) -> dict[str, Any]:
@@ -46,6 +47,9 @@ def run(kind: str, options: dict[str, Any], console: Console) -> None:
             raise ValueError(f"--{name} is missing, here and in the configuration")
     base: Any = demo.Settings() if kind == "hmm" else induce.Settings(model=GRAMMARS[kind])
     files = {name: options[name] for name in FILES if name in options}
+    for name, value in files.items():
+        if not isinstance(value, str | Path):
+            raise ValueError(f"{name} must be a text, found {value!r}")
     if kind != "hmm" and "format" in files:
         raise ValueError("--format is for HMMs; the text of a grammar is plain or bracketed trees")
     settings = base.replaced(**_checked(kind, base, {k: v for k, v in options.items() if k not in FILES}))
@@ -67,9 +71,10 @@ def _checked(kind: str, base: Any, options: dict[str, Any]) -> dict[str, Any]:
     for name, value in options.items():
         number = isinstance(value, int | float) and not isinstance(value, bool)
         whole = name not in ("lr", "weight_decay")
-        if not number or value < 0 or not math.isfinite(value) or (whole and not isinstance(value, int)):
+        least = 0 if name in MAY_BE_ZERO else 1
+        if not number or not least <= value < math.inf or (whole and not isinstance(value, int)):
             kind_of = "a whole number" if whole else "a number"
-            raise ValueError(f"{name} must be {kind_of}, 0 or more, found {value!r}")
+            raise ValueError(f"{name} must be {kind_of}, {least} or more, found {value!r}")
     return options
 
 

@@ -33,7 +33,8 @@ class CRF(Model):
         validate_args: whether to check values (NaN, tags, masks); None for structlv's default (on).
 
     Attributes:
-        start_transitions, end_transitions: (k,) scores of the first and the last tag.
+        start_transitions: (k,) scores of the first tag.
+        end_transitions: (k,) scores of the last tag.
         transitions: (k, k), [i, j] of tag i followed by tag j.
 
     Raises:

@@ -145,7 +145,9 @@ def test_a_configuration_names_options_and_the_command_line_wins(text: Path, tmp
 
 
 WRONG = {
-    "states = 'many'": "states must be a whole number, 0 or more, found 'many'",
+    "states = 'many'": "states must be a whole number, 1 or more, found 'many'",
+    "epochs = 0": "epochs must be a whole number, 1 or more, found 0",
+    "held-out = 3": "held_out must be a text, found 3",
     "states = 2.5": "states must be a whole number",
     "lr = -1.0": "lr must be a number, 0 or more, found -1.0",
     "nonterminals = 3": "--nonterminals: no option of hmm, which has batch_size, dim, epochs",
