@@ -28,7 +28,7 @@ from structlv.models import Elbo, elbo_under
 from structlv.models.families import diagonal_gaussian
 
 MIX, NOISE = ((1.0, 0.6), (0.5, 0.9)), 0.4
-BATCH, STEPS = 256, 100
+BATCH, STEPS = 256, 120
 WAYS: dict[str, Callable[[Any], Any]] = {
     "ELBO": EvidenceLowerBound,
     "reweighted, 4 draws": lambda model: ReweightedWakeSleep(model, num_samples=4),
@@ -102,7 +102,7 @@ def learn(way: Callable[[Any], Any], *, learned: bool) -> Sums:
     torch.manual_seed(0)
     model, truth = Sums(learned=learned), Sums(learned=False)
     objective, lengths = way(model).train(), torch.full((BATCH,), 2)
-    optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.3)
     schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.05, STEPS)
     for _ in range(STEPS):
         x, _ = truth.generate(truth.prior().sample((BATCH,)))
