@@ -4,6 +4,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 
@@ -100,6 +101,79 @@ def test_flat_latent_variables_show_what_they_claim(name: str, tmp_path: Path) -
         assert remedied.active_units > 1
         assert remedied.mutual_information.value > 1
         assert remedied.swapped.gap > 0.8
+
+
+def test_em_climbs_what_the_gradient_climbs(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    found = load("em_hmm").main(tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").stat().st_size > 5000
+    em, gradient, stepwise = found.curves.values()
+    assert all(later > earlier for earlier, later in pairwise(em))  # of EM alone this is promised
+    assert stepwise[0] > em[0] + 0.01  # an M-step after every line
+    assert max(em[-1], gradient[-1], stepwise[-1]) < min(em[-1], gradient[-1], stepwise[-1]) + 0.02
+    assert found.here < 1e-9 < 1 < found.elsewhere
+
+
+def test_estimators_have_the_bias_and_the_spread_that_they_claim(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    found = load("gradient_estimators").main(tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").stat().st_size > 5000
+    assert found.gaussian["reparameterised"].spread < 0.5 * found.gaussian["score function"].spread
+    for table in found.taggings.values():
+        for name in ("score function", "score function, leave one out", "REBAR"):
+            assert all(m.bias < 2 * m.chance for m in table[name].values()), name
+        baseline, none = (
+            table[name][None].spread for name in ("score function, leave one out", "score function")
+        )
+        assert baseline < none
+        assert min(m.spread for m in table["REBAR"].values()) < baseline
+        for name in ("Gumbel-softmax", "Gumbel-softmax, straight-through", "stochastic softmax"):
+            spreads = [m.spread for m in table[name].values()]
+            assert spreads == sorted(spreads, reverse=True), name
+        marginals = table["straight-through marginals"][None]
+        assert marginals.bias > 5 * marginals.chance
+    alone, chain = found.taggings.values()
+    biases = [m.bias for m in alone["Gumbel-softmax"].values()]
+    assert biases == sorted(biases)
+    assert biases[0] < 0.2 * biases[-1]
+    for m, other in zip(*(alone[k].values() for k in ("Gumbel-softmax", "stochastic softmax")), strict=True):
+        assert m == pytest.approx(other, rel=1e-3)  # without a chain they are the same
+    assert chain["Gumbel-softmax"][0.2].bias > 5 * chain["Gumbel-softmax"][0.2].chance
+    exact, score, hot, annealed = (curve[-1] for curve in found.curves.values())
+    assert max(exact, score, annealed) < 0.1 < hot
+
+
+def test_richer_posteriors_and_more_draws_tighten_the_bound(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    found = load("tighter_bounds").main(tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").stat().st_size > 5000
+    approximation = [parts[0] for parts in found.families.values()]
+    assert all(b < a - 0.02 for a, b in pairwise(approximation))
+    assert all(-0.03 < parts[1] < 0.15 for parts in found.families.values())
+    network, ascended, semi, alone = found.ascended.values()
+    assert max(ascended, semi) < network - 0.1
+    assert alone == pytest.approx(found.families["diagonal Gaussian"][0], abs=0.1)  # the same best one
+    for row in found.weighted.values():
+        assert all(b < a for a, b in pairwise(row))
+        assert row[-1] > -0.02
+    one, eight = found.weighted.values()
+    assert eight[0] > one[0] + 0.5  # poor for a single draw,
+    assert eight[1] < one[1] - 0.05  # better for those it learned with
+    assert found.estimates["the wide one"] == pytest.approx(found.log_likelihood, abs=0.05)
+
+
+def test_sleep_covers_and_the_elbo_keeps_inside(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    found = load("wake_sleep").main(tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").stat().st_size > 5000
+    elbo, few, many, sleep = found.known.values()
+    assert elbo.variances == pytest.approx(found.conditional, rel=0.1)
+    assert sleep.variances == pytest.approx(found.marginal, rel=0.1)
+    assert elbo.variances[0] < few.variances[0] < many.variances[0] < 1.05 * found.marginal[0]
+    assert elbo.inside < 0.5 * sleep.inside
+    assert sleep.covering < 0.5 * elbo.covering
+    assert elbo.correlation < -0.7
+    assert all(abs(outcome.correlation) < 0.15 for outcome in found.learned.values())
 
 
 def test_the_crf_on_bert_learns() -> None:
