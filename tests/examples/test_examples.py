@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from itertools import pairwise
@@ -41,6 +42,17 @@ def test_it_runs_as_a_script(name: str, tmp_path: Path) -> None:
 def test_the_readme_names_them_all() -> None:
     readme = (EXAMPLES / "README.md").read_text()
     assert all(f"`{name}.py`" in readme for name in SCRIPTS)
+
+
+def test_they_follow_the_tutorial_as_its_companion_page_does() -> None:
+    readme = (EXAMPLES / "README.md").read_text()
+    page = (EXAMPLES.parent / "docs" / "tutorial.md").read_text()
+    rows = re.findall(r"^\| ([\d., ]+) \| `(\w+\.py)`", readme, flags=re.MULTILINE)
+    assert len(rows) >= 15
+    assert all(f"`examples/{name}`" in page for _, name in rows)
+    for sections in ([row[0] for row in rows], re.findall(r"^\| ([\d., ]+) \w", page, flags=re.MULTILINE)):
+        keys = [[int(part) for part in row.split(",")[0].split(".")] for row in sections]
+        assert keys == sorted(keys)
 
 
 def test_the_crf_learns() -> None:
@@ -110,7 +122,8 @@ def test_em_climbs_what_the_gradient_climbs(tmp_path: Path) -> None:
     em, gradient, stepwise = found.curves.values()
     assert all(later > earlier for earlier, later in pairwise(em))  # of EM alone this is promised
     assert stepwise[0] > em[0] + 0.01  # an M-step after every line
-    assert max(em[-1], gradient[-1], stepwise[-1]) < min(em[-1], gradient[-1], stepwise[-1]) + 0.02
+    assert gradient[-1] < em[-1] < gradient[-1] + 0.05
+    assert stepwise[-1] == pytest.approx(em[-1], abs=0.02)
     assert found.here < 1e-9 < 1 < found.elsewhere
 
 
