@@ -56,7 +56,7 @@ def by_em(start: HMM, x: Tensor, lengths: Tensor) -> tuple[HMM, list[float]]:
 
 
 def by_gradient(start: HMM, x: Tensor, lengths: Tensor) -> list[float]:
-    """Plain ascent of the log marginal likelihood, a step a pass; at a rate of 0.03 it falls at times."""
+    """Plain ascent of log p(x), a step a pass; at a rate of 0.03 it falls at times."""
     model, history = start, []
     for _ in range(PASSES[-1] + 1):
         parameters = [t.detach().requires_grad_() for t in parameters_of(model)]

@@ -17,7 +17,7 @@ class InferenceGap(NamedTuple):
 
     Attributes:
         log_likelihood: log p(x), estimated by importance sampling from the best q.
-        best: ELBO of the best q of the family for each item, found by ascent.
+        best: ELBO of the best q of the family for each item, found by ascent (of a flow, over its base alone).
         elbo: ELBO of the encoder's q.
     """
 
@@ -54,7 +54,8 @@ def inference_gap(
     """How far the encoder's q is from p(z | x), for each item, and why.
 
     The best q is found by ``refine`` from the encoder's; log p(x) by ``num_samples`` importance samples from
-    it, in the mean a lower bound, so that the approximation gap is one too; ELBOs by as many draws. Source:
+    it, in the mean a lower bound, so that the approximation gap is one too (a single estimate may lie above);
+    ELBOs by as many draws. Source:
     Cremer, Li & Duvenaud 2018; Kim, Wiseman & Rush 2018, section 6.3.3.
     """
     with torch.no_grad():
