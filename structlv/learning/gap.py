@@ -17,7 +17,7 @@ class InferenceGap(NamedTuple):
 
     Attributes:
         log_likelihood: log p(x), estimated by importance sampling from the best q.
-        best: ELBO of the best q of the family for each item, found by ascent (of a flow, over its base alone).
+        best: ELBO of the best q of the family for each item, by ascent (of a flow, over its base alone).
         elbo: ELBO of the encoder's q.
     """
 

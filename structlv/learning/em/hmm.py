@@ -276,7 +276,7 @@ def expected_states(chain: LinearChain) -> tuple[Tensor, HMMCounts, float]:
     if not bool((log_z > -torch.inf).all()):
         raise ValueError(
             "the model gives a sequence probability 0 (as does every model that EM could make of it): begin "
-            "with parameters that allow it"
+            "with parameters that allow it, or give a prior"
         )
     counts = HMMCounts(found["initial"], found["transition"], found.get("final"), ())
     return found["unary"], counts, float(log_z.detach().double().sum())

@@ -98,7 +98,8 @@ class NaiveBayesProblem(Problem):
             log_p = joint.logsumexp(-1, keepdim=True)
             if not bool((log_p > -torch.inf).all()):
                 raise ValueError(
-                    "the model gives a sequence probability 0: begin with parameters that allow it, or give a prior"
+                    "the model gives a sequence probability 0: begin with parameters that allow it, or "
+                    "give a prior"
                 )
             q, value = (joint - log_p).exp(), value + float(log_p.sum())
             row = torch.arange(len(q), device=q.device).unsqueeze(-1).expand_as(part.observed)
