@@ -2,11 +2,8 @@
 
 import json
 import os
-import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +19,7 @@ import structlv
 from structlv.cli.app import app
 from structlv.data import Vocabulary
 from structlv.models import NeuralHMM
+from tests.cli.interrupting import interrupted
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = {"det": ["the", "a"], "noun": ["dog", "cat", "bird", "tree"], "verb": ["sees", "likes", "hears"]}
@@ -49,12 +47,6 @@ def invoke(*arguments: str) -> Any:
 def environment() -> dict[str, str]:
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-
-
-def process(*arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "structlv", *arguments]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, env=environment(), stdout=pipe, stderr=pipe, text=True)
 
 
 def demo(text: Path, out: Path, *more: str) -> Any:
@@ -149,15 +141,8 @@ def test_interrupted_demo_keeps_its_checkpoint_and_goes_on_to_the_same_model(
     arguments = ["demo", "--data", str(text), "--states", "8", "--epochs", "12", "--batch-size", "8"]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert invoke(*arguments, "--out", str(whole)).exit_code == 0
-    for _ in range(3):  # on a busy machine it may be done before the signal comes
-        shutil.rmtree(cut, ignore_errors=True)
-        with process(*arguments, "--out", str(cut)) as run:
-            _wait_for(cut / "last.ckpt", run)
-            run.send_signal(signal.SIGINT)
-            _, errors = run.communicate(timeout=30)
-        if run.returncode != 0:
-            break
-    assert run.returncode == 130
+    status, errors = interrupted([*arguments, "--out", str(cut)], cut, "SIGINT")
+    assert status == 130
     assert "Interrupted. The checkpoint is in" in errors
     assert "Traceback" not in errors
     changed = invoke(*arguments, "--out", str(cut), "--lr", "0.5")
@@ -168,14 +153,6 @@ def test_interrupted_demo_keeps_its_checkpoint_and_goes_on_to_the_same_model(
     assert "Going on from the checkpoint" in resumed.output
     weights = [(out / "model" / "model.safetensors").read_bytes() for out in (whole, cut)]
     assert weights[0] == weights[1]
-
-
-def _wait_for(path: Path, run: subprocess.Popen[str]) -> None:
-    end = time.monotonic() + 40
-    while not path.exists():
-        assert run.poll() is None, run.communicate()
-        assert time.monotonic() < end, "no checkpoint within 40 seconds"
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("missing", ["typer", "pytorch_lightning"])

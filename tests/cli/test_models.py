@@ -4,9 +4,6 @@ import errno
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +18,7 @@ from typer.testing import CliRunner
 from structlv.cli import bench, sample
 from structlv.cli.app import app
 from structlv.models import Model, NeuralHMM
+from tests.cli.interrupting import interrupted
 
 ROOT = Path(__file__).resolve().parents[2]
 NOUNS, VERBS = ("dog", "cat", "bird", "tree"), ("sees", "likes", "hears")
@@ -208,21 +206,11 @@ def test_after_a_signal_the_same_command_goes_on_to_the_same_result(
     text, expected = uninterrupted
     out = tmp_path / "out"
     arguments = ["train", "hmm", "--data", str(text), "--out", str(out), *LONG]
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    command = [sys.executable, "-m", "structlv", *arguments]
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
-        end = time.monotonic() + 60
-        while not (out / "last.ckpt").exists():
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < end, "no checkpoint within a minute"
-            time.sleep(0.02)
-        process.send_signal(getattr(signal, name))
-        _, errors = process.communicate(timeout=30)
+    status, errors = interrupted(arguments, out, name)
     if name == "SIGKILL":
-        assert process.returncode == -signal.SIGKILL
+        assert status == -signal.SIGKILL
     else:
-        assert process.returncode == 130, errors
+        assert status == 130, errors
         assert "the same command goes on from it" in " ".join(errors.split())
     assert not (out / "result.json").exists()
     resumed = invoke(*arguments)

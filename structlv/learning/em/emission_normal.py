@@ -41,7 +41,7 @@ class Gaussian(Family):
             if self.scalar:
                 return td.Normal(means.squeeze(-1), covariance.squeeze(-1).sqrt())
             return td.Independent(td.Normal(means, covariance.sqrt()), 1)
-        except (ValueError, torch.linalg.LinAlgError) as error:
+        except (ValueError, RuntimeError) as error:  # the latter of torch.linalg
             raise ValueError(
                 "a covariance is no longer positive definite: a state explains too few different "
                 "observations; give Prior(covariance=...), of an estimator covars_prior, or fewer states"
