@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from enum import Enum
+from pathlib import Path
+from typing import NamedTuple
 
 
 class Format(str, Enum):
@@ -28,3 +30,12 @@ class Kind(str, Enum):
     compound = "compound"
     lowrank = "lowrank"
     simple = "simple"
+
+
+class Sharding(NamedTuple):
+    """Where `structlv tag` and `parse` put shards, how many sentences each has, and who makes them."""
+
+    folder: Path
+    size: int
+    workers: int = 1
+    ray: bool = False
