@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from structlv.cli.errors import tidy_errors
-from structlv.cli.options import Format, Kind, Method, Sharding, Tagging
+from structlv.cli.options import Format, Kind, Method, Precision, Sharding, Tagging
 
 Model = Annotated[Path, typer.Argument(help="Folder of a run, or of a saved model.")]
 Text = Annotated[
@@ -59,6 +59,19 @@ def train(
     batch_size: Annotated[int | None, typer.Option(min=1, help="Sentences in a batch.")] = None,
     min_count: Annotated[int | None, typer.Option(min=1, help="Rarer words are <unk>.")] = None,
     max_sentences: Annotated[int | None, typer.Option(min=2, help="Use only the first ones.")] = None,
+    clip: Annotated[
+        float | None, typer.Option(min=0.0, help="Longest gradient; longer ones are scaled. 0: any.")
+    ] = None,
+    precision: Annotated[
+        Precision | None, typer.Option(help="Of the networks; inference is never in half precision.")
+    ] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(min=1, help="Stop after this many epochs no better on held-out text; keep the best."),
+    ] = None,
+    tensorboard: Annotated[
+        bool | None, typer.Option("--tensorboard", help="Log for TensorBoard too, beside log.csv.")
+    ] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, max=2**32 - 1, help="Seed of initial weights and data order.")
     ] = None,
@@ -71,13 +84,14 @@ def train(
 
     Example: structlv train hmm --data text.txt --out run --states 64, then structlv tag run text.txt
     """
-    given = {name: value for name, value in locals().items() if value is not None}
+    given = {name: getattr(x, "value", x) for name, x in locals().items() if x is not None}
     del given["model"]
     given.pop("config", None)
     with tidy_errors(out):
+        from structlv.cli.processes import console
         from structlv.cli.train import run, with_config
 
-        run(model.value, with_config(config, given), Console())
+        run(model.value, with_config(config, given), console())
 
 
 def tag(

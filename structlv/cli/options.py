@@ -22,6 +22,13 @@ class Tagging(str, Enum):
     posterior = "posterior"
 
 
+class Precision(str, Enum):
+    """As Lightning names them; log Z is computed in float32 in both."""
+
+    single = "32-true"
+    mixed = "bf16-mixed"
+
+
 class Kind(str, Enum):
     """What `structlv train` trains: an HMM, or a grammar of a kind."""
 

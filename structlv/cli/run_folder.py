@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from structlv.cli.processes import is_first
+
 RUN, LAST = "run.json", "last.ckpt"
 
 
@@ -17,7 +19,8 @@ def open_run(out: Path, settings: dict[str, Any]) -> bool:
     """
     out.mkdir(parents=True, exist_ok=True)
     if not (out / LAST).exists():
-        save_json(out / RUN, settings)
+        if is_first():
+            save_json(out / RUN, settings)
         return False
     if changed := differences(out / RUN, settings):
         raise ValueError(
