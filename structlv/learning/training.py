@@ -28,6 +28,7 @@ from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning.callbacks import Callback, Checkpoint, RichProgressBar
 from pytorch_lightning.strategies import DDPStrategy
 
+from structlv.learning import torchrun
 from structlv.learning.checkpoints import refuse_difference, save_atomically
 from structlv.learning.early_stopping import StopEarly
 from structlv.learning.logs import CsvLog, TensorBoardLog
@@ -139,7 +140,7 @@ def fit(
     options: dict[str, Any] = {
         "max_epochs": epochs,
         "accelerator": "cpu",
-        **_processes(),
+        **torchrun.processes(),
         "logger": False,
         "enable_model_summary": False,
         "enable_progress_bar": progress,
@@ -150,10 +151,11 @@ def fit(
     }
     options |= trainer
     if (options["devices"] != 1 or options["num_nodes"] != 1) and "strategy" not in trainer:
-        options["strategy"] = DDPStrategy(
-            process_group_backend="gloo" if options["accelerator"] == "cpu" else None,
-            timeout=timedelta(seconds=timeout),  # else a stopped process is waited for for half an hour
-        )
+        backend = "gloo" if options["accelerator"] == "cpu" else None
+        limit = timedelta(seconds=timeout)  # else a stopped process is waited for for half an hour
+        if backend is not None:
+            torchrun.join(backend, limit)
+        options["strategy"] = DDPStrategy(process_group_backend=backend, timeout=limit)
     if progress and not any(isinstance(c, pl.callbacks.ProgressBar) for c in callbacks):
         options["callbacks"].append(RichProgressBar(leave=False))
     run = pl.Trainer(**options)
@@ -164,14 +166,6 @@ def fit(
     if stop is not None:
         stop.restore(objective)
     return run
-
-
-def _processes() -> dict[str, int]:
-    """One, or those that torchrun has started, as pl.Trainer counts them."""
-    if not torch.distributed.is_torchelastic_launched():
-        return {"devices": 1, "num_nodes": 1}
-    here, all_ = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
-    return {"devices": here, "num_nodes": all_ // here}
 
 
 class LastCheckpoint(Checkpoint):
