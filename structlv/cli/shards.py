@@ -127,6 +127,8 @@ def _settings(job: Job, labeller: Labeller, size: int) -> dict[str, Any]:
 def _open(folder: Path, settings: dict[str, Any]) -> dict[int, str]:
     """Make the folder; the names of the shards that are there, by their numbers."""
     folder.mkdir(parents=True, exist_ok=True)
+    for half in folder.glob(".*.tmp"):  # of processes that were killed
+        half.unlink()
     manifest = folder / MANIFEST
     if manifest.exists():
         if changed := differences(manifest, settings):
@@ -137,8 +139,6 @@ def _open(folder: Path, settings: dict[str, Any]) -> dict[int, str]:
         raise ValueError(f"{folder} holds other files; name another --shards")
     else:
         save_json(manifest, {**settings, "complete": False})
-    for half in folder.glob(".*.tmp"):  # of workers that were killed
-        half.unlink()
     names = (path.name for path in folder.glob("shard-*"))
     return {int(name.split("-")[1]): name for name in names}
 

@@ -144,6 +144,20 @@ def test_a_configuration_names_options_and_the_command_line_wins(text: Path, tmp
     assert (settings["states"], settings["batch_size"], settings["epochs"]) == (3, 64, 1)
 
 
+def test_options_of_training_reach_the_trainer(text: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="TensorBoard is not installed")
+    options = ("--clip", 0.001, "--patience", 1, "--precision", "bf16-mixed", "--tensorboard")
+    out = tmp_path / "out"
+    result = invoke("train", "hmm", "--data", text, "--out", out, *SMALL, "--epochs", 9, "--lr", 5, *options)
+    assert result.exit_code == 0, result.output
+    settings = json.loads((out / "result.json").read_text())["settings"]
+    given = {"clip": 0.001, "patience": 1, "precision": "bf16-mixed", "tensorboard": True}
+    assert given.items() <= settings.items()
+    held_out = [line for line in (out / "log.csv").read_text().splitlines() if ",val_nats," in line]
+    assert 1 < len(held_out) < 9
+    assert any((out / "tensorboard").iterdir())
+
+
 WRONG = {
     "states = 'many'": "states must be a whole number, 1 or more, found 'many'",
     "epochs = 0": "epochs must be a whole number, 1 or more, found 0",
