@@ -55,8 +55,14 @@ class Copies(pl.Callback):
 
 
 def test_a_run_resumed_anywhere_leaves_the_same_log_and_the_best_weights(tmp_path: Path) -> None:
-    """Validation is in the middle and at the end of each epoch."""
-    options = {**OPTIONS, "val_check_interval": BATCHES // 2, "epochs": 9, "every": 1}
+    """In mixed precision, gradients clipped; validation is in the middle and at the end of each epoch."""
+    options = {
+        **OPTIONS,
+        "precision": "bf16-mixed",
+        "val_check_interval": BATCHES // 2,
+        "epochs": 9,
+        "every": 1,
+    }
     losses = Losses()
     (tmp_path / "copies").mkdir()
     copies = Copies(tmp_path / "copies", tmp_path / "whole")
@@ -152,6 +158,7 @@ def test_training_in_mixed_precision_is_near(tmp_path: Path) -> None:
             epochs=2,
             progress=False,
             precision=precision,
+            gradient_clip_val=5.0,
         )
         found[precision] = values(tmp_path / precision, "val_nats")[2 * BATCHES]
         assert all(p.dtype == torch.float32 for p in objective.parameters())
