@@ -64,7 +64,8 @@ def run(make: Callable[[], Labeller], file: Path, output: Path | None, sharding:
     if sharding is not None:
         if stdin or output is not None:
             raise ValueError("--shards reads a file, and writes into its folder: not -, and no --output")
-        return run_shards(Job(make, file, format), labeller, sharding)
+        sharding = sharding._replace(folder=sharding.folder.absolute())  # workers may be elsewhere
+        return run_shards(Job(make, file.absolute(), format), labeller, sharding)
     name = "standard input" if stdin else file
     texts = labeller.labelled(number_lines(sys.stdin, name) if stdin else numbered_lines(file), format, name)
     first = next(texts, "")  # before the output is opened: what cannot be read leaves no empty file

@@ -38,7 +38,7 @@ class Parser(label.Labeller):
 
 def run(folder: Path, file: Path, method: str, output: Path | None, sharding: Sharding | None = None) -> None:
     """Parse the sentences of a file. Raises OSError, and ValueError where the folder holds no grammar."""
-    label.run(partial(Parser, folder, method), file, output, sharding)
+    label.run(partial(Parser, folder.absolute(), method), file, output, sharding)
 
 
 def parsed(model: GrammarModel, sentences: list[tuple[str, ...]], method: str) -> Iterator[str]:

@@ -46,6 +46,6 @@ class Tagger(label.Labeller):
 
 def run(folder: Path, file: Path, method: str, output: Path | None, sharding: Sharding | None = None) -> None:
     """Tag the sentences of a file. Raises OSError, and ValueError where the folder holds no HMM."""
-    if not label.run(partial(Tagger, folder, method), file, output, sharding):
+    if not label.run(partial(Tagger, folder.absolute(), method), file, output, sharding):
         name = "standard input" if str(file) == "-" else file
         raise ValueError(f"{name}: no sentence in it")
