@@ -31,7 +31,7 @@ say = @printf '==> %s\n' "$(1)"
 # More OpenMP threads than cores only slow the test workers down; tests of threading set their own number.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 
-.PHONY: help build demo test test-cuda mutants-cuda test-isa wheel symbols lint format docs sanitize experiments benchmark-smoke clean
+.PHONY: help build demo test test-ray test-cuda mutants-cuda test-isa wheel symbols lint format docs sanitize experiments benchmark-smoke clean
 .DELETE_ON_ERROR:
 
 help:
@@ -57,6 +57,18 @@ demo: $(STAMP)/demo  ## train a neural HMM on real text (under three minutes on 
 test: $(STAMP)/test  ## all tests
 	$(call say,Running the tests)
 	$(PYTEST) -n auto $(ARGS)
+
+# Ray is large (500 MB): in an environment of its own that sees what is in .venv
+RAY := build/ray-env
+SITE := import sysconfig; print(sysconfig.get_path('purelib'))
+
+test-ray: $(STAMP)/test  ## shards made by Ray on a cluster of two workers here, one of which is killed
+	$(call say,Installing Ray into $(RAY))
+	$(PYTHON) -m venv $(RAY)
+	echo "import site; site.addsitedir('$$($(BIN)/python -c "$(SITE)")')" > "$$($(RAY)/bin/python -c "$(SITE)")/over.pth"
+	$(RAY)/bin/python -m pip install -qq 'ray[data]>=2.9'
+	$(call say,Labelling a text with Ray)
+	OMP_NUM_THREADS=1 $(RAY)/bin/python -m pytest -q tests/cli/test_ray.py
 
 # The kernels' own check runs on every schedule of the emulator; the first tests of operators on OP_SCHEDULES, the rest on
 # one
@@ -159,6 +171,7 @@ experiments: $(STAMP)/test  ## benchmarks against peers and full trainings with 
 	$(BIN)/python -m benchmarks.em_hmm tags
 	$(BIN)/python -m benchmarks.em_hmm earthquakes
 	$(BIN)/python -m benchmarks.em_hmmlearn
+	$(MAKE) test-ray
 	$(MAKE) mutants-cuda OP_SCHEDULES='$(SCHEDULES)'
 
 benchmark-smoke: $(STAMP)/test  ## tiny benchmark cases: every implementation here is checked against the reference

@@ -31,7 +31,14 @@ MADE = (
     ".venv/",
     "../shared/",
 )  # by commands, or elsewhere
-SAVED = {"config.json", "model.safetensors", "result.json", "run.json", "run.toml"}  # by a run, or for it
+SAVED = {
+    "config.json",
+    "model.safetensors",
+    "result.json",
+    "run.json",
+    "run.toml",
+    "manifest.json",
+}  # by a run, or for it
 
 
 def read(name: str) -> str:

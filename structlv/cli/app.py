@@ -203,21 +203,12 @@ def induce(
         run(settings.replaced(**given), file, out, console, held_out=held_out)
 
 
-@app.command()
-def parse(
-    model: Annotated[Path, typer.Argument(help="Folder of a saved grammar, as `structlv induce` leaves it.")],
-    file: Annotated[Path, typer.Argument(help="Plain text, one sentence a line; - for standard input.")],
-    method: Annotated[Method, typer.Option(help="Most probable tree, or most expected constituents.")] = (
-        Method.viterbi
-    ),
-    output: Annotated[Path | None, typer.Option(help="Write here, not to standard output.")] = None,
-) -> None:
-    """Parse sentences with a grammar: one tree in brackets a line."""
-    with tidy_errors():
-        from structlv.cli.parse import run
-
-        run(model, file, method.value, output)
-
-
-for command in (commands.train, commands.tag, commands.evaluate, commands.sample, commands.bench):
+for command in (
+    commands.train,
+    commands.tag,
+    commands.parse,
+    commands.evaluate,
+    commands.sample,
+    commands.bench,
+):
     app.command()(command)

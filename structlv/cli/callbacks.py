@@ -29,7 +29,7 @@ class Throughput(pl.Callback):
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self._seconds += time.perf_counter() - self._begun
-        self._tokens += int(batch.lengths.sum())
+        self._tokens += int(batch.all_lengths.sum())  # of all processes
 
 
 class Progress(RichProgressBar):

@@ -9,13 +9,26 @@ import typer
 from rich.console import Console
 
 from structlv.cli.errors import tidy_errors
-from structlv.cli.options import Format, Kind, Tagging
+from structlv.cli.options import Format, Kind, Method, Precision, Sharding, Tagging
 
 Model = Annotated[Path, typer.Argument(help="Folder of a run, or of a saved model.")]
 Text = Annotated[
     Path, typer.Argument(help="Plain text, one sentence a line, or CoNLL-U (.conllu); - for standard input.")
 ]
 Output = Annotated[Path | None, typer.Option(help="Write here, not to standard output.")]
+Shards = Annotated[
+    Path | None,
+    typer.Option(
+        help="Write shards into this folder instead: stopped, the same command makes those that are missing. "
+        "One after the other they are the output without shards."
+    ),
+]
+ShardSize = Annotated[int, typer.Option(min=1, help="Sentences in a shard, rounded up.")]
+Workers = Annotated[int, typer.Option(min=1, help="Processes that make shards.")]
+Ray = Annotated[
+    bool,
+    typer.Option("--ray", help="Workers of the Ray cluster that RAY_ADDRESS names, or of one started here."),
+]
 
 
 def train(
@@ -46,6 +59,19 @@ def train(
     batch_size: Annotated[int | None, typer.Option(min=1, help="Sentences in a batch.")] = None,
     min_count: Annotated[int | None, typer.Option(min=1, help="Rarer words are <unk>.")] = None,
     max_sentences: Annotated[int | None, typer.Option(min=2, help="Use only the first ones.")] = None,
+    clip: Annotated[
+        float | None, typer.Option(min=0.0, help="Longest gradient; longer ones are scaled. 0: any.")
+    ] = None,
+    precision: Annotated[
+        Precision | None, typer.Option(help="Of the networks; inference is never in half precision.")
+    ] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(min=1, help="Stop after this many epochs no better on held-out text; keep the best."),
+    ] = None,
+    tensorboard: Annotated[
+        bool | None, typer.Option("--tensorboard", help="Log for TensorBoard too, beside log.csv.")
+    ] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, max=2**32 - 1, help="Seed of initial weights and data order.")
     ] = None,
@@ -58,13 +84,14 @@ def train(
 
     Example: structlv train hmm --data text.txt --out run --states 64, then structlv tag run text.txt
     """
-    given = {name: value for name, value in locals().items() if value is not None}
+    given = {name: getattr(x, "value", x) for name, x in locals().items() if x is not None}
     del given["model"]
     given.pop("config", None)
     with tidy_errors(out):
+        from structlv.cli.processes import console
         from structlv.cli.train import run, with_config
 
-        run(model.value, with_config(config, given), Console())
+        run(model.value, with_config(config, given), console())
 
 
 def tag(
@@ -74,12 +101,44 @@ def tag(
         Tagging, typer.Option(help="The best sequence of states, or each word's most probable state.")
     ] = Tagging.viterbi,
     output: Output = None,
+    shards: Shards = None,
+    shard_size: ShardSize = 16384,
+    workers: Workers = 1,
+    ray: Ray = False,
 ) -> None:
     """Tag sentences by an HMM: a word, a tab and its state a line, an empty line after each sentence."""
-    with tidy_errors():
+    with tidy_errors(shards):
         from structlv.cli.tag import run
 
-        run(model, file, method.value, output)
+        run(model, file, method.value, output, _sharding(shards, shard_size, workers, ray))
+
+
+def parse(
+    model: Annotated[Path, typer.Argument(help="Folder of a saved grammar, as `structlv induce` leaves it.")],
+    file: Annotated[Path, typer.Argument(help="Plain text, one sentence a line; - for standard input.")],
+    method: Annotated[Method, typer.Option(help="Most probable tree, or most expected constituents.")] = (
+        Method.viterbi
+    ),
+    output: Output = None,
+    shards: Shards = None,
+    shard_size: ShardSize = 4096,
+    workers: Workers = 1,
+    ray: Ray = False,
+) -> None:
+    """Parse sentences with a grammar: one tree in brackets a line."""
+    with tidy_errors(shards):
+        from structlv.cli.parse import run
+
+        run(model, file, method.value, output, _sharding(shards, shard_size, workers, ray))
+
+
+def _sharding(folder: Path | None, size: int, workers: int, ray: bool) -> Sharding | None:
+    """What the options say. Raises ValueError for workers that have nowhere to write."""
+    if folder is not None:
+        return Sharding(folder, size, workers, ray)
+    if ray or workers > 1:
+        raise ValueError("--workers and --ray make shards: name a folder for them with --shards")
+    return None
 
 
 def evaluate(

@@ -49,6 +49,10 @@ class Settings:
     weight_decay: float = 0.2
     min_count: int = 3
     max_sentences: int | None = None
+    clip: float = 5.0
+    precision: str = "32-true"
+    patience: int | None = None
+    tensorboard: bool = False
     seed: int = 0
     threads: int = (
         1  # with more, a step waits for its slowest thread: on a busy machine that is many times slower
@@ -158,7 +162,10 @@ def train(model: NeuralHMM, corpus: Corpus, settings: Settings, out: Path) -> fl
         epochs=settings.epochs,
         checkpoint_every=50,
         callbacks=[throughput, Progress()],
-        gradient_clip_val=5.0,
+        gradient_clip_val=settings.clip,
+        precision=settings.precision,
+        patience=settings.patience,
+        tensorboard=settings.tensorboard,
     )
     model.eval()
     return throughput.tokens_per_second

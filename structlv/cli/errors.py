@@ -17,18 +17,19 @@ from structlv._extras import MissingExtra
 def tidy_errors(out: Path | None = None) -> Iterator[None]:
     """What a user can mend is one sentence and status 1, Ctrl-C or SIGTERM status 130; a traceback is a bug.
 
-    `out` is the folder of a run, whose checkpoint is named where there is one.
+    `out` is the folder of a run, whose checkpoint or shards are named where there are some.
     """
     errors = Console(stderr=True)
     try:
         yield
     except KeyboardInterrupt:
-        kept = out is not None and any(out.glob("*.ckpt"))
-        where = (
-            f"The checkpoint is in {out}: the same command goes on from it."
-            if kept
-            else "Nothing was saved yet."
-        )
+        where = "Nothing was saved yet."
+        for pattern, kept, them in (
+            ("*.ckpt", "checkpoint is", "it"),
+            ("shard-*", "finished shards are", "them"),
+        ):
+            if out is not None and any(out.glob(pattern)):
+                where = f"The {kept} in {out}: the same command goes on from {them}."
         errors.print(f"\nInterrupted. {where}", style="yellow", highlight=False)
         raise typer.Exit(130) from None
     except (OSError, ValueError, MissingExtra) as error:

@@ -17,6 +17,7 @@ from torch import Tensor
 import structlv
 from structlv._extras import require
 from structlv.cli import show_trees
+from structlv.cli.processes import only_the_first_goes_on
 from structlv.cli.run_folder import close_run, open_run, save_json
 from structlv.data import Batches, Tree, Vocabulary, read_sentences, read_trees
 from structlv.metrics import (
@@ -56,6 +57,10 @@ class Settings:
     curriculum: tuple[int, int] = (30, 1)
     max_sentences: int | None = None
     method: str = "mbr"
+    clip: float = 3.0
+    precision: str = "32-true"
+    patience: int | None = None
+    tensorboard: bool = False
     seed: int = 0
     threads: int = 1
 
@@ -105,6 +110,8 @@ def learn(
     console.print(f"Going on from the checkpoint in {out}." if resuming else words, style="bold")
     model = build(settings, corpus)
     train(model, corpus, batches, settings, out)
+    if not only_the_first_goes_on():
+        return
     report(model, corpus, settings, out, console)
     close_run(out)
 
@@ -193,7 +200,10 @@ def train(model: GrammarModel, corpus: Corpus, batches: Batches, settings: Setti
         epochs=settings.epochs,
         checkpoint_every=200,
         callbacks=[Progress()],
-        gradient_clip_val=3.0,
+        gradient_clip_val=settings.clip,
+        precision=settings.precision,
+        patience=settings.patience,
+        tensorboard=settings.tensorboard,
     )
     model.eval()
 

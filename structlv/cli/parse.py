@@ -2,44 +2,43 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
-from rich.progress import track
 
+from structlv.cli import label
+from structlv.cli.options import Sharding
 from structlv.cli.saved import load
 from structlv.cli.show_trees import as_tree
 from structlv.data import Batches, tokenise
 from structlv.models.grammar import GrammarModel
 
-CHUNK = 256  # sentences that are parsed, and written, together
 
+class Parser(label.Labeller):
+    """One tree a line, in the order of the sentences; a line without two words stays empty.
 
-def run(folder: Path, file: Path, method: str, output: Path | None) -> None:
-    """Write one tree a line, in the order of the sentences; a line without two words stays empty.
-
-    `-` is the standard input. Raises OSError, and ValueError where the folder holds no grammar with words.
+    Raises ValueError where the folder holds no grammar with words.
     """
-    model = load(folder)
-    if not isinstance(model, GrammarModel):
-        raise ValueError(
-            f"{folder}: holds a {type(model).__name__}, expected a grammar (for tags: structlv tag)"
-        )
-    source = sys.stdin if str(file) == "-" else open(file, encoding="utf-8-sig")  # noqa: SIM115
-    target = sys.stdout if output is None else open(output, "w", encoding="utf-8")  # noqa: SIM115
-    try:
-        lines = [tuple(w for w in tokenise(line) if any(map(str.isalnum, w))) for line in source]
-        chunks = [lines[i : i + CHUNK] for i in range(0, len(lines), CHUNK)]
-        shown = track(chunks, "Parsing", disable=output is None, transient=True)
-        for chunk in shown:
-            target.writelines(f"{tree}\n" for tree in parsed(model, chunk, method))
-            target.flush()
-    finally:
-        for stream in (source, target):
-            if stream not in (sys.stdin, sys.stdout):
-                stream.close()
+
+    chunk, suffix = 256, ".trees"
+
+    def __init__(self, folder: Path, method: str) -> None:
+        self.folder, self.method, self.model = folder, method, load(folder)
+        if not isinstance(self.model, GrammarModel):
+            raise ValueError(
+                f"{folder}: holds a {type(self.model).__name__}, expected a grammar (for tags: structlv tag)"
+            )
+
+    def label(self, lines: label.Lines, format: str, name: str | Path) -> str:
+        sentences = [tuple(w for w in tokenise(line) if any(map(str.isalnum, w))) for _, line in lines]
+        return "".join(f"{tree}\n" for tree in parsed(self.model, sentences, self.method))
+
+
+def run(folder: Path, file: Path, method: str, output: Path | None, sharding: Sharding | None = None) -> None:
+    """Parse the sentences of a file. Raises OSError, and ValueError where the folder holds no grammar."""
+    label.run(partial(Parser, folder.absolute(), method), file, output, sharding)
 
 
 def parsed(model: GrammarModel, sentences: list[tuple[str, ...]], method: str) -> Iterator[str]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
+
+from structlv.cli.processes import is_first
 
 RUN, LAST = "run.json", "last.ckpt"
 
@@ -16,12 +19,10 @@ def open_run(out: Path, settings: dict[str, Any]) -> bool:
     """
     out.mkdir(parents=True, exist_ok=True)
     if not (out / LAST).exists():
-        save_json(out / RUN, settings)
+        if is_first():
+            save_json(out / RUN, settings)
         return False
-    stored, found = _stored_settings(out / RUN), json.loads(json.dumps(settings))
-    different = [f"{k}: {stored.get(k)} -> {v}" for k, v in found.items() if stored.get(k) != v]
-    if different:
-        changed = ", ".join(different)
+    if changed := differences(out / RUN, settings):
         raise ValueError(
             f"{out} holds an interrupted run with other settings ({changed}); "
             f"repeat its command to finish it, or name another --out, or remove {out / LAST}"
@@ -34,17 +35,29 @@ def close_run(out: Path) -> None:
     (out / LAST).unlink(missing_ok=True)
 
 
-def _stored_settings(path: Path) -> dict[str, Any]:
+def differences(path: Path, settings: dict[str, Any]) -> str:
+    """What a file of settings has otherwise, in words; empty where there is nothing. Raises ValueError."""
     try:
-        return dict(json.loads(path.read_text()))
+        stored = dict(json.loads(path.read_text()))
     except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{path}: missing or damaged; remove the checkpoint beside it to start afresh"
-        ) from error
+        raise ValueError(f"{path}: missing or damaged; remove what is beside it to start afresh") from error
+    found = json.loads(json.dumps(settings))
+    return ", ".join(f"{k}: {stored.get(k)} -> {v}" for k, v in found.items() if stored.get(k) != v)
 
 
 def save_json(path: Path, value: dict[str, Any]) -> None:
+    """`write_atomically` of a JSON object."""
+    write_atomically(path, json.dumps(value, indent=2))
+
+
+def write_atomically(path: Path, text: str) -> None:
     """Write beside the place, then rename."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(value, indent=2))
-    temporary.replace(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,11 +22,23 @@ def load(folder: Path) -> Any:
 
     Raises FileNotFoundError where there is none, ValueError where it has no words.
     """
-    place = folder / "model" if (folder / "model" / "config.json").exists() else folder
+    place = _place(folder)
     model = Model.load(place)
     if model.vocabulary is None:
         raise ValueError(f"{place}: holds a {type(model).__name__} without words, which reads no text")
     return model
+
+
+def fingerprint(folder: Path) -> str:
+    """A digest of the files of the model that `load` finds there."""
+    found = hashlib.blake2b(digest_size=16)
+    for path in sorted(_place(folder).iterdir()):
+        found.update(path.name.encode() + path.read_bytes())
+    return found.hexdigest()
+
+
+def _place(folder: Path) -> Path:
+    return folder / "model" if (folder / "model" / "config.json").exists() else folder
 
 
 def read(file: Path) -> list[Sentence]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from dataclasses import asdict, fields
@@ -14,13 +15,17 @@ from rich.console import Console
 import structlv
 from structlv._extras import require
 from structlv.cli import demo, induce, show
+from structlv.cli.options import Precision
+from structlv.cli.processes import only_the_first_goes_on
 from structlv.cli.run_folder import close_run, open_run, save_json
 from structlv.data import Batches, read_sentences
 from structlv.models.folder import refuse_other_files
 
 GRAMMARS = {"pcfg": "neural", "compound": "compound", "lowrank": "lowrank", "simple": "simple"}
 FILES = ("data", "out", "held_out", "format")
-MAY_BE_ZERO = ("lr", "weight_decay", "seed", "layers")
+REAL = ("lr", "weight_decay", "clip")
+MAY_BE_ZERO = (*REAL, "seed", "layers")
+CHOICES: dict[str, list[Any]] = {"precision": [one.value for one in Precision], "tensorboard": [False, True]}
 
 
 def with_config(config: Path | None, given: dict[str, Any]) -> dict[str, Any]:
@@ -69,12 +74,15 @@ def _checked(kind: str, base: Any, options: dict[str, Any]) -> dict[str, Any]:
         names = ", ".join(sorted(known))
         raise ValueError(f"{', '.join(unknown)}: no option of {kind}, which has {names}")
     for name, value in options.items():
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        whole = name not in ("lr", "weight_decay")
-        least = 0 if name in MAY_BE_ZERO else 1
-        if not number or not least <= value < math.inf or (whole and not isinstance(value, int)):
-            kind_of = "a whole number" if whole else "a number"
-            raise ValueError(f"{name} must be {kind_of}, {least} or more, found {value!r}")
+        if name in CHOICES:
+            right, expected = value in CHOICES[name], " or ".join(map(json.dumps, CHOICES[name]))
+        else:
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            least = 0 if name in MAY_BE_ZERO else 1
+            right = number and least <= value < math.inf and (name in REAL or isinstance(value, int))
+            expected = f"{'a number' if name in REAL else 'a whole number'}, {least} or more"
+        if not right:
+            raise ValueError(f"{name} must be {expected}, found {value!r}")
     return options
 
 
@@ -89,7 +97,7 @@ def train_hmm(
     """A neural HMM: its model, result.json and states.tsv go to `out`; goes on from a checkpoint there."""
     torch.set_num_threads(settings.threads)
     refuse_other_files(out / "model")  # now, not after the training
-    sentences = read_sentences(data, format=getattr(format, "value", format))
+    sentences = read_sentences(data, format=format)
     corpus = demo.prepare(sentences, settings, None if held_out is None else read_sentences(held_out))
     show.corpus(console, str(data), corpus, settings.min_count)
     text = Batches(corpus.train, settings.batch_size).fingerprint()
@@ -98,6 +106,8 @@ def train_hmm(
     console.print(f"Going on from the checkpoint in {out}." if resuming else words, style="bold")
     model = demo.build(settings, corpus)
     speed = demo.train(model, corpus, settings, out)
+    if not only_the_first_goes_on():
+        return
     perplexity, usage = demo.evaluate(model, corpus, settings.batch_size)
     labels = show.state_labels(model, corpus.vocabulary)
     show.states(console, labels, usage)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,19 +32,24 @@ def read_sentences(path: str | Path, *, format: str | None = None, lower: bool =
     Empty sentences are left out. Raises OSError where the file cannot be read, ValueError where it is not
     UTF-8, not of the format, or holds no sentence.
     """
-    chosen = format or ("conllu" if Path(path).suffix.lower() in CONLLU_SUFFIXES else "text")
-    if chosen not in ("text", "conllu"):
-        raise ValueError(f"format must be 'text' or 'conllu', found {format!r}")
-    sentences = read_conllu(path, lower=lower) if chosen == "conllu" else read_text(path, lower=lower)
+    chosen = text_format(path, format)
+    sentences = list(scan_sentences(numbered_lines(path), chosen, path, lower=lower))
     if not sentences:
         raise ValueError(f"{path}: no sentence in it (read as {chosen})")
     return sentences
 
 
+def text_format(path: str | Path, format: str | None = None) -> str:
+    """`format`, or what the suffix says: "conllu" or "text". Raises ValueError for another."""
+    chosen = format or ("conllu" if Path(path).suffix.lower() in CONLLU_SUFFIXES else "text")
+    if chosen not in ("text", "conllu"):
+        raise ValueError(f"format must be 'text' or 'conllu', found {format!r}")
+    return chosen
+
+
 def read_text(path: str | Path, *, lower: bool = True) -> list[Sentence]:
     """One sentence a line, tokenised by `tokenise`; empty lines are skipped. Raises as `read_sentences`."""
-    words = (tokenise(line, lower=lower) for _, line in numbered_lines(path))
-    return [Sentence(w) for w in words if w]
+    return list(scan_sentences(numbered_lines(path), "text", path, lower=lower))
 
 
 def read_conllu(path: str | Path, *, lower: bool = True) -> list[Sentence]:
@@ -53,21 +58,34 @@ def read_conllu(path: str | Path, *, lower: bool = True) -> list[Sentence]:
     Comments, multiword ranges (1-2) and empty nodes (1.1) are skipped: their words stand on lines of their
     own. Raises as `read_sentences`, naming the line.
     """
-    sentences: list[Sentence] = []
+    return list(scan_sentences(numbered_lines(path), "conllu", path, lower=lower))
+
+
+def scan_sentences(
+    lines: Iterable[tuple[int, str]], format: str, name: str | Path, *, lower: bool = True
+) -> Iterator[Sentence]:
+    """Sentences of numbered lines, one after the other, as `read_text` and `read_conllu` find them in a file.
+
+    `name` is what errors call the text.
+    """
+    if format == "text":
+        words = (tokenise(line, lower=lower) for _, line in lines)
+        yield from (Sentence(w) for w in words if w)
+        return
     rows: list[tuple[str, str]] = []
-    for number, line in numbered_lines(path):
+    for number, line in lines:
         if not line.strip():
-            _close(rows, sentences)
+            yield from _closed(rows)
         elif not line.startswith("#"):
-            rows.extend(_row(path, number, line, lower))
-    _close(rows, sentences)
-    return sentences
+            rows.extend(_row(name, number, line, lower))
+    yield from _closed(rows)
 
 
-def _close(rows: list[tuple[str, str]], sentences: list[Sentence]) -> None:
+def _closed(rows: list[tuple[str, str]]) -> Iterator[Sentence]:
+    """The sentence of these rows, if there are some, which are forgotten."""
     if rows:
         words, tags = zip(*rows, strict=True)
-        sentences.append(Sentence(words, tags if any(t != "_" for t in tags) else ()))
+        yield Sentence(words, tags if any(t != "_" for t in tags) else ())
         rows.clear()
 
 
@@ -86,10 +104,18 @@ def _row(path: str | Path, number: int, line: str, lower: bool) -> list[tuple[st
 
 def numbered_lines(path: str | Path) -> Iterator[tuple[int, str]]:
     """Numbered lines without their ends; \\n, \\r\\n and \\r all end one. A byte-order mark is dropped."""
-    number = 0
+    with open(path, encoding="utf-8-sig") as file:
+        yield from number_lines(file, path)
+
+
+def number_lines(stream: Iterable[str], name: str | Path, first: int = 1) -> Iterator[tuple[int, str]]:
+    """The lines of an open text without their ends, numbered from `first`.
+
+    Raises ValueError, which calls the text by its `name`, where it is not UTF-8.
+    """
+    number = first - 1
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, start=1):
-                yield number, line.rstrip("\n")
+        for number, line in enumerate(stream, start=first):
+            yield number, line.rstrip("\n")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 text (near line {number + 1}): {error.reason}") from error
+        raise ValueError(f"{name}: not UTF-8 text (near line {number + 1}): {error.reason}") from error

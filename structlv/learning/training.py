@@ -28,10 +28,14 @@ from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning.callbacks import Callback, Checkpoint, RichProgressBar
 from pytorch_lightning.strategies import DDPStrategy
 
+from structlv.learning import torchrun
 from structlv.learning.checkpoints import refuse_difference, save_atomically
+from structlv.learning.early_stopping import StopEarly
+from structlv.learning.logs import CsvLog, TensorBoardLog
 
 KEY = "structlv"
 LAST = "last.ckpt"
+LOG = "log.csv"
 
 
 class ExactResume(pl.LightningModule):
@@ -103,6 +107,9 @@ def fit(
     folder: str | Path,
     epochs: int,
     checkpoint_every: int = 100,
+    log_every: int | None = 10,
+    tensorboard: bool = False,
+    patience: int | None = None,
     progress: bool = True,
     callbacks: Sequence[Callback] = (),
     timeout: float = 600.0,
@@ -110,48 +117,79 @@ def fit(
 ) -> pl.Trainer:
     """Train `objective` for `epochs` in all, resuming from `folder`/last.ckpt where there is one.
 
-    A checkpoint is written every `checkpoint_every` steps and at the end of each epoch. Further keywords go
-    to pl.Trainer (devices, precision, gradient_clip_val, ...). With `devices=2` or more each process takes
+    A checkpoint is written every `checkpoint_every` steps and at the end of each epoch. Every `log_every`
+    steps (None: never) what the objective logs goes to `folder`/log.csv, with `tensorboard` to
+    `folder`/tensorboard as well. With `patience` training ends after that many epochs without a better
+    val_nats, and the objective gets the best weights, even where `epochs` ended it. Further keywords go to
+    pl.Trainer (devices, precision, gradient_clip_val, ...). With `devices=2` or more each process takes
     its part of every batch (DDP, over gloo on CPUs), gradients are those of one process, and a process that
-    waits for another for more than `timeout` seconds fails. Returns the trainer. Raises ValueError where the
-    checkpoint is damaged or belongs to another run, KeyboardInterrupt on Ctrl-C (the last checkpoint stays).
+    waits for another for more than `timeout` seconds fails; under torchrun `devices` are its processes.
+    Returns the trainer. Raises ValueError where the checkpoint is damaged or belongs to another run, or
+    `validation` is `train`; MissingExtra without TensorBoard; KeyboardInterrupt on Ctrl-C (the last
+    checkpoint stays).
     """
+    if validation is train:
+        raise ValueError("validation must be another Batches than train, which follows the training")
     last = Path(folder) / LAST
+    logs: list[Callback] = [] if log_every is None else [CsvLog(Path(folder) / LOG, log_every)]
+    if tensorboard:
+        logs.append(TensorBoardLog(Path(folder) / "tensorboard", log_every or 10))
+    stop = None if patience is None else StopEarly(patience)
+    if stop is not None:
+        logs.append(stop)
     options: dict[str, Any] = {
         "max_epochs": epochs,
         "accelerator": "cpu",
-        "devices": 1,
+        **torchrun.processes(),
         "logger": False,
         "enable_model_summary": False,
         "enable_progress_bar": progress,
         "num_sanity_val_steps": 0,
         "use_distributed_sampler": False,
         "plugins": [AtomicCheckpointIO()],
-        "callbacks": [LastCheckpoint(last, checkpoint_every), *callbacks],
+        "callbacks": [*logs, LastCheckpoint(last, checkpoint_every), *callbacks],
     }
-    if trainer.get("devices", 1) != 1 and "strategy" not in trainer:
-        options["strategy"] = DDPStrategy(
-            process_group_backend="gloo" if trainer.get("accelerator", "cpu") == "cpu" else None,
-            timeout=timedelta(seconds=timeout),  # else a stopped process is waited for for half an hour
-        )
+    options |= trainer
+    if (options["devices"] != 1 or options["num_nodes"] != 1) and "strategy" not in trainer:
+        backend = "gloo" if options["accelerator"] == "cpu" else None
+        limit = timedelta(seconds=timeout)  # else a stopped process is waited for for half an hour
+        if backend is not None:
+            torchrun.join(backend, limit)
+        options["strategy"] = DDPStrategy(process_group_backend=backend, timeout=limit)
     if progress and not any(isinstance(c, pl.callbacks.ProgressBar) for c in callbacks):
         options["callbacks"].append(RichProgressBar(leave=False))
-    run = pl.Trainer(**{**options, **trainer})
+    run = pl.Trainer(**options)
     resume = _resumable(last, train)
     with _keyboard_interrupt_raises(run), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*have no `val_dataloader`")  # `validation=None` says so
         run.fit(objective, train, validation, ckpt_path=resume, weights_only=True)
+    if stop is not None:
+        stop.restore(objective)
     return run
 
 
 class LastCheckpoint(Checkpoint):
-    """Writes one checkpoint over and over: every `every` steps and at the end of each epoch."""
+    """Writes one checkpoint over and over: every `every` steps and at the end of each epoch.
+
+    Where validation follows a step it is waited for, since Lightning does not make up for it on resuming.
+    """
 
     def __init__(self, path: Path, every: int) -> None:
         self.path, self.every = path, every
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        if trainer.global_step % self.every == 0:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        validates = trainer.enable_validation and (batch_idx + 1) % (trainer.val_check_batch or 1) == 0
+        if not validates:
+            self._save(trainer)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not trainer.sanity_checking:
+            self._save(trainer)
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        if trainer.global_step % self.every == 0 and not trainer.is_last_batch:
             trainer.save_checkpoint(self.path)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -13,7 +13,8 @@ CHUNK = 1 << 20  # numbers of one piece of the table: 4 MiB in float32
 def gather_log_softmax(hidden: Tensor, weight: Tensor, bias: Tensor, index: Tensor) -> Tensor:
     """``log_softmax(hidden @ weight.T + bias)`` at the words of ``index``, transposed to one row a position.
 
-    The table (*b, T, V) is never formed: its normaliser is summed up piece by piece in both directions.
+    The table (*b, T, V) is never formed: its normaliser is summed up piece by piece in both directions; the
+    dtype is that of ``weight``, under autocast too.
 
     Args:
         hidden: (*b, T, d), one vector for each preterminal (or state); singleton or missing batch dimensions
@@ -24,9 +25,11 @@ def gather_log_softmax(hidden: Tensor, weight: Tensor, bias: Tensor, index: Tens
 
     Returns: (*b, n, T) nats. Differentiable once. Time O(B T V d), memory O(B n (T + d)) and one piece.
     """
-    log_normalizer = _LogNormalizer.apply(hidden, weight, bias)
-    scores = torch.einsum("...nd,...td->...nt", weight[index], hidden) + bias[index].unsqueeze(-1)
-    return scores - log_normalizer.unsqueeze(-2)
+    with torch.autocast(hidden.device.type, enabled=False):
+        hidden = hidden.to(weight.dtype)
+        log_normalizer = _LogNormalizer.apply(hidden, weight, bias)
+        scores = torch.einsum("...nd,...td->...nt", weight[index], hidden) + bias[index].unsqueeze(-1)
+        return scores - log_normalizer.unsqueeze(-2)
 
 
 class _LogNormalizer(torch.autograd.Function):

@@ -3,15 +3,18 @@
 from structlv.viz.curves import plot_curves
 from structlv.viz.piano_roll import plot_piano_roll
 from structlv.viz.posterior import plot_posterior
+from structlv.viz.svg import Svg, to_svg
 from structlv.viz.transition import plot_transition
 from structlv.viz.tree import plot_tree, tree_svg, tree_text
 
 __all__ = [
+    "Svg",
     "plot_curves",
     "plot_piano_roll",
     "plot_posterior",
     "plot_transition",
     "plot_tree",
+    "to_svg",
     "tree_svg",
     "tree_text",
 ]

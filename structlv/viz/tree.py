@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from structlv._extras import require
 from structlv.data import Tree
 from structlv.viz.layout import TEXT, Place, layout
+from structlv.viz.svg import Svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,8 +24,8 @@ LARGEST = 30000  # pixels that a side of a matplotlib figure may have
 
 def tree_svg(
     tree: Tree, *, gold: Tree | None = None, words_in_line: bool = True, font_size: float = 14.0
-) -> str:
-    """The tree as a self-contained SVG document (write it to a file, or show it in a notebook).
+) -> Svg:
+    """The tree as a self-contained SVG document: text for a file, which notebooks show as a picture.
 
     Phrases that `gold` does not have (same words and label) are red. With `words_in_line` all words stand
     at the bottom, so that the sentence can be read, else right below their tags. Nothing but text and lines:
@@ -39,7 +40,7 @@ def tree_svg(
         f'<text x="{p.x:.2f}" y="{p.y + 0.35:.2f}" fill="{colour}"{_weight(p)}>{escape(label)}</text>'
         for p, colour, label in zip(places, colours, tree.labels, strict=True)
     )
-    return (
+    return Svg(
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{size[0]}" height="{size[1]}" viewBox="{box}" '
         f'font-family="{FONT}" font-size="1" text-anchor="middle">\n'
         f'<rect x="{-MARGIN:g}" y="{-MARGIN:g}" width="100%" height="100%" fill="white"/>\n'

@@ -70,7 +70,7 @@ def test_demo_trains_reports_and_saves(text: Path, tmp_path: Path) -> None:
     result = demo(text, out)
     assert result.exit_code == 0, result.output
     assert sorted(p.name for p in out.iterdir()) == [
-        "grammar", "model", "result.json", "run.json", "states.tsv", "transitions.png"
+        "grammar", "log.csv", "model", "result.json", "run.json", "states.tsv", "transitions.png"
     ]  # fmt: skip
     for words in ("unigram", "bigram", "neural HMM, 4 states", "end of the sentence", "tokens per second"):
         assert words in " ".join(result.output.split())

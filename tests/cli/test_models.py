@@ -52,7 +52,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_run_leaves_the_model_and_the_numbers(run: Path) -> None:
-    names = ["model", "result.json", "run.json", "states.tsv"]
+    names = ["log.csv", "model", "result.json", "run.json", "states.tsv"]
     assert sorted(p.name for p in run.iterdir()) == names
     assert isinstance(Model.load(run / "model"), NeuralHMM)
     result = json.loads((run / "result.json").read_text())
@@ -142,13 +142,30 @@ def test_a_configuration_names_options_and_the_command_line_wins(text: Path, tmp
     assert (settings["states"], settings["batch_size"], settings["epochs"]) == (3, 64, 1)
 
 
+def test_options_of_training_reach_the_trainer(text: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="TensorBoard is not installed")
+    options = ("--clip", 0.001, "--patience", 1, "--precision", "bf16-mixed", "--tensorboard")
+    out = tmp_path / "out"
+    result = invoke("train", "hmm", "--data", text, "--out", out, *SMALL, "--epochs", 9, "--lr", 5, *options)
+    assert result.exit_code == 0, result.output
+    settings = json.loads((out / "result.json").read_text())["settings"]
+    given = {"clip": 0.001, "patience": 1, "precision": "bf16-mixed", "tensorboard": True}
+    assert given.items() <= settings.items()
+    held_out = [line for line in (out / "log.csv").read_text().splitlines() if ",val_nats," in line]
+    assert 1 < len(held_out) < 9
+    assert any((out / "tensorboard").iterdir())
+
+
 WRONG = {
     "states = 'many'": "states must be a whole number, 1 or more, found 'many'",
     "epochs = 0": "epochs must be a whole number, 1 or more, found 0",
     "held-out = 3": "held_out must be a text, found 3",
     "states = 2.5": "states must be a whole number",
     "lr = -1.0": "lr must be a number, 0 or more, found -1.0",
-    "nonterminals = 3": "--nonterminals: no option of hmm, which has batch_size, dim, epochs",
+    "nonterminals = 3": "--nonterminals: no option of hmm, which has batch_size, clip, dim, epochs",
+    "clip = -1": "clip must be a number, 0 or more, found -1",
+    "precision = 'half'": 'precision must be "32-true" or "bf16-mixed", found',
+    "tensorboard = 'yes'": "tensorboard must be false or true, found 'yes'",
     "states = ": "run.toml: not TOML",
 }
 
@@ -238,7 +255,7 @@ def test_a_full_disk_loses_nothing(
         result = invoke(*arguments)
     assert result.exit_code == 1
     assert "No space left on device" in result.stderr
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["last.ckpt", "run.json"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["last.ckpt", "log.csv", "run.json"]
     assert invoke(*arguments).exit_code == 0
     found = json.loads((tmp_path / "out" / "result.json").read_text())
     assert found["nats"] == pytest.approx(expected["nats"], abs=1e-6)

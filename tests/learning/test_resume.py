@@ -131,9 +131,9 @@ def test_a_finished_run_is_left_as_it_is(tmp_path: Path, uninterrupted: tuple[to
     assert losses.rows == []
 
 
-def test_nothing_but_the_checkpoint_is_left(tmp_path: Path) -> None:
+def test_nothing_but_the_checkpoint_and_the_log_is_left(tmp_path: Path) -> None:
     toy.train(tmp_path)
-    assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["last.ckpt", "log.csv"]
     contents = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert {"seed": 0, "world_size": 1}.items() <= contents["structlv"].items()
     assert contents["hyper_parameters"]["lr"] == 0.05
@@ -174,7 +174,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(
         patch.setattr(os, "fsync", _full_at_third_call())
         with pytest.raises(OSError, match="No space left"):
             toy.train(tmp_path)
-    assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["last.ckpt", "log.csv"]
     assert torch.equal(toy.weights(toy.train(tmp_path)), uninterrupted[0])
 
 

@@ -59,10 +59,16 @@ def sequences() -> list[Tensor]:
 
 
 def train(
-    folder: Path, *callbacks: pl.Callback, seed: int = 0, batch_size: int = 4, every: int = 2, **trainer: Any
+    folder: Path,
+    *callbacks: pl.Callback,
+    seed: int = 0,
+    batch_size: int = 4,
+    every: int = 2,
+    lr: float = 0.05,
+    **trainer: Any,
 ) -> MarginalLikelihood:
     """The same run each time, from the checkpoint in `folder` if there is one."""
-    objective = MarginalLikelihood(NoisyModel(), lr=0.05, seed=seed)
+    objective = MarginalLikelihood(NoisyModel(), lr=lr, seed=seed)
     train_data = Batches(sequences(), batch_size, seed=SEED)
     validation = Batches(sequences()[:9], 4, shuffle=False)
     options = {"epochs": EPOCHS, "checkpoint_every": every, "progress": False, "callbacks": callbacks}

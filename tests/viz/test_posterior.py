@@ -1,6 +1,7 @@
 """The posterior heat map and the curves of a training."""
 
 import math
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,20 @@ def test_it_draws_words_states_and_the_best_path(tmp_path: Path) -> None:
     axes.figure.savefig(tmp_path / "x.png")
     assert (tmp_path / "x.png").stat().st_size > 1000
     assert not plot_posterior(probabilities, path=[-1] * 4).patches
+
+
+def test_a_picture_shows_itself_in_a_notebook() -> None:
+    from structlv.viz import Svg, to_svg
+
+    def drawn() -> Svg:
+        return to_svg(plot_posterior(torch.tensor([[0.25, 0.75]]), ["word"], ["D", "N"], title="Posterior"))
+
+    picture = drawn()
+    assert picture == drawn()
+    assert picture._repr_svg_() == picture
+    root = ET.fromstring(picture)
+    assert root.tag.endswith("svg")
+    assert "Posterior" in picture
 
 
 @pytest.mark.parametrize(

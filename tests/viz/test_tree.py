@@ -37,7 +37,7 @@ def test_text() -> None:
 
 
 def test_svg_is_well_formed_and_has_every_label() -> None:
-    root = ET.fromstring(tree_svg(TREE))
+    root = ET.fromstring(tree_svg(TREE)._repr_svg_())
     texts = root.findall(f"{NAMESPACE}text")
     assert [text.text for text in texts] == list(TREE.labels)
     (path,) = root.findall(f"{NAMESPACE}path")
