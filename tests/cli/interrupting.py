@@ -25,7 +25,12 @@ def interrupted(arguments: list[str], out: Path, name: str) -> tuple[int, str]:
     for _ in range(3):
         shutil.rmtree(out, ignore_errors=True)
         with subprocess.Popen(
-            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            command,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=_heed,
         ) as run:
             end = time.monotonic() + 60
             while not (out / "last.ckpt").exists():
@@ -37,3 +42,8 @@ def interrupted(arguments: list[str], out: Path, name: str) -> tuple[int, str]:
         if run.returncode != 0:
             break
     return run.returncode, errors
+
+
+def _heed() -> None:
+    """Ctrl-C is ignored in what a shell started in the background, and in its children."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
