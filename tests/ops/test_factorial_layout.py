@@ -81,20 +81,50 @@ def test_has_nan(backend):
         assert sized(ops.has_nan)(*case._replace(**{field: x}))
 
 
+QUERIES = (
+    log_partition,
+    argmax,
+    lambda *x: marginals(*x, edges=True)[0],
+    lambda *x: marginals(*x, edges=True)[1],
+)
+
+
+def items(case, index):
+    """Some of the items of a batch, whose size no other dimension has."""
+    count = len(case.unary)
+    given = {name: getattr(case, name) for name in ("unary", "transition", "initial", "lengths")}
+    chosen = {name: x[index] if x is not None and len(x) == count else x for name, x in given.items()}
+    return case._replace(**chosen)
+
+
 @sharing
 @dtypes
-@pytest.mark.parametrize("sizes", [(3, 6), (2, 2, 5), (17,)], ids=str)
+@pytest.mark.parametrize("sizes", [(3, 6), (2, 2, 5), (2, 2, 4), (4, 8, 4), (17,)], ids=str)
 def test_an_item_s_bits_do_not_depend_on_the_batch(sizes, sharing, dtype, native):
+    """But for batches of at most half a vector, which may lie in memory in another way."""
     case = factorial((37,), 9, sizes, sharing, dtype=dtype, seed=5)
-    queries = [log_partition, argmax, lambda *x: marginals(*x, edges=True)[0]]
-    queries += [lambda *x: marginals(*x, edges=True)[1]]
-    together = [query(*case) for query in queries]
+    together = [query(*case) for query in QUERIES]
     for b in range(37):
-        one = case.item((b,))
-        size = one.unary.shape[0]
-        cuts = (None, size, size, max(size - 1, 0))
-        for query, batch, cut in zip(queries, together, cuts, strict=True):
-            assert torch.equal(query(*one), batch[b] if cut is None else batch[b][:cut])
+        others = items(case, (torch.arange(20) + b) % 37)
+        for query, batch in zip(QUERIES, together, strict=True):
+            assert torch.equal(query(*others)[0], batch[b])
+        if dtype == torch.float32 and sharing == "shared":  # a vector holds four numbers or more
+            pair = items(case, [b, (b + 1) % 37])
+            alone = items(case, [b])
+            for query in QUERIES:
+                assert torch.equal(query(*alone)[0], query(*pair)[0])
+
+
+@dtypes
+@pytest.mark.parametrize("sizes", [(2, 2, 4), (4, 8, 4)], ids=str)
+def test_small_batches_agree_with_large_ones(sizes, dtype, native):
+    case = factorial((37,), 9, sizes, dtype=dtype, seed=5)
+    together = [query(*case) for query in QUERIES]
+    for b in range(37):
+        alone = items(case, [b])
+        assert_nats(log_partition(*alone)[0], together[0][b], dtype)
+        for query, batch in zip(QUERIES[2:], together[2:], strict=True):
+            assert_probabilities(query(*alone)[0], batch[b], dtype)
 
 
 def test_padded_is_unpadded(backend):
