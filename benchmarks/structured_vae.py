@@ -29,9 +29,10 @@ from torch import Tensor
 import structlv
 from benchmarks.machine import describe
 from structlv import GumbelCRF, StochasticSoftmax, StraightThroughMarginals
-from structlv.data import Batch, Batches, Vocabulary
+from structlv.data import Batches, Vocabulary
 from structlv.learning import EvidenceLowerBound, MarginalLikelihood, SequenceObjective, fit
 from structlv.learning.estimators import VIMCO, Estimator, Relaxed, ScoreFunction, UnorderedSet
+from structlv.learning.schedules import Linear
 from structlv.models import ChainVAE, NeuralHMM, StructuredVAE, TreeVAE
 
 DATA = Path(os.environ.get("STRUCTLV_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -84,15 +85,6 @@ def count(part: list[Tensor]) -> int:
 # ---- training ------------------------------------------------------------------------------------------
 
 
-class Warmed(EvidenceLowerBound):
-    """The bound; in training with a part of the KL that rises to all of it."""
-
-    def nats(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        elbo = self.model.elbo(batch.tokens, lengths=batch.lengths)
-        share = min(1.0, (self.trainer.global_step + 1) / WARM_UP) if self.training else 1.0
-        return elbo.reconstruction - share * elbo.kl, {"kl": elbo.kl.sum()}
-
-
 class Curve(pl.Callback):
     """After each epoch: steps, seconds of training, and held-out nats per word."""
 
@@ -128,7 +120,8 @@ def runs(kind: str, seed: int) -> dict[str, Any]:
     for name, estimator in ESTIMATORS.items():
         torch.manual_seed(seed)
         model = made(kind, len(vocabulary)).use(estimator())
-        objective = Warmed(model, lr=LR, betas=(0.9, 0.99), seed=seed)
+        beta = Linear(WARM_UP - 1, start=1 / WARM_UP)
+        objective = EvidenceLowerBound(model, beta=beta, lr=LR, betas=(0.9, 0.99), seed=seed)
         points = trained(objective, parts, EPOCHS[kind])
         found[name] = {"seed": seed, "curve": points, "test": tested(model, parts["test"])}
         report(kind, name, seed, points)
