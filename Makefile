@@ -10,7 +10,8 @@ VENV  := .venv
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/stamp
 BUILD := build/editable
-BUILD_TOOLS := 'scikit-build-core>=0.11' 'pybind11>=3' 'cython>=3.1' 'cmake>=3.24' 'ninja>=1.10'
+# setuptools-scm: seqeval comes as a source archive, which without it calls itself version 0
+BUILD_TOOLS := 'scikit-build-core>=0.11' 'pybind11>=3' 'cython>=3.1' 'cmake>=3.24' 'ninja>=1.10' setuptools-scm
 RESULTS := benchmarks/results
 SEEDS := 0 1 2
 # The wheel's own environment lies outside .venv; both install the same torch.
