@@ -51,7 +51,7 @@ constexpr ChainDenseKernels<T> dense_kernels() {
 
 template <class T>
 constexpr ChainRelaxedKernels<T> relaxed_kernels() {
-  return {relaxed_columns<T>, relaxed_sample<T>, relaxed_vjp<T>};
+  return {relaxed_columns<T>, relaxed_sample<T>, relaxed_vjp<T>, state_pairs<T>};
 }
 
 const Kernels table = {SLV_STRING(SLV_ISA),       kVectorBytes,           scan_kernels<float>(),

@@ -71,6 +71,12 @@ struct BlockEdges {
   T* per_step = nullptr;     // (batch, n-1, k, k), written
 };
 
+// A block's part of a chart: alpha and e of its steps, their scales; meta by item. Nowhere if null.
+template <class T>
+struct ChainChart {
+  T *states = nullptr, *scales = nullptr, *meta = nullptr;
+};
+
 // Scaled linear domain, a block of up to kMaxRows items that share one transition for all their steps; prepared once.
 constexpr int kMaxRows = 32;
 constexpr int kMeta = 8;  // elements of a chart kept per item: 1/Z, and whether the item was done elsewhere
@@ -78,19 +84,19 @@ template <class T>
 struct ChainScanKernels {
   void* (*prepare)(const T* transition, int64_t k);
   void (*release)(void*);
-  // chart, scales: this block's part, or null; meta, log_z: by item
-  void (*forward)(const Chain<T>&, void* matrix, const int64_t* items, int rows, T* chart, T* scales, T* meta,
+  // log_z: by item
+  void (*forward)(const Chain<T>&, void* matrix, const int64_t* items, int rows, const ChainChart<T>& chart,
                   double* log_z);
   // weight: by item, or null for ones
-  void (*backward)(const Chain<T>&, void* matrix, const int64_t* items, int rows, T* chart, T* scales, const T* meta,
+  void (*backward)(const Chain<T>&, void* matrix, const int64_t* items, int rows, const ChainChart<T>& chart,
                    const double* weight, T* unary, const BlockEdges<T>& edges);
   // v.transition shared by all steps; weight, mean: by item; edges (k, k): added to
   void (*hvp)(const Chain<T>&, void* matrix, const int64_t* items, int rows, const double* weight,
               const Direction<T>& v, T* mean, T* unary, double* edges);
   // out, grad, unary (batch, n, k); edges (k, k): added to
-  void (*filter)(const Chain<T>&, void* matrix, const int64_t* items, int rows, T* out);
-  void (*filter_vjp)(const Chain<T>&, void* matrix, const int64_t* items, int rows, const T* grad, T* unary,
-                     double* edges);
+  void (*filter)(const Chain<T>&, void* matrix, const int64_t* items, int rows, const ChainChart<T>& chart, T* out);
+  void (*filter_vjp)(const Chain<T>&, void* matrix, const int64_t* items, int rows, const ChainChart<T>& chart,
+                     const T* grad, T* unary, double* edges);
   void (*sample)(const Chain<T>&, void* matrix, const int64_t* items, int rows, uint64_t seed, int64_t samples,
                  int64_t* states);
   void* (*viterbi_prepare)(const T* transition, int64_t k);
@@ -116,6 +122,8 @@ struct ChainRelaxedKernels {
                  int64_t* states, T* relaxed);
   double (*vjp)(const Chain<T>&, int64_t item, T temperature, const T* grad, const int64_t* states, const T* relaxed,
                 T* unary, double* edges, double* final);
+  // sum over steps of the outer product of one's row of states (n, k) with the next one's: out (k, k)
+  void (*pairs)(const T* states, int64_t n, int64_t k, T* out);
 };
 
 struct Kernels {

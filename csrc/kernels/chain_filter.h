@@ -166,11 +166,32 @@ int filter_block(const Chain<In>& c, const ScanMatrix<T>& m, const int64_t* item
   }
   return count;
 }
+// The same in the input's precision, with a chart that the caller has: made here (`fresh`), or by an earlier call.
 template <class In, class F>
-int filter_ladder(const Chain<In>& c, void* matrix, const int64_t* items, int rows, int64_t* again, F body) {
+int filter_block(const Chain<In>& c, const ScanMatrix<In>& m, const int64_t* items, int rows,
+                 const ChainChart<In>& chart, bool fresh, int64_t* again, F body) {
+  Scan<In, In> s(c, m, items, rows);
+  Filter<In, In> filter(s);
+  Scratch scratch(s.scratch() + Scratch::bytes<In>(s.step) + filter.pull_scratch());
+  s.bind_chart(chart.states, chart.scales);
+  s.bind(scratch);
+  if (fresh) {
+    if (m.usable) s.run_forward();
+    close_chart(s, chart, m.usable);
+  }
+  int count = 0;
+  for (int r = 0; r < rows; r++)
+    if ((s.bad[r] = chart.meta[items[r] * kMeta + 1] != 0)) again[count++] = items[r];
+  if (count < rows) body(s, filter, scratch);
+  return count;
+}
+template <class In, class F>
+int filter_ladder(const Chain<In>& c, void* matrix, const int64_t* items, int rows, const ChainChart<In>& chart,
+                  bool fresh, int64_t* again, F body) {
   auto& m = *static_cast<SharedMatrix<In>*>(matrix);
   int64_t wide[kMaxRows];
-  const int count = filter_block<In>(c, m.own, items, rows, wide, body);
+  const int count = chart.states ? filter_block(c, m.own, items, rows, chart, fresh, wide, body)
+                                 : filter_block<In>(c, m.own, items, rows, wide, body);
   if constexpr (std::is_same_v<In, double>) {
     std::copy_n(wide, count, again);
     return count;
@@ -180,21 +201,22 @@ int filter_ladder(const Chain<In>& c, void* matrix, const int64_t* items, int ro
 }
 
 template <class In>
-void scan_filter(const Chain<In>& chain, void* matrix, const int64_t* items, int rows, In* out) {
+void scan_filter(const Chain<In>& chain, void* matrix, const int64_t* items, int rows, const ChainChart<In>& chart,
+                 In* out) {
   const Chain<In> c = without_final(chain);
   int64_t again[kMaxRows];
-  const int count = filter_ladder(c, matrix, items, rows, again,
+  const int count = filter_ladder(c, matrix, items, rows, chart, true, again,
                                   [&](auto&, auto& filter, Scratch& scratch) { filter.write(out, scratch); });
   for (int q = 0; q < count; q++) filter_log(c, again[q], out + again[q] * c.n * c.k);
 }
 template <class In>
-void scan_filter_vjp(const Chain<In>& chain, void* matrix, const int64_t* items, int rows, const In* grad, In* unary,
-                     double* edges) {
+void scan_filter_vjp(const Chain<In>& chain, void* matrix, const int64_t* items, int rows, const ChainChart<In>& chart,
+                     const In* grad, In* unary, double* edges) {
   const Chain<In> c = without_final(chain);
   int64_t again[kMaxRows];
-  const int count = filter_ladder(c, matrix, items, rows, again, [&](auto& s, auto& filter, Scratch& scratch) {
-    filter.pull(grad, s.bad, unary, edges, scratch);
-  });
+  const int count =
+      filter_ladder(c, matrix, items, rows, chart, false, again,
+                    [&](auto& s, auto& filter, Scratch& scratch) { filter.pull(grad, s.bad, unary, edges, scratch); });
   for (int q = 0; q < count; q++)
     filter_vjp_log(c, again[q], grad, unary + again[q] * c.n * c.k, EdgeSink<In>{nullptr, edges, 0});
 }

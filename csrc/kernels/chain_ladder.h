@@ -147,47 +147,51 @@ void scan_release(void* m) {
   delete static_cast<SharedMatrix<In>*>(m);
 }
 
+// After the forward pass: nothing of the chart stays unwritten. An item is `done` here, or to be redone elsewhere.
 template <class In>
-void scan_forward(const Chain<In>& c, void* matrix, const int64_t* items, int rows, In* chart, In* scales, In* meta,
+void close_chart(const Scan<In, In>& s, const ChainChart<In>& chart, bool run) {
+  const int64_t used = run ? s.steps : 0;
+  std::fill(chart.states + used * 2 * s.step, chart.states + s.rows * s.c.n * 2 * padded<In>(s.k), In(0));
+  std::fill(chart.scales + used * s.rows, chart.scales + s.rows * s.c.n, In(0));
+  for (int r = 0; r < s.rows; r++) {
+    In* meta = chart.meta + s.items[r] * kMeta;
+    const bool done = run && !s.bad[r];
+    std::fill(meta, meta + kMeta, In(0));
+    meta[0] = done ? s.inverse[r] : In(0);
+    meta[1] = !done;
+  }
+}
+
+template <class In>
+void scan_forward(const Chain<In>& c, void* matrix, const int64_t* items, int rows, const ChainChart<In>& chart,
                   double* log_z) {
   auto& m = *static_cast<SharedMatrix<In>*>(matrix);
   Scan<In, In> s(c, m.own, items, rows);
   const bool run = m.own.usable;
   if (run) {
-    Scratch scratch(Scratch::bytes<In>(chart ? 0 : s.ring_size()) + s.scratch());
-    if (chart)
-      s.bind_chart(chart, scales);
+    Scratch scratch(Scratch::bytes<In>(chart.states ? 0 : s.ring_size()) + s.scratch());
+    if (chart.states)
+      s.bind_chart(chart.states, chart.scales);
     else
       s.bind_ring(scratch.take<In>(s.ring_size()));
     s.bind(scratch);
     s.run_forward();
   }
-  if (chart) {  // nothing of it stays unwritten
-    const int64_t used = run ? s.steps : 0;
-    std::fill(chart + used * 2 * s.step, chart + rows * c.n * 2 * padded<In>(c.k), In(0));
-    std::fill(scales + used * rows, scales + rows * c.n, In(0));
-  }
+  if (chart.states) close_chart(s, chart, run);
   int64_t again[kMaxRows];
   int count = 0;
-  for (int r = 0; r < rows; r++) {
-    const int64_t b = items[r];
-    const bool redo = !run || s.bad[r];
-    if (redo)
-      again[count++] = b;
+  for (int r = 0; r < rows; r++)
+    if (!run || s.bad[r])
+      again[count++] = items[r];
     else
-      log_z[b] = s.log_z[r];
-    if (!meta) continue;
-    std::fill(meta + b * kMeta, meta + (b + 1) * kMeta, In(0));
-    meta[b * kMeta] = redo ? In(0) : s.inverse[r];
-    meta[b * kMeta + 1] = redo;
-  }
+      log_z[items[r]] = s.log_z[r];
   if (count) forward_items(c, m, again, count, log_z);
 }
 
 // weight: per item of the batch, or null for ones.
 template <class In>
-void scan_backward(const Chain<In>& c, void* matrix, const int64_t* items, int rows, In* chart, In* scales,
-                   const In* meta, const double* weight, In* unary, const BlockEdges<In>& edges) {
+void scan_backward(const Chain<In>& c, void* matrix, const int64_t* items, int rows, const ChainChart<In>& chart,
+                   const double* weight, In* unary, const BlockEdges<In>& edges) {
   auto& m = *static_cast<SharedMatrix<In>*>(matrix);
   Scan<In, In> s(c, m.own, items, rows);
   Adjoint<In, In> a(s, unary, edges);
@@ -195,12 +199,12 @@ void scan_backward(const Chain<In>& c, void* matrix, const int64_t* items, int r
   double row_weight[kMaxRows];
   for (int r = 0; r < rows; r++) {
     row_weight[r] = weight ? weight[items[r]] : 1.0;
-    s.inverse[r] = meta[items[r] * kMeta];
-    a.skip[r] = meta[items[r] * kMeta + 1] != 0;
+    s.inverse[r] = chart.meta[items[r] * kMeta];
+    a.skip[r] = chart.meta[items[r] * kMeta + 1] != 0;
     all = all && a.skip[r];
   }
   if (!all) {
-    s.bind_chart(chart, scales);
+    s.bind_chart(chart.states, chart.scales);
     Scratch scratch(Scratch::bytes<In>(a.ring_size()) + Scratch::bytes<In>(a.sums_size()));
     a.ring = scratch.take<In>(a.ring_size());
     a.sums = scratch.take<In>(a.sums_size());

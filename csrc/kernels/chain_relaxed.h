@@ -4,6 +4,7 @@
 //   y_t(i) = l_t(i) + A_t(i, z_t+1) + G_t(i)     z_t = argmax y_t     relaxed_t = softmax(y_t / temperature)
 // (l + final + G at the last). An argmax of perturbed log-probabilities is an exact draw, and so is z.
 #pragma once
+#include "core/tile.h"
 #include "kernels/chain_log.h"
 #include "kernels/gumbel.h"
 
@@ -107,6 +108,30 @@ double relaxed_vjp(const Chain<T>& c, int64_t item, T temperature, const T* grad
   for (int64_t j = 0; columns.size() && j < k; j++)
     for (int64_t i = 0; i < k; i++) edges[i * k + j] += columns[j * k + i];
   return heat;
+}
+
+// Pairs of neighbours among soft states: sum over t of z_t(i) z_t+1(j). Accumulators are fresh in every chunk, which
+// keeps rounding from growing with n.
+template <class T>
+void state_pairs(const T* states, int64_t n, int64_t k, T* out) {
+  constexpr int64_t W = kWidth<T>, kChunk = 32;
+  const int64_t panels = (k + W - 1) / W, width = panels * W;
+  Scratch scratch(width == k ? 0 : Scratch::bytes<T>(n * width) + Scratch::bytes<T>(k * width));
+  const T* z = states;
+  T* sums = out;
+  if (width != k) {
+    T* padded = scratch.take<T>(n * width);
+    sums = scratch.take<T>(k * width);
+    std::fill(padded, padded + n * width, T(0));
+    for (int64_t t = 0; t < n; t++) std::copy_n(states + t * k, k, padded + t * width);
+    z = padded;
+  }
+  std::fill(sums, sums + k * width, T(0));
+  for (int64_t t = 0; t + 1 < n; t += kChunk) {
+    const int64_t count = std::min(kChunk, n - 1 - t);
+    outer_sums<T>(k, {count, width, 0, 1, 1}, z + t * width, width, z + (t + 1) * width, sums, width);
+  }
+  for (int64_t i = 0; sums != out && i < k; i++) std::copy_n(sums + i * width, k, out + i * k);
 }
 
 }  // namespace

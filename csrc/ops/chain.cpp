@@ -41,13 +41,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> vjp(const Tensor& grad, const Tensor&
     using T = decltype(t);
     Bound<T> p(unary, transition, initial, final, lengths);
     const Chain<T>& c = p.chain;
-    STD_TORCH_CHECK(
-        chart.scalar_type() == scalar_type<T> && chart.is_contiguous() && chart.numel() == Chart<T>::size(c),
-        "chart: expected what chain_inside returned for these potentials");
     const std::vector<double> weight = weights_of<T>(grad, p.batch);
     Tensor du = p.empty(p.with({c.n, c.k})), da = p.empty(shape_of(transition));
     T* unary_out = du.mutable_data_ptr<T>();
-    run_adjoint(c, p.transition.count, Chart<T>(const_cast<T*>(chart.const_data_ptr<T>()), c), weight.data(), unary_out,
+    run_adjoint(c, p.transition.count, Chart<T>::of("chain_inside", chart, c), weight.data(), unary_out,
                 da.mutable_data_ptr<T>());
     return std::make_tuple(du, da, end_gradient(p, p.initial, initial, unary_out, false),
                            end_gradient(p, p.final, final, unary_out, true));

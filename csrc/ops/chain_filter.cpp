@@ -16,19 +16,36 @@ const ChainRelaxedKernels<T>& relaxed_kernels() {
     return kernels().relaxed_f64;
 }
 
-Tensor filter(const Tensor& unary, const Tensor& transition, MaybeTensor initial, MaybeTensor final,
-              MaybeTensor lengths) {
+#define SLV_POTENTIALS \
+  const Tensor &unary, const Tensor &transition, MaybeTensor initial, MaybeTensor final, MaybeTensor lengths
+
+template <class T>
+Tensor filtered(const Bound<T>& p, const Chart<T>& chart) {
+  Tensor out = p.empty(p.with({p.chain.n, p.chain.k}));
+  run_filter(p.chain, chart, out.mutable_data_ptr<T>());
+  return out;
+}
+
+Tensor filter(SLV_POTENTIALS) {
   return dispatch(unary, [&](auto t) {
     using T = decltype(t);
-    Bound<T> p(unary, transition, initial, final, lengths);
-    Tensor out = p.empty(p.with({p.chain.n, p.chain.k}));
-    run_filter(p.chain, out.mutable_data_ptr<T>());
-    return out;
+    return filtered(Bound<T>(unary, transition, initial, final, lengths), Chart<T>());
   });
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> filter_vjp(const Tensor& grad, const Tensor& unary, const Tensor& transition,
-                                                      MaybeTensor initial, MaybeTensor final, MaybeTensor lengths) {
+// With a chart for the backward pass; it is empty where every step has a transition of its own (that is log space).
+std::tuple<Tensor, Tensor> filter_inside(SLV_POTENTIALS) {
+  return dispatch(unary, [&](auto t) {
+    using T = decltype(t);
+    Bound<T> p(unary, transition, initial, final, lengths);
+    const Chain<T>& c = p.chain;
+    Tensor data = p.empty({c.per_step ? 0 : Chart<T>::size(c)});
+    Tensor out = filtered(p, c.per_step ? Chart<T>() : Chart<T>(data.mutable_data_ptr<T>(), c));
+    return std::make_tuple(out, data);
+  });
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> filter_vjp(const Tensor& grad, const Tensor& chart, SLV_POTENTIALS) {
   return dispatch(unary, [&](auto t) {
     using T = decltype(t);
     Bound<T> p(unary, transition, initial, final, lengths);
@@ -38,7 +55,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> filter_vjp(const Tensor& grad, const 
     const Tensor g = as_contiguous(grad);
     Tensor du = p.empty(p.with({c.n, c.k})), da = p.empty(shape_of(transition));
     T* unary_out = du.mutable_data_ptr<T>();
-    run_filter_vjp(c, p.transition.count, g.const_data_ptr<T>(), unary_out, da.mutable_data_ptr<T>());
+    run_filter_vjp(c, p.transition.count, c.per_step ? Chart<T>() : Chart<T>::of("chain_filter_inside", chart, c),
+                   g.const_data_ptr<T>(), unary_out, da.mutable_data_ptr<T>());
     auto nothing = [](int64_t) -> const T* { return nullptr; };
     return std::make_tuple(du, da, end_gradient(p, p.initial, initial, unary_out, false),
                            sum_over_items<T>(p, p.final, final, c.k, nothing));
@@ -124,6 +142,26 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> relaxed_vjp(const Tensor& grad, const
   });
 }
 
+Tensor pairs(const Tensor& states) {
+  STD_TORCH_CHECK(states.dim() >= 2, "states: expected (*b, n, k)");
+  auto body = [&](auto t) {
+    using T = decltype(t);
+    const Shape shape = shape_of(states);
+    const int64_t n = shape[shape.size() - 2], k = shape.back();
+    Shape edge(shape.begin(), shape.end() - 2);
+    const int64_t items = product(edge);
+    edge.insert(edge.end(), {k, k});
+    const Tensor z = as_contiguous(states);
+    Tensor out = empty_tensor(edge, scalar_type<T>);
+    const T* from = z.const_data_ptr<T>();
+    T* to = out.mutable_data_ptr<T>();
+    parallel_units(items, 2.0 * double(items) * double(n * k * k),
+                   [&](int64_t b) { relaxed_kernels<T>().pairs(from + b * n * k, n, k, to + b * k * k); });
+    return out;
+  };
+  return dispatch(states, body, "states");
+}
+
 }  // namespace
 
 #define SLV_SCHEMA "Tensor unary, Tensor transition, Tensor? initial, Tensor? final, Tensor? lengths"
@@ -131,17 +169,21 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> relaxed_vjp(const Tensor& grad, const
 
 STABLE_TORCH_LIBRARY_FRAGMENT(structlv, m) {
   m.def("chain_filter(" SLV_SCHEMA ") -> Tensor");
-  m.def("chain_filter_vjp(Tensor grad, " SLV_SCHEMA ") -> (Tensor, Tensor, Tensor, Tensor)");
+  m.def("chain_filter_inside(" SLV_SCHEMA ") -> (Tensor, Tensor)");
+  m.def("chain_filter_vjp(Tensor grad, Tensor chart, " SLV_SCHEMA ") -> (Tensor, Tensor, Tensor, Tensor)");
   m.def("chain_relaxed(" SLV_FILTERED_SCHEMA ", SymInt num_samples, SymInt seed) -> (Tensor, Tensor)");
   m.def("chain_relaxed_vjp(Tensor grad, Tensor states, Tensor relaxed, " SLV_FILTERED_SCHEMA
         ") -> (Tensor, Tensor, Tensor, Tensor)");
+  m.def("chain_pairs(Tensor states) -> Tensor");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(structlv, CPU, m) {
   m.impl("chain_filter", TORCH_BOX(&filter));
+  m.impl("chain_filter_inside", TORCH_BOX(&filter_inside));
   m.impl("chain_filter_vjp", TORCH_BOX(&filter_vjp));
   m.impl("chain_relaxed", TORCH_BOX(&relaxed));
   m.impl("chain_relaxed_vjp", TORCH_BOX(&relaxed_vjp));
+  m.impl("chain_pairs", TORCH_BOX(&pairs));
 }
 
 }  // namespace slv

@@ -55,6 +55,12 @@ struct Chart {
     scales = states + c.batch * n * width;
     meta = scales + c.batch * n;
   }
+  // What the operator `source` returned.
+  static Chart of(const char* source, const Tensor& data, const Chain<T>& c) {
+    STD_TORCH_CHECK(data.scalar_type() == scalar_type<T> && data.is_contiguous() && data.numel() == size(c),
+                    "chart: expected what ", source, " returned for these potentials");
+    return {const_cast<T*>(data.const_data_ptr<T>()), c};
+  }
   static int64_t padded_states(int64_t k) {
     constexpr int64_t w = 64 / sizeof(T);
     return (k + w - 1) / w * w;
@@ -62,6 +68,7 @@ struct Chart {
   static int64_t size(const Chain<T>& c) { return c.batch * (c.n * (2 * padded_states(c.k) + 1) + kMeta); }
   T* block(int64_t first) const { return states ? states + first * n * width : nullptr; }
   T* block_scales(int64_t first) const { return scales ? scales + first * n : nullptr; }
+  ChainChart<T> part(int64_t first) const { return {block(first), block_scales(first), meta}; }
 };
 
 template <class T>
@@ -79,8 +86,8 @@ void run_inside(const Chain<T>& c, const Chart<T>& chart, double* log_z) {
   parallel_units(plan.blocks.size(), scan_work(c), [&](int64_t u) {
     const Plan::Block& b = plan.blocks[u];
     auto own = matrices.none();
-    kernel.forward(c, matrices.get(b.matrix, own), plan.order.data() + b.first, int(b.rows), chart.block(b.first),
-                   chart.block_scales(b.first), chart.meta, log_z);
+    kernel.forward(c, matrices.get(b.matrix, own), plan.order.data() + b.first, int(b.rows), chart.part(b.first),
+                   log_z);
   });
 }
 
@@ -156,8 +163,8 @@ void run_adjoint(const Chain<T>& c, int64_t matrices_count, const Chart<T>& char
   const auto& kernel = scan_kernels<T>();
   sum_blocks(c, matrices_count, 3 * scan_work(c), transition,
              [&](void* matrix, const int64_t* items, int rows, int64_t first, double* sums) {
-               kernel.backward(c, matrix, items, rows, chart.block(first), chart.block_scales(first), chart.meta,
-                               weight, unary, BlockEdges<T>{sums, nullptr, nullptr});
+               kernel.backward(c, matrix, items, rows, chart.part(first), weight, unary,
+                               BlockEdges<T>{sums, nullptr, nullptr});
              });
 }
 
@@ -209,16 +216,16 @@ void run_marginals(const Chain<T>& c, bool per_step, T* unary, T* edges) {
     auto own = matrices.none();
     void* matrix = matrices.get(b.matrix, own);
     const int64_t states = b.rows * c.n * 2 * Chart<T>::padded_states(c.k);
-    std::unique_ptr<T[]> chart(new T[states + b.rows * c.n]);
-    kernel.forward(c, matrix, items, int(b.rows), chart.get(), chart.get() + states, meta.data(), log_z.data());
-    kernel.backward(c, matrix, items, int(b.rows), chart.get(), chart.get() + states, meta.data(), nullptr, unary,
-                    target);
+    std::unique_ptr<T[]> data(new T[states + b.rows * c.n]);
+    const ChainChart<T> chart{data.get(), data.get() + states, meta.data()};
+    kernel.forward(c, matrix, items, int(b.rows), chart, log_z.data());
+    kernel.backward(c, matrix, items, int(b.rows), chart, nullptr, unary, target);
   });
 }
 
-// log p(z_t | scores of steps up to t): out (batch, n, k).
+// log p(z_t | scores of steps up to t): out (batch, n, k). A chart is kept where steps share one transition.
 template <class T>
-void run_filter(const Chain<T>& c, T* out) {
+void run_filter(const Chain<T>& c, const Chart<T>& chart, T* out) {
   if (c.per_step) {
     parallel_units(c.batch, log_work(c), [&](int64_t b) { log_kernels<T>().filter(c, b, out + b * c.n * c.k); });
     return;
@@ -229,11 +236,12 @@ void run_filter(const Chain<T>& c, T* out) {
   parallel_units(plan.blocks.size(), 2 * scan_work(c), [&](int64_t u) {
     const Plan::Block& b = plan.blocks[u];
     auto own = matrices.none();
-    kernel.filter(c, matrices.get(b.matrix, own), plan.order.data() + b.first, int(b.rows), out);
+    kernel.filter(c, matrices.get(b.matrix, own), plan.order.data() + b.first, int(b.rows), chart.part(b.first), out);
   });
 }
 template <class T>
-void run_filter_vjp(const Chain<T>& c, int64_t matrices_count, const T* grad, T* unary, T* transition) {
+void run_filter_vjp(const Chain<T>& c, int64_t matrices_count, const Chart<T>& chart, const T* grad, T* unary,
+                    T* transition) {
   if (c.per_step) {
     sum_edges(c, matrices_count, true, transition, [&](int64_t b, const EdgeSink<T>& sink) {
       log_kernels<T>().filter_vjp(c, b, grad, unary + b * c.n * c.k, sink);
@@ -241,8 +249,8 @@ void run_filter_vjp(const Chain<T>& c, int64_t matrices_count, const T* grad, T*
     return;
   }
   sum_blocks(c, matrices_count, 5 * scan_work(c), transition,
-             [&](void* matrix, const int64_t* items, int rows, int64_t, double* sums) {
-               scan_kernels<T>().filter_vjp(c, matrix, items, rows, grad, unary, sums);
+             [&](void* matrix, const int64_t* items, int rows, int64_t first, double* sums) {
+               scan_kernels<T>().filter_vjp(c, matrix, items, rows, chart.part(first), grad, unary, sums);
              });
 }
 

@@ -287,10 +287,9 @@ class LinearChain(StructuredDistribution):
 
     def _soft_parts(self, states: Tensor) -> ChainParts:
         """Parts of independent states with these weights (*s, *b, n, k)."""
-        here, there = states[..., :-1, :], states[..., 1:, :]
         if self._per_step:
-            return ChainParts(states, here.unsqueeze(-1) * there.unsqueeze(-2))
-        return ChainParts(states, here.transpose(-2, -1) @ there)
+            return ChainParts(states, states[..., :-1, :, None] * states[..., 1:, None, :])
+        return ChainParts(states, chain.pairs(states))
 
     def _moved(self: Self, parts: Any) -> Self:
         return self._plus(unary=parts[0], transition=parts[1])

@@ -21,11 +21,15 @@ def log_partition(unary: Tensor, *rest: Any) -> Tensor:
     return unary.new_empty(unary.shape[:-2], dtype=torch.float64 if rest[-1] else unary.dtype)
 
 
-def inside(unary: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+def chart(unary: Tensor) -> Tensor:
     lanes = 64 // unary.dtype.itemsize
     *batch, n, k = unary.shape
     row = n * (2 * ((k + lanes - 1) // lanes * lanes) + 1) + 8
-    return log_partition(unary, *rest), unary.new_empty([math.prod(batch) * row])
+    return unary.new_empty([math.prod(batch) * row])
+
+
+def inside(unary: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    return log_partition(unary, *rest), chart(unary)
 
 
 def gradients(
@@ -58,6 +62,11 @@ def max_marginals(unary: Tensor, transition: Tensor, *_: Any) -> tuple[Tensor, T
 
 def filter(unary: Tensor, *_: Any) -> Tensor:
     return unary.new_empty(unary.shape)
+
+
+def filter_inside(unary: Tensor, transition: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    per_step = transition.dim() == unary.dim() + 1
+    return unary.new_empty(unary.shape), unary.new_empty([0]) if per_step else chart(unary)
 
 
 def relaxed(filtered: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from structlv.ops import _chain_fakes as fakes
 from structlv.ops._family import Family, discrete, distinct, keep, keep_all, present
@@ -20,6 +21,8 @@ _rules = Rules(cores=((2,), (2, 3), (1,), (1,)), carrier=0, event=1)
 _family = Family("chain", "chain", count=5, required=2, fakes=fakes, rules=_rules)
 _once = refuse("filter is differentiable once")
 _once_relaxed = refuse("relaxed samples are differentiable once")
+_untransformed_filter = refuse("filter under a transform goes through the reference")
+_untransformed_pairs = refuse("pairs of states under a transform are a product in torch")
 _untransformed = refuse("relaxed samples under a transform go through the reference")
 
 LOG_PARTITION, INSIDE, VJP, HVP = _family.log_partition, _family.inside, _family.vjp, _family.hvp
@@ -54,11 +57,40 @@ def _marginals_jvp(ctx: Any, *tangents: Any) -> tuple[Tensor, ...]:
     return found
 
 
+def _filter_chart(*potentials: Any) -> Tensor:
+    return FILTER_INSIDE(*potentials)[1]
+
+
 def _filter_backward(ctx: Any, grad: Tensor | None) -> tuple:
     if grad is None:
         return (None,) * 5
     potentials = ctx.saved_tensors
-    return present(FILTER_VJP(grad, *potentials), potentials)
+    return present(FILTER_VJP(grad, _filter_chart(*potentials), *potentials), potentials)
+
+
+def _filter_inside_setup(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+    ctx.mark_non_differentiable(output[1])
+    keep(ctx, output[1], *inputs)
+
+
+def _filter_inside_eager(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> Tensor:
+    ctx.save_for_backward(output[1], *inputs)
+    return output[0]
+
+
+def _filter_inside_backward(ctx: Any, grad: Tensor | None, _: Any = None) -> tuple:
+    if grad is None:
+        return (None,) * 5
+    chart, *potentials = ctx.saved_tensors
+    return present(FILTER_VJP(grad, chart, *potentials), potentials)
+
+
+def _pairs_backward(ctx: Any, grad: Tensor | None) -> Tensor | None:
+    (states,) = ctx.saved_tensors
+    if grad is None or states.shape[-2] == 0:
+        return None if grad is None else torch.zeros_like(states)
+    here, there = states[..., :-1, :], states[..., 1:, :]
+    return pad(there @ grad.mT, (0, 0, 0, 1)) + pad(here @ grad, (0, 0, 1, 0))
 
 
 MARGINALS = Operator(
@@ -74,16 +106,33 @@ FILTER = Operator(
     fake=fakes.filter,
     setup=keep_all,
     backward=_filter_backward,
-    jvp=refuse("filter in forward mode goes through the reference"),
+    jvp=_untransformed_filter,
     vmap=_rules.query(5),
+)
+FILTER_INSIDE = Operator(
+    "chain_filter_inside",
+    fake=fakes.filter_inside,
+    setup=_filter_inside_setup,
+    backward=_filter_inside_backward,
+    jvp=_untransformed_filter,
+    vmap=_untransformed_filter,
+    eager=_filter_inside_eager,
 )
 FILTER_VJP = Operator(
     "chain_filter_vjp",
-    fake=lambda grad, *potentials: fakes.gradients(*potentials),
+    fake=lambda grad, chart, *potentials: fakes.gradients(*potentials),
     setup=keep_nothing,
     backward=_once,
     jvp=_once,
-    vmap=_rules.pullback,
+    vmap=_rules.vjp(_filter_chart),
+)
+PAIRS = Operator(
+    "chain_pairs",
+    fake=lambda states: states.new_empty([*states.shape[:-2], *[states.shape[-1]] * 2]),
+    setup=keep_all,
+    backward=_pairs_backward,
+    jvp=_untransformed_pairs,
+    vmap=_untransformed_pairs,
 )
 
 

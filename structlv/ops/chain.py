@@ -220,12 +220,12 @@ def filter(
         if found == RAW:
             return ops.FILTER.raw(unary, transition, initial, final, lengths)
         if found == RECORDED:
-            return ops.FILTER.record(unary, transition, initial, final, lengths)
+            return ops.FILTER_INSIDE.record(unary, transition, initial, final, lengths)
     except RETRY:
         pass
     p = _route.prepare(unary, transition, initial, final, lengths)
     if p.runs(ops.FILTER) and not transformed():
-        return p.narrow((ops.FILTER(*p.args),))[0]
+        return p.narrow((ops.FILTER_INSIDE(*p.args)[0] if p.recorded else ops.FILTER(*p.args),))[0]
     return p.narrow((reference.chain.filter(*p.args),))[0]
 
 
@@ -249,6 +249,15 @@ def relaxed_sample(
     """
     require_int("num_samples", num_samples, 0)
     require_int("seed", seed, 0, MAX_SEED)
+    try:
+        found = mode(unary, transition, initial, final, lengths, temperature)
+        if found != SLOW:
+            filtered = filter(unary, transition, initial, None, lengths)
+            args = (filtered, transition, final, lengths, temperature, num_samples, seed)
+            relaxed, states = ops.RELAXED.record(*args) if found == RECORDED else ops.RELAXED.raw(*args)
+            return states, relaxed
+    except RETRY:
+        pass
     p = _route.prepare(unary, transition, initial, final, lengths)
     unary, transition, initial, final, lengths = p.args
     temperature = temperature.to(unary.dtype)
@@ -259,6 +268,22 @@ def relaxed_sample(
     else:
         states, relaxed = reference.chain.relaxed_sample(*args, num_samples=num_samples, seed=seed)
     return states, relaxed.to(p.dtype)
+
+
+def pairs(states: Tensor) -> Tensor:
+    """Sums over t of ``states[t, i] states[t+1, j]`` for soft states ``(*b, n, k)``: pairs of neighbours.
+
+    ``(*b, k, k)``, differentiable to any order. Time O(b n k^2).
+    """
+    try:
+        found = mode(states)
+        if found == RAW:
+            return ops.PAIRS.raw(states)
+        if found == RECORDED:
+            return ops.PAIRS.record(states)
+    except RETRY:
+        pass
+    return states[..., :-1, :].mT @ states[..., 1:, :]
 
 
 def score(

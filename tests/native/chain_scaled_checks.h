@@ -31,8 +31,9 @@ struct ScaledChecks : Checks<T> {
     const int64_t rows = items.size(), per_line = 64 / sizeof(T), width = (k + per_line - 1) / per_line * per_line;
     Exact<T> chart(rows * n * 2 * width, unwritten), scales(rows * n, unwritten), meta(batch * kMeta, unwritten);
     Exact<double> log_z(batch, kNaN), again(batch, kNaN);
-    kernel.forward(c, m.get(), items.data(), int(rows), chart.data(), scales.data(), meta.data(), log_z.data());
-    kernel.forward(c, m.get(), items.data(), int(rows), nullptr, nullptr, nullptr, again.data());
+    const ChainChart<T> parts{chart.data(), scales.data(), meta.data()};
+    kernel.forward(c, m.get(), items.data(), int(rows), parts, log_z.data());
+    kernel.forward(c, m.get(), items.data(), int(rows), {}, again.data());
     for (int64_t b = 0; b < batch; b++) {
       if (b % problem.spec.matrices != matrix) {
         check(std::isnan(log_z[b]), "scan forward: another's log Z", log_z[b], kNaN);
@@ -42,19 +43,17 @@ struct ScaledChecks : Checks<T> {
       check(again[b] == log_z[b], "scan forward without a chart", again[b], log_z[b]);
     }
     for (int mode = 0; mode < 3; mode++)
-      for (bool ones : {true, false}) scan_backward(m.get(), items, chart, scales, meta, mode, ones);
+      for (bool ones : {true, false}) scan_backward(m.get(), items, parts, mode, ones);
     scan_sample(m.get(), items);
     viterbi(c.transition + matrix * kk, items);
   }
-  void scan_backward(void* m, const Exact<int64_t>& items, const Exact<T>& chart, const Exact<T>& scales,
-                     const Exact<T>& meta, int mode, bool ones) {
+  void scan_backward(void* m, const Exact<int64_t>& items, const ChainChart<T>& chart, int mode, bool ones) {
     constexpr const char* kModes[] = {"scan backward, shared", "scan backward, per item", "scan backward, per step"};
     Exact<double> weights(ones ? 0 : batch), shared(mode == 0 ? kk : 0, 0.5);
     for (int64_t b = 0; b < weights.size(); b++) weights[b] = weight_of(b);
     Exact<T> unary(batch * n * k, unwritten), edges(mode == 0 ? 0 : batch * (mode == 1 ? 1 : steps) * kk, unwritten);
     const BlockEdges<T> target{shared.data(), mode == 1 ? edges.data() : nullptr, mode == 2 ? edges.data() : nullptr};
-    Tables<T>::scan().backward(c, m, items.data(), int(items.size()), chart.data(), scales.data(), meta.data(),
-                               weights.data(), unary.data(), target);
+    Tables<T>::scan().backward(c, m, items.data(), int(items.size()), chart, weights.data(), unary.data(), target);
     Doubles total(kk, 0.5);
     double size = 1;
     for (int64_t r = 0; r < items.size(); r++) {

@@ -26,7 +26,7 @@ struct SecondOrderChecks : Checks<T> {
     std::copy(order.begin(), order.end(), items.data());
     const std::unique_ptr<void, void (*)(void*)> m(kernel.prepare(c.transition + matrix * kk, k), kernel.release);
     for (int kind = 0; kind < 3; kind++) hvp(m.get(), items, kind);
-    filter(m.get(), items);
+    for (bool kept : {false, true}) filter(m.get(), items, kept);
   }
   static void compare(const char* what, const T* found, const T* wanted, int64_t count, double tolerance,
                       double size = 1) {
@@ -68,14 +68,18 @@ struct SecondOrderChecks : Checks<T> {
       check(near(edges[e], sum[e], kTolerance, size * double(len(items.size() ? items[0] : 0) + 1)), "scan hvp: edges",
             edges[e], sum[e]);
   }
-  void filter(void* m, const Exact<int64_t>& items) {
+  void filter(void* m, const Exact<int64_t>& items, bool kept) {
+    const int64_t rows = kept ? items.size() : 0, per_line = 64 / sizeof(T),
+                  width = (k + per_line - 1) / per_line * per_line;
+    Exact<T> states(rows * n * 2 * width, unwritten), scales(rows * n, unwritten), meta(batch * kMeta, unwritten);
+    const ChainChart<T> chart = kept ? ChainChart<T>{states.data(), scales.data(), meta.data()} : ChainChart<T>{};
     Exact<T> found(batch * n * k, unwritten), wanted(n * k, unwritten), grad(batch * n * k, T(0));
     Exact<T> unary(batch * n * k, unwritten), pulled(n * k, unwritten);
     Exact<double> edges(kk, 0.0), sum(kk, 0.0);
     for (int64_t i = 0; i < grad.size(); i++) grad[i] = T(std::cos(double(i)));
     const auto& kernel = Tables<T>::scan();
-    kernel.filter(c, m, items.data(), int(items.size()), found.data());
-    kernel.filter_vjp(c, m, items.data(), int(items.size()), grad.data(), unary.data(), edges.data());
+    kernel.filter(c, m, items.data(), int(items.size()), chart, found.data());
+    kernel.filter_vjp(c, m, items.data(), int(items.size()), chart, grad.data(), unary.data(), edges.data());
     for (int64_t r = 0; r < items.size(); r++) {
       const int64_t b = items[r];
       Tables<T>::log().filter(c, b, wanted.data());
@@ -116,11 +120,22 @@ struct SecondOrderChecks : Checks<T> {
         check(states[t] < 0 ? total == 0 : near(total, 1, 1e-5, 1) && soft[t * k + states[t]] == soft[t * k + best],
               "relaxed sample", total, double(states[t]));
       }
+      pairs(soft);
       Exact<double> edges(edge, 0.0), last(c.final ? k : 0, 0.0);
       const double heat = kernel.vjp(own, b, T(0.7), grad.data(), states.data(), soft.data(), unary.data(),
                                      edges.data(), c.final ? last.data() : nullptr);
       check(std::isfinite(heat), "relaxed sample: temperature", heat);
     }
+  }
+  void pairs(const Exact<T>& soft) {
+    Exact<T> found(kk, unwritten);
+    Tables<T>::relaxed().pairs(soft.data(), n, k, found.data());
+    for (int64_t i = 0; i < k; i++)
+      for (int64_t j = 0; j < k; j++) {
+        double wanted = 0;
+        for (int64_t t = 0; t + 1 < n; t++) wanted += double(soft[t * k + i]) * double(soft[(t + 1) * k + j]);
+        check(near(found[i * k + j], wanted, 1e-5, double(n + 1)), "pairs of states", found[i * k + j], wanted);
+      }
   }
 };
 

@@ -29,6 +29,7 @@ def operator_arguments(name, case):
         torch.rand(batch).to(case.unary) + 0.5,
     )
     soft, z = torch.ops.structlv.chain_relaxed(*[None if x is None else x.detach() for x in relaxation], 2, 5)
+    filtered = torch.ops.structlv.chain_filter_inside(*[None if x is None else x.detach() for x in case])
     return {
         "log_partition": (*potentials, False),
         "inside": (*potentials, False),
@@ -41,7 +42,9 @@ def operator_arguments(name, case):
         "sample": (*potentials, 2, 5),
         "sample_distinct": (*potentials, 2, 5),
         "filter": potentials,
-        "filter_vjp": (torch.randn_like(case.unary), *potentials),
+        "filter_inside": potentials,
+        "filter_vjp": (torch.randn_like(case.unary), filtered[1], *potentials),
+        "pairs": (soft.clone().requires_grad_(),),
         "relaxed": (*relaxation, 2, 5),
         "relaxed_vjp": (torch.randn_like(soft), z, soft, *relaxation),
         "score": (states, *potentials),
@@ -49,7 +52,18 @@ def operator_arguments(name, case):
     }[name]
 
 
-DIFFERENTIABLE = {"inside", "vjp", "log_partition", "marginals", "filter", "relaxed", "score", "score_vjp"}
+DIFFERENTIABLE = {
+    "inside",
+    "vjp",
+    "log_partition",
+    "marginals",
+    "filter",
+    "filter_inside",
+    "pairs",
+    "relaxed",
+    "score",
+    "score_vjp",
+}
 REFUSING = {
     "hvp",
     "argmax",

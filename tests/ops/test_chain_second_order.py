@@ -122,7 +122,9 @@ def test_filtering(size, spread, forbidden, dtype):
     found, wanted = chain.filter(*potentials), reference.chain.filter(*wide(potentials))
     assert_filtered(found, wanted)
     grad = torch.randn(found.shape, dtype=torch.float64).to(dtype)
-    gradients = ops.FILTER_VJP.raw(grad, *potentials)
+    kept, chart = ops.FILTER_INSIDE.raw(*potentials)
+    assert torch.equal(kept, found)
+    gradients = ops.FILTER_VJP.raw(grad, chart, *potentials)
     expected = reference.chain.filter_vjp(grad.double(), *wide(potentials))
     for x, y in zip(gradients, expected, strict=True):
         assert_second_order(x, y)
@@ -165,6 +167,22 @@ def test_relaxed_samples(dtype, per_step, spread, forbidden):
     found = ops.RELAXED_VJP.raw(grad, states, soft, *args)
     expected = torch.autograd.grad((wanted * grad).sum(), inputs)
     for x, y in zip(found, expected, strict=True):
+        assert_second_order(x, y)
+
+
+@dtypes
+@pytest.mark.parametrize("shape", [(0, 4), (1, 4), (2, 3), (33, 16), (70, 17), (5, 0)])
+def test_pairs_of_states(shape, dtype):
+    """A product of neighbours, and its derivatives of both orders."""
+    torch.manual_seed(1)
+    states = torch.rand(2, 3, *shape, dtype=dtype).requires_grad_()
+    weight = torch.rand(2, 3, shape[1], shape[1], dtype=dtype)
+    wanted = states.double()[..., :-1, :].mT @ states.double()[..., 1:, :]
+    found = chain.pairs(states)
+    assert_probabilities(found / max(shape[0], 1), wanted / max(shape[0], 1), dtype)
+    once = [torch.autograd.grad((x * weight).sum(), states, create_graph=True)[0] for x in (found, wanted)]
+    twice = [torch.autograd.grad((g.square() + states).sum(), states)[0] for g in once]
+    for x, y in (once, twice):
         assert_second_order(x, y)
 
 
