@@ -249,15 +249,13 @@ def relaxed_sample(
     """
     require_int("num_samples", num_samples, 0)
     require_int("seed", seed, 0, MAX_SEED)
-    try:
-        found = mode(unary, transition, initial, final, lengths, temperature)
-        if found != SLOW:
-            filtered = filter(unary, transition, initial, None, lengths)
-            args = (filtered, transition, final, lengths, temperature, num_samples, seed)
-            relaxed, states = ops.RELAXED.record(*args) if found == RECORDED else ops.RELAXED.raw(*args)
-            return states, relaxed
-    except RETRY:
-        pass
+    if mode(unary, transition, initial, final, lengths) != SLOW:
+        filtered = filter(unary, transition, initial, None, lengths)
+        found = _route.quick(
+            ops.RELAXED, (filtered, transition, final, lengths, temperature), num_samples, seed
+        )
+        if found is not None:
+            return found[1], found[0]
     p = _route.prepare(unary, transition, initial, final, lengths)
     unary, transition, initial, final, lengths = p.args
     temperature = temperature.to(unary.dtype)
@@ -275,14 +273,9 @@ def pairs(states: Tensor) -> Tensor:
 
     ``(*b, k, k)``, differentiable to any order. Time O(b n k^2).
     """
-    try:
-        found = mode(states)
-        if found == RAW:
-            return ops.PAIRS.raw(states)
-        if found == RECORDED:
-            return ops.PAIRS.record(states)
-    except RETRY:
-        pass
+    found = _route.quick(ops.PAIRS, (states,))
+    if found is not None:
+        return found
     return states[..., :-1, :].mT @ states[..., 1:, :]
 
 
