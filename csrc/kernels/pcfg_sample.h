@@ -1,5 +1,7 @@
 // Trees drawn from the inside chart, from the root down. At a node the split is drawn, then the left child, then the
-// right one, from the numbers of that node alone (core/philox.h), as pcfg_search.h does in exact log space.
+// right one, from the numbers of that node alone (core/philox.h), as pcfg_search.h does in exact log space. But a left
+// child of one word is drawn after the right one: the chart has its sum with the rules (`left`, `both`), and a node
+// of two words looks at T + T numbers in place of T^2.
 #pragma once
 #include <numeric>
 
@@ -28,6 +30,23 @@ struct ChartWays {
     for (int64_t k = 0; k < n; k += W) sum += load(x + k) * load(y + k);
     return hsum<T>(sum);
   }
+  // each(k, the product of a row of a and one of b), several rows at once
+  template <class F>
+  void dots(int64_t count, int64_t n, const T* a, int64_t a_row, const T* b, int64_t b_row, F each) const {
+    constexpr int R = kTreeRows<T>;
+    for (int64_t q = 0; q < count; q += R) {
+      const int64_t live = std::min<int64_t>(R, count - q);
+      vec<T> sum[R];
+      for (int r = 0; r < R; r++) {
+        const int64_t row = q + std::min<int64_t>(r, live - 1);
+        sum[r] = vec<T>{};
+        for (int64_t k = 0; k < n; k += W) sum[r] += load(a + row * a_row + k) * load(b + row * b_row + k);
+      }
+      alignas(64) T value[R];
+      store_rows(value, reduce_rows<T>(sum, SumOp()));
+      for (int64_t r = 0; r < live; r++) each(q + r, value[r]);
+    }
+  }
   // Split k has k + 1 words on the left.
   int64_t splits(const TreeNode& node) {
     const int64_t i = node.i, w = node.j - i + 1, A = node.symbol;
@@ -40,51 +59,140 @@ struct ChartWays {
     if (w > 3)
       product<PlusTimes, true, T>({w - 3, z.n_panels(), z.nt}, {s.at(i, 2), z.np, 1}, {slices.at(A), z.se},
                                   Store<T>{rows, z.np});
-    for (int64_t k = 0; k < w - 3; k++)
-      weights[k + 1] = double(inner[k]) * double(dot(rows + k * z.np, s.at_end(i + w, i + 2 + k), z.nt));
+    dots(w - 3, z.nt, rows, z.np, s.at_end(i + w, i + 2), z.np,
+         [&](int64_t k, T x) { weights[k + 1] = double(inner[k]) * double(x); });
     return w - 1;
   }
   int64_t left(const TreeNode& node, int64_t split) {
     const int64_t lw = split + 1, rw = node.j - node.i - split, ny = symbols(lw), nz = symbols(rw);
     const T *y = child(node.i, lw), *x = child(node.i + lw, rw), *e = rules(node.symbol, lw, rw);
-    for (int64_t k = 0; k < ny; k++) weights[k] = double(y[k]) * double(dot(e + k * z.se, x, nz));
+    if (rw == 1 && lw > 1)
+      weigh(y, hoisted.right + (node.j * z.nt + node.symbol) * z.np, ny);
+    else
+      dots(ny, nz, e, z.se, x, 0, [&](int64_t k, T sum) { weights[k] = double(y[k]) * double(sum); });
     return ny;
   }
   int64_t right(const TreeNode& node, int64_t split, int64_t a) {
     const int64_t lw = split + 1, rw = node.j - node.i - split, nz = symbols(rw);
-    const T *x = child(node.i + lw, rw), *e = rules(node.symbol, lw, rw) + a * z.se;
-    for (int64_t k = 0; k < nz; k++) weights[k] = double(e[k]) * double(x[k]);
+    weigh(child(node.i + lw, rw), rules(node.symbol, lw, rw) + a * z.se, nz);
     return nz;
+  }
+  // The other way round, where the left child is a word.
+  int64_t right(const TreeNode& node) {
+    const int64_t rw = node.j - node.i, row = node.i * z.nt + node.symbol, nz = symbols(rw);
+    weigh(child(node.i + 1, rw), rw == 1 ? hoisted.both + row * z.tp : hoisted.left + row * z.np, nz);
+    return nz;
+  }
+  int64_t word(const TreeNode& node, int64_t b) {
+    const T *y = child(node.i, 1), *e = rules(node.symbol, 1, node.j - node.i) + b;
+    for (int64_t k = 0; k < z.t; k++) weights[k] = double(y[k]) * double(e[k * z.se]);
+    return z.t;
   }
 
  private:
+  void weigh(const T* a, const T* b, int64_t count) {
+    for (int64_t k = 0; k < count; k++) weights[k] = double(a[k]) * double(b[k]);
+  }
   const T* rules(int64_t A, int64_t lw, int64_t rw) const {
     return slices.at(A) + (lw == 1 ? z.np * z.se : 0) + (rw == 1 ? z.np : 0);
   }
 };
 
+// Samples of one item, grown together: of the nodes that wait, those of one symbol after another, so that its rules are
+// read while they are in the cache. A node's subtree of w words has 2 w - 1 rows, so every node knows its row.
 template <class In, class T>
-struct ChartSampler {
-  ChartWays<In, T> ways;
-  Draws<1> nodes{};
+class ChartSampler {
+ public:
+  static constexpr int64_t kTogether = 256;
+  ChartSampler(ChartWays<In, T>& ways, int64_t n, uint64_t seed, int64_t item)
+      : ways_(ways), n_(n), seed_(seed), item_(uint32_t(item)), waiting_(ways.z.nt) {}
 
-  int64_t draw(int64_t count, double u) const {
-    const Doubles& weights = ways.weights;
-    return pick(weights.data(), count, std::accumulate(weights.begin(), weights.begin() + count, 0.0), u);
+  // Samples first .. first + count - 1 of a sentence of `len` words; event(sample) is where one goes.
+  template <class F>
+  void run(int64_t len, int64_t first, int64_t count, const T* roots, F&& event) {
+    for (int64_t k = first; k < first + count; k++) {
+      int64_t* to = event(k);
+      std::fill_n(to, event_size(n_), -1);
+      std::copy_n(roots, ways_.z.nt, ways_.weights.begin());
+      Draws<1> top{seed_, {item_}, {uint32_t(k)}, 2};
+      const int64_t root = draw(ways_.z.nt, double(uniform<In>(*top(0))));
+      if (root >= 0) waiting_[root].push_back({0, len - 1, k, to});
+    }
+    for (bool some = true; some;) {
+      some = false;
+      for (int64_t A = 0; A < ways_.z.nt; A++)
+        for (Vector<Open>& nodes = waiting_[A]; !nodes.empty(); some = true) {
+          const Open node = nodes.back();
+          nodes.pop_back();
+          if (!divide(node, A)) lost_.push_back(node.sample);
+        }
+    }
+    for (int64_t k : lost_) std::fill_n(event(k), event_size(n_), -1);
+    lost_.clear();
   }
-  bool operator()(const TreeNode& node, TreeNode& left, TreeNode& right) {
-    const int64_t i = node.i, j = node.j, nt = ways.z.nt, position = 4 * (j * (j + 1) / 2 + i);
-    auto u = [&](int word) { return double(uniform<In>(*nodes(position + word))); };
-    const int64_t split = draw(ways.splits(node), u(0));
+
+ private:
+  struct Open {
+    int64_t i, j, sample;
+    int64_t* row;
+  };
+  // As `pick` does it, but first by blocks, which do not wait for one another's sums.
+  int64_t draw(int64_t count, double u) const {
+    constexpr int64_t kBlock = 8, V = kWidth<double>;
+    double* w = ways_.weights.data();
+    std::fill(w + count, w + (count + kBlock - 1) / kBlock * kBlock, 0.0);
+    auto block = [&](int64_t at) __attribute__((always_inline)) {
+      vec<double> x = load(w + at);
+      for (int64_t l = V; l < kBlock; l += V) x += load(w + at + l);
+      return hsum<double>(x);
+    };
+    double sum = 0, before = 0, next;
+    for (int64_t at = 0; at < count; at += kBlock) sum += block(at);
+    const double target = std::min(u * sum, sum * (1 - 0x1p-53));
+    int64_t at = 0;
+    for (; at < count; at += kBlock, before = next)
+      if ((next = before + block(at)) > target) break;
+    int64_t last = -1;  // of positive weight: rounding may have left the target to it
+    for (int64_t k = at; k < std::min(at + kBlock, count); k++) {
+      if (w[k] > 0) last = k;
+      if ((before += w[k]) > target) return k;
+    }
+    return last;
+  }
+  bool divide(const Open& open, int64_t A) {
+    const TreeNode node{open.i, open.j, A};
+    Draws<1> numbers{seed_, {item_}, {uint32_t(open.sample)}, 1};
+    const int64_t i = open.i, j = open.j, position = 4 * (j * (j + 1) / 2 + i);
+    auto u = [&](int word) { return double(uniform<In>(*numbers(position + word))); };
+    const int64_t split = draw(ways_.splits(node), u(0));
     if (split < 0) return false;
-    const int64_t a = draw(ways.left(node, split), u(1));
-    if (a < 0) return false;
-    const int64_t b = draw(ways.right(node, split, a), u(2));
-    if (b < 0) return false;
+    int64_t a = -1, b = -1;
+    if (split == 0) {
+      if ((b = draw(ways_.right(node), u(2))) >= 0) a = draw(ways_.word(node, b), u(1));
+    } else {
+      if ((a = draw(ways_.left(node, split), u(1))) >= 0) b = draw(ways_.right(node, split, a), u(2));
+    }
+    if (a < 0 || b < 0) return false;
+    write(open.row, i, j, A);
     const int64_t k = i + split;
-    left = {i, k, a + (k == i ? nt : 0)}, right = {k + 1, j, b + (k + 1 == j ? nt : 0)};
+    child(i, k, a, open.sample, open.row + 3);
+    child(k + 1, j, b, open.sample, open.row + 3 * (2 * (k - i + 1)));
     return true;
   }
+  void child(int64_t i, int64_t j, int64_t symbol, int64_t sample, int64_t* row) {
+    if (i == j)
+      write(row, i, j, ways_.z.nt + symbol);
+    else
+      waiting_[symbol].push_back({i, j, sample, row});
+  }
+  static void write(int64_t* row, int64_t i, int64_t j, int64_t symbol) { row[0] = i, row[1] = j, row[2] = symbol; }
+
+  ChartWays<In, T>& ways_;
+  const int64_t n_;
+  const uint64_t seed_;
+  const uint32_t item_;
+  Vector<Vector<Open>> waiting_;  // by symbol
+  Vector<int64_t> lost_;          // samples without a tree
 };
 
 // The charts of a block of items on one rung: calls visit(q, ways, weights of the root's symbols) for each that has
@@ -101,7 +209,7 @@ void each_chart(const Pcfg<In>& c, const int64_t* items, int64_t count, Vector<i
                  Scratch::bytes<T>(n * z.np));
   const BlockChart<T> chart(memory.take<T>(size), z, n, count);
   T *inner = memory.take<T>(n), *rows = memory.take<T>(n * z.np);
-  Doubles log_z(c.batch), weights(std::max(n, std::max(z.nt, z.t)));
+  Doubles log_z(c.batch), weights(std::max(n, std::max(z.nt, z.t)) + 8);
   block.forward(memory, chart, false, log_z.data(), [&](int64_t q, const Spans<T>& s, const T* probability) {
     const int64_t word = block.first.data()[q];
     const Hoisted<T> hoisted{chart.left, chart.right, chart.both, nullptr};
@@ -118,15 +226,12 @@ void sample_block(const Pcfg<In>& c, const int64_t* items, int64_t count, uint64
                   int64_t* events, Vector<int64_t>& again) {
   auto event = [&](int64_t sample, int64_t item) { return events + (sample * c.batch + item) * event_size(c.n); };
   each_chart<In, T>(c, items, count, again,
-                    [&](int64_t item, int64_t len, const ChartWays<In, T>& ways, const T* probability) {
-                      ChartSampler<In, T> sampler{ways};
-                      for (int64_t k = 0; k < samples; k++) {
-                        sampler.nodes = {seed, {uint32_t(item)}, {uint32_t(k)}, 1};
-                        Draws<1> top{seed, {uint32_t(item)}, {uint32_t(k)}, 2};
-                        std::copy_n(probability, c.nt, ways.weights.begin());
-                        const int64_t root = sampler.draw(c.nt, double(uniform<In>(*top(0))));
-                        grow(c.n, {0, len - 1, root}, event(k, item), sampler);
-                      }
+                    [&](int64_t item, int64_t len, ChartWays<In, T> ways, const T* probability) {
+                      ChartSampler<In, T> sampler(ways, c.n, seed, item);
+                      constexpr int64_t kMost = ChartSampler<In, T>::kTogether;
+                      for (int64_t k = 0; k < samples; k += kMost)
+                        sampler.run(len, k, std::min(kMost, samples - k), probability,
+                                    [&](int64_t sample) { return event(sample, item); });
                     });
   for (int64_t q = 0; q < count; q++)
     for (int64_t k = 0; c.len(items[q]) < 2 && k < samples; k++) std::fill_n(event(k, items[q]), event_size(c.n), -1);

@@ -153,6 +153,24 @@ class TreeWays {
     });
     for (int64_t k = 0; k < node.j - node.i; k++) split[k] = total<Log>(left + k * c.s, c.s);
   }
+  // of the right children at the first split, where the left child is a word
+  const double* right(const TreeNode& node, const Layout::Block& p) {
+    const double *l = in.row(node.i, node.i), *r = in.row(node.i + 1, node.j);
+    right_.resize(p.pitch);
+    left_.resize(c.s);
+    for (int64_t z = 0; z < p.nz; z++) {
+      for (int64_t y = 0; y < p.ny; y++) left_[y] = l[y] + c.rule(node.symbol, p, y, z);
+      right_[z] = r[z] + total<Log>(left_.data(), p.ny);
+    }
+    return right_.data();
+  }
+  // and then of that word
+  const double* word(const TreeNode& node, const Layout::Block& p, int64_t z) {
+    const double* l = in.row(node.i, node.i);
+    left_.resize(c.s);
+    for (int64_t y = 0; y < p.ny; y++) left_[y] = l[y] + c.rule(node.symbol, p, y, z);
+    return left_.data();
+  }
   // of the split after word k, whose block is p, and its left child y
   const double* right(const TreeNode& node, const Layout::Block& p, int64_t y, int64_t k) {
     return beside(node.symbol, p, y, in.row(k + 1, node.j));
@@ -168,10 +186,11 @@ class TreeWays {
   }
   const Sentence<T>& c;
   const TreeChart& in;
-  Doubles right_;
+  Doubles left_, right_;
 };
 
-// Numbers of a node's own: the split, then the left child, then the right one.
+// Numbers of a node's own: the split, then the left child, then the right one; the right one first if the left one is
+// a word.
 template <class T>
 struct Sampler {
   const Sentence<T>& c;
@@ -195,11 +214,14 @@ struct Sampler {
     const int64_t k = i + draw(split_.data(), j - i, u(0));
     if (k < i) return false;
     const Layout::Block& p = c.layout.block[block_of(i, k, j)];
-    const int64_t y = draw(&left_[(k - i) * most], p.ny, u(1));
-    if (y < 0) return false;
-    const int64_t z = draw(ways.right(node, p, y, k), p.nz, u(2));
+    int64_t y = -1, z = -1;
+    if (k == i) {
+      if ((z = draw(ways.right(node, p), p.nz, u(2))) >= 0) y = draw(ways.word(node, p, z), p.ny, u(1));
+    } else {
+      if ((y = draw(&left_[(k - i) * most], p.ny, u(1))) >= 0) z = draw(ways.right(node, p, y, k), p.nz, u(2));
+    }
     left = {i, k, p.y + y}, right = {k + 1, j, p.z + z};
-    return z >= 0;
+    return y >= 0 && z >= 0;
   }
 
  private:

@@ -163,8 +163,8 @@ def sample(
 ) -> Tensor:
     """Exact samples: events ``(num_samples, *b, max(2n - 1, 0), 3)``, from the top down.
 
-    A node draws its split, then the left symbol given it, then the right one given both, each the first whose
-    cumulative weight exceeds u times the total. The uniforms depend on (seed, item, sample, span) alone:
+    A node draws its split, then the left symbol given it, then the right one given both (a left child of one
+    word after the right one), each the first whose cumulative weight exceeds u times the total. The uniforms depend on (seed, item, sample, span) alone:
     :func:`structlv.reference.philox.uniforms` at j (j + 1) / 2 + i of stream 1; of stream 2 for the top.
     """
     s, n, batch = detached(root, rules, unary, spans, lengths), unary.shape[-2], unary.shape[:-2]
@@ -200,7 +200,10 @@ def _chooser(s: Sentences, chart: list[Tensor], uniforms: Callable[[Tensor, int]
         split = philox.draw(semiring.logsumexp(pairs, -1), u[..., 0])
         y = philox.draw(_rows(pairs, split), u[..., 1])
         z = philox.draw(_rows(rules, y) + _rows(right, split), u[..., 2])
-        return split, y, z
+        words = rules.mT + left[..., 0, None, :]  # (s, *b, p, z, y): of a left child of one word
+        other = philox.draw(semiring.logsumexp(words, -1) + right[..., 0, :], u[..., 2])
+        word = philox.draw(_rows(words, other), u[..., 1])
+        return split, torch.where(split == 0, word, y), torch.where(split == 0, other, z)
 
     return choose
 
