@@ -164,7 +164,8 @@ def sample(
     """Exact samples: events ``(num_samples, *b, max(2n - 1, 0), 3)``, from the top down.
 
     A node draws its split, then the left symbol given it, then the right one given both (a left child of one
-    word after the right one), each the first whose cumulative weight exceeds u times the total. The uniforms depend on (seed, item, sample, span) alone:
+    word after the right one), each the first whose cumulative weight exceeds u times the total. The
+    uniforms depend on (seed, item, sample, span) alone:
     :func:`structlv.reference.philox.uniforms` at j (j + 1) / 2 + i of stream 1; of stream 2 for the top.
     """
     s, n, batch = detached(root, rules, unary, spans, lengths), unary.shape[-2], unary.shape[:-2]
