@@ -110,12 +110,14 @@ def new_table(title: str, *columns: str, right: str = "") -> Table:
     )
     for name in columns:
         justify: Literal["left", "right"] = "right" if name in right.split() else "left"
-        width = len(name) if justify == "right" else 1  # numbers are never cut, words may be
-        table.add_column(name, justify=justify, header_style="dim", no_wrap=True, min_width=width)
+        table.add_column(name, justify=justify, header_style="dim", no_wrap=True, min_width=1)
     return table
 
 
 def print_table(console: Console, table: Table) -> None:
+    for column in table.columns:
+        if column.justify == "right":  # numbers are never cut, words may be
+            column.min_width = max(len(str(cell)) for cell in (column.header, *column.cells))
     console.print()
     console.print(table, highlight=False)
 
