@@ -31,6 +31,7 @@ from structlv import (
 )
 from structlv.learning.control_variates import REBAR
 from structlv.learning.estimators import LeaveOneOut, MovingAverage, Relaxed, ScoreFunction, UnorderedSet
+from structlv.viz import plot_bias_variance
 
 COUNT = 20000  # independent gradients
 TEMPERATURES = (0.1, 0.3, 1.0, 3.0)
@@ -157,21 +158,12 @@ def draw(document: dict[str, Any], file: Path) -> None:
     figure, axes = plt.subplots(2, 2, figsize=(11, 8.5), squeeze=False)
     for axis, title in zip(axes.flat, PROBLEMS, strict=True):
         mine = [row for row in document["rows"] if row["problem"] == title]
-        for name in dict.fromkeys(row["estimator"] for row in mine):
-            rows = [row for row in mine if row["estimator"] == name]
-            varied = "temperature" if "temperature" in rows[0] else "samples"
-            x, y = [max(row["bias"], 1e-3) for row in rows], [max(row["spread"], 1e-3) for row in rows]
-            axis.plot(x, y, "o-", ms=4, lw=1, label=f"{name} ({varied})")
-            for row, a, b in zip(rows, x, y, strict=True):
-                axis.annotate(
-                    f"{row[varied]:g}", (a, b), fontsize=6, xytext=(3, 3), textcoords="offset points"
-                )
-        axis.set_xscale("log")
-        axis.set_yscale("log")
-        axis.set_title(title, fontsize=10)
-        axis.set_xlabel("bias / norm of the exact gradient (0.001: none found)", fontsize=8)
-        axis.set_ylabel("spread of one estimate / that norm", fontsize=8)
-        axis.spines[["top", "right"]].set_visible(False)
+        estimates: dict[str, list[tuple[float, float, float]]] = {}
+        for row in mine:
+            varied = "temperature" if "temperature" in row else "samples"
+            name = f"{row['estimator']} ({varied})"
+            estimates.setdefault(name, []).append((row[varied], row["bias"], row["spread"]))
+        plot_bias_variance(estimates, ax=axis, title=title)
     handles, labels = axes.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="lower center", ncols=3, frameon=False, fontsize=8)
     figure.tight_layout(rect=(0, 0.09, 1, 1))

@@ -30,13 +30,8 @@ def plot_transition(
     require("matplotlib", "plot")
     from matplotlib.colors import PowerNorm
 
-    k = probabilities.shape[-1]
-    names = [str(i) for i in range(k)] if labels is None else list(labels)
-    if probabilities.shape != (k, k) or len(names) != k:
-        found = f"found {tuple(probabilities.shape)} and {len(names)} labels"
-        raise ValueError(f"expected probabilities (k, k) and k labels, {found}")
-    ax = _new_axes(k, max(map(len, names))) if ax is None else ax
-    values = probabilities.detach().cpu().double().numpy()
+    values, names = checked_transition(probabilities, labels)
+    ax = _new_axes(len(names), max(map(len, names))) if ax is None else ax
     image = ax.imshow(
         values, cmap="magma_r", norm=PowerNorm(0.5, vmin=0.0, vmax=max(float(values.max()), 1e-3))
     )
@@ -47,6 +42,16 @@ def plot_transition(
     if title:
         ax.set_title(title, fontsize=11)
     return ax
+
+
+def checked_transition(probabilities: Tensor, labels: Sequence[str] | None) -> tuple[Any, list[str]]:
+    """Probabilities (k, k) as a float64 array, and k names; ValueError where there are not so many."""
+    k = probabilities.shape[-1]
+    names = [str(i) for i in range(k)] if labels is None else list(labels)
+    if probabilities.shape != (k, k) or len(names) != k:
+        found = f"found {tuple(probabilities.shape)} and {len(names)} labels"
+        raise ValueError(f"expected probabilities (k, k) and k labels, {found}")
+    return probabilities.detach().cpu().double().numpy(), names
 
 
 def _new_axes(k: int, width: int) -> Axes:
