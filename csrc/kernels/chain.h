@@ -121,7 +121,7 @@ struct ChainRelaxedKernels {
   void (*sample)(const Chain<T>&, int64_t item, uint64_t seed, int64_t sample, T temperature, const T* columns,
                  int64_t* states, T* relaxed);
   double (*vjp)(const Chain<T>&, int64_t item, T temperature, const T* grad, const int64_t* states, const T* relaxed,
-                T* unary, double* edges, double* final);
+                bool first, T* unary, double* edges, double* final);
   // sum over steps of the outer product of one's row of states (n, k) with the next one's: out (k, k)
   void (*pairs)(const T* states, int64_t n, int64_t k, T* out);
 };

@@ -68,18 +68,31 @@ void relaxed_sample(const Chain<T>& c, int64_t item, uint64_t seed, int64_t samp
   }
 }
 
-// The gradient for `grad` (n, k): added to l (n, k), to edges and to final (k, or null). Returns the temperature's. In
-// a long chain the edges are summed by the later state first, where they lie together.
+template <class T>
+SLV_INLINE void add_doubles(double* to, vec<T> x, int n) {
+  constexpr int D = kWidth<double>;
+  alignas(64) T value[kWidth<T>];
+  store(value, x);
+  for (int q = 0; q < n; q += D) {
+    const int m = std::min(D, n - q);
+    store_n<double>(to + q, load_n<double>(to + q, m, 0.0) + load_as<double>(value + q, m, 0.0), m);
+  }
+}
+
+// The gradient for `grad` (n, k): written (`first`) or added to that of l (n, k), added to edges and to final (k, or
+// null). Returns the temperature's. In a long chain the edges are summed by the later state first, where they lie
+// together.
 template <class T>
 double relaxed_vjp(const Chain<T>& c, int64_t item, T temperature, const T* grad, const int64_t* states,
-                   const T* relaxed, T* unary, double* edges, double* final) {
+                   const T* relaxed, bool first, T* unary, double* edges, double* final) {
   constexpr int W = kWidth<T>;
   const int64_t k = c.k, len = c.length ? c.length[item] : c.n;
   const T inverse = 1 / temperature;
   Doubles columns(c.per_step || len < k ? 0 : k * k);
   double heat = 0;
-  for (int64_t t = 0; t < len; t++) {
-    if (states[t] < 0) break;
+  const int64_t end = std::find_if(states, states + len, [](int64_t z) { return z < 0; }) - states;
+  if (first) std::fill(unary + end * k, unary + c.n * k, T(0));
+  for (int64_t t = 0; t < end; t++) {
     const T *g = grad + t * k, *z = relaxed + t * k;
     vec<T> inner{}, warm{};
     for (int64_t p = 0; p < k; p += W) {
@@ -92,12 +105,12 @@ double relaxed_vjp(const Chain<T>& c, int64_t item, T temperature, const T* grad
     for (int64_t p = 0; p < k; p += W) {
       const int n = int(std::min<int64_t>(W, k - p));
       const vec<T> w = load_n<T>(z + p, n, T(0)), d = w * (load_n<T>(g + p, n, T(0)) - mean) * inverse;
-      store_n<T>(unary + t * k + p, load_n<T>(unary + t * k + p, n, T(0)) + d, n);
+      store_n<T>(unary + t * k + p, first ? d : load_n<T>(unary + t * k + p, n, T(0)) + d, n);
       warm += w >= kSmallest<T> ? d * log_normal<T>(vmax(w, splat(kSmallest<T>))) : vec<T>{};
       if (last) {
-        for (int q = 0; final && q < n; q++) final[p + q] += double(d[q]);
+        if (final) add_doubles<T>(final + p, d, n);
       } else if (columns.size()) {
-        for (int q = 0; q < n; q++) columns[to * k + p + q] += double(d[q]);
+        add_doubles<T>(&columns[to * k + p], d, n);
       } else {
         double* e = edges + (c.per_step ? t * k * k : 0);
         for (int q = 0; q < n; q++) e[(p + q) * k + to] += double(d[q]);

@@ -121,15 +121,15 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> relaxed_vjp(const Tensor& grad, const
     const Tensor g = as_contiguous(grad), z = as_contiguous(states), y = as_contiguous(soft);
     Tensor du = p.empty(p.with({c.n, c.k})), da = p.empty(shape_of(transition)), dt = p.empty(p.batch);
     T *unary = du.mutable_data_ptr<T>(), *heat = dt.mutable_data_ptr<T>();
-    std::fill_n(unary, c.batch * c.n * c.k, T(0));
     std::vector<double> last(p.final.count ? c.batch * c.k : 0);
     sum_edges(c, p.transition.count, c.per_step, da.mutable_data_ptr<T>(), [&](int64_t b, const EdgeSink<T>& sink) {
       std::vector<double> own(sink.direct ? p.edge_size() : 0);
       double total = 0;
+      if (samples == 0) std::fill_n(unary + b * c.n * c.k, c.n * c.k, T(0));
       for (int64_t s = 0; s < samples; s++) {
         const int64_t at = (s * c.batch + b) * c.n;
         total += relaxed_kernels<T>().vjp(c, b, p.temperature[b], g.const_data_ptr<T>() + at * c.k,
-                                          z.const_data_ptr<int64_t>() + at, y.const_data_ptr<T>() + at * c.k,
+                                          z.const_data_ptr<int64_t>() + at, y.const_data_ptr<T>() + at * c.k, s == 0,
                                           unary + b * c.n * c.k, sink.direct ? own.data() : sink.sum,
                                           last.empty() ? nullptr : &last[b * c.k]);
       }

@@ -102,7 +102,7 @@ struct SecondOrderChecks : Checks<T> {
     Chain<T> own = c;
     own.unary = filtered.data(), own.initial = nullptr;
     const int64_t edge = c.steps() * kk, matrices = c.matrix ? problem.spec.matrices : 1;
-    Exact<T> columns(matrices * edge, unwritten), soft(n * k, unwritten), grad(n * k, T(0)), unary(n * k, T(0));
+    Exact<T> columns(matrices * edge, unwritten), soft(n * k, unwritten), grad(n * k, T(0));
     for (int64_t m = 0; m < matrices; m++)
       kernel.columns(c.transition + m * edge, c.steps(), k, columns.data() + m * edge);
     for (int64_t i = 0; i < grad.size(); i++) grad[i] = T(std::cos(double(i)));
@@ -121,10 +121,12 @@ struct SecondOrderChecks : Checks<T> {
               "relaxed sample", total, double(states[t]));
       }
       pairs(soft);
+      Exact<T> unary(n * k, unwritten);
       Exact<double> edges(edge, 0.0), last(c.final ? k : 0, 0.0);
-      const double heat = kernel.vjp(own, b, T(0.7), grad.data(), states.data(), soft.data(), unary.data(),
+      const double heat = kernel.vjp(own, b, T(0.7), grad.data(), states.data(), soft.data(), true, unary.data(),
                                      edges.data(), c.final ? last.data() : nullptr);
       check(std::isfinite(heat), "relaxed sample: temperature", heat);
+      for (int64_t i = 0; i < n * k; i++) check(std::isfinite(double(unary[i])), "relaxed sample: gradient", unary[i]);
     }
   }
   void pairs(const Exact<T>& soft) {
