@@ -3,8 +3,6 @@
 // child of one word is drawn after the right one: the chart has its sum with the rules (`left`, `both`), and a node
 // of two words looks at T + T numbers in place of T^2.
 #pragma once
-#include <numeric>
-
 #include "kernels/pcfg_ladder.h"
 #include "kernels/pcfg_search.h"
 
