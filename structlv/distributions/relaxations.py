@@ -69,8 +69,9 @@ class GumbelCRF(Relaxation):
     is replaced by the softmax of its perturbed log-probabilities at a temperature.
 
     As the temperature goes to 0 it becomes the sample itself; a choice is conditional on the hard choices
-    before it. For chains and what goes through them. Differentiable once, in scores and temperature. Fu, Tan,
-    Bi, Rush, Wang and Liu (2020), "Latent template induction with Gumbel-CRFs", section 3.
+    before it: states from the last to the first, nodes of trees from the top. Differentiable once, in scores
+    and temperature. Fu, Tan, Bi, Rush, Wang and Liu (2020), "Latent template induction with Gumbel-CRFs",
+    section 3. Of trees of listed rules a ``ValueError`` where the alternatives would not fit into memory.
 
     Args:
         hard: straight-through: the sample on the way forward, the relaxation's gradient on the way back.

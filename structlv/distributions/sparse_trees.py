@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.distributions.constraints import Constraint
 
 from structlv.distributions import tree_events
+from structlv.distributions.sparse_choices import sparse_trace
+from structlv.distributions.traces import Trace
 from structlv.distributions.tree_decoding import minimum_risk
 from structlv.distributions.tree_parts import TreeParts
 from structlv.distributions.trees import TreePosterior
@@ -67,12 +69,16 @@ class SparseTreePosterior(TreePosterior, rules=SparseRules):
         return self.scores
 
     def _rule_counts(self, event: Tensor) -> Tensor:
+        return tree_events.counted(self._rules_used(event), len(self.index))
+
+    def _rules_used(self, event: Tensor) -> Tensor:
+        """The rule of every row (*, m), -1 where there is none."""
         first, second = (tree_events.symbols_at(event, rows) for rows in tree_events.children(event))
         used = self._key(event[..., 2], first, second).masked_fill(first < 0, -1)
         keys, order = self._key(*self.index.unbind(-1)).sort()
         place = torch.searchsorted(keys, used).clamp_max(max(len(keys) - 1, 0))
         known = keys[place] == used if len(keys) else torch.zeros_like(used, dtype=torch.bool)
-        return tree_events.counted(torch.where(known, order[place] if len(keys) else -1, -1), len(keys))
+        return torch.where(known, order[place] if len(keys) else -1, -1)
 
     def _key(self, parent: Tensor, first: Tensor, second: Tensor) -> Tensor:
         """A number for each rule."""
@@ -143,6 +149,13 @@ class SparseTreePosterior(TreePosterior, rules=SparseRules):
         if symbols and self.spans is not None and self.spans.shape[-1] == 1 < self.num_nonterminals:
             raise NotImplementedError("allowed symbols are not implemented beside scores of constituents")
         return super().condition(spans=spans, allowed=allowed)
+
+    def _trace(self, event: Tensor) -> Trace:
+        """The symbol at the top, and of every nonterminal which rule builds it and where it splits.
+
+        With R the most rules that a nonterminal has: O(s b n^2 R) time and memory, and those of the chart.
+        """
+        return sparse_trace(self, event)
 
     def to_parts(self, event: Tensor) -> TreeParts:
         """How often each part occurs in ``event``: the shapes of ``marginals()`` after (*s)."""

@@ -7,7 +7,7 @@ noise that would have led to them, and the softmax of the perturbed log-probabil
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +17,9 @@ from structlv._extras import require
 from structlv.distributions.seeding import nth_seed
 from structlv.ops.noise import gumbel
 from structlv.reference import semiring
+
+TABLES = 12  # of the size of its weights that the relaxation of choices and its gradient have in memory
+MAX_BYTES = 2**34  # of them all, for tables that grow beyond what the structure itself takes
 
 # From the weights of choices (*, s, *b, m, *c) to those of parts.
 Parts = Callable[[list[Tensor]], Any]
@@ -138,6 +141,17 @@ def _entmax(x: Tensor, possible: Tensor, alpha: float) -> Tensor:
     else:
         found = package.entmax_bisect(x, alpha=alpha, dim=-1)
     return torch.where(possible, found, 0.0)
+
+
+def require_memory(shape: Sequence[int], itemsize: int) -> None:
+    """``ValueError`` where tables of ``shape`` would take more than ``MAX_BYTES``: before any is made."""
+    needed = TABLES * itemsize * torch.Size(shape).numel()
+    if needed > MAX_BYTES:
+        raise ValueError(
+            f"the alternatives of the choices are tables of {' x '.join(map(str, shape))} numbers, about "
+            f"{needed / 2**30:.3g} GiB in all, and {MAX_BYTES / 2**30:.3g} GiB are allowed: take fewer "
+            f"samples, or fewer or shorter sequences, at a time, or raise {__name__}.MAX_BYTES"
+        )
 
 
 def log_softmax(x: Tensor, dims: int = 1) -> Tensor:

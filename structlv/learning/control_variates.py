@@ -24,7 +24,7 @@ from torch import Generator, Tensor, nn
 from structlv.distributions import StructuredDistribution
 from structlv.distributions.algebra import flat, rebuilt
 from structlv.distributions.seeding import draw_seed, nth_seed
-from structlv.distributions.traces import Choices, Trace
+from structlv.distributions.traces import Choices, Trace, require_memory
 from structlv.learning.estimators import Estimator, checked_values, require_samples
 
 __all__ = ["REBAR", "RELAX"]
@@ -61,7 +61,12 @@ class _ControlVariate(nn.Module, Estimator):
         return [x for x in self.parameters() if x.requires_grad]
 
     def forward(self, p: StructuredDistribution, f: Control, generator: Generator | None = None) -> Tensor:
-        """The surrogate (*b). f maps parts, as ``p.rsample`` gives them after (s), to (s, *b)."""
+        """The surrogate (*b). f maps parts, as ``p.rsample`` gives them after (s), to (s, *b).
+
+        Raises:
+            ValueError: f does not give one number for each sample and item, or the alternatives of all
+                choices, once for each choice, would not fit into memory.
+        """
         p, seed = p._by_choices(), draw_seed(generator)
         event = p._sample(self.num_samples, seed)
         trace = p._trace(event)
@@ -123,6 +128,7 @@ class _ControlVariate(nn.Module, Estimator):
         """c of the parts of the choices before, with ``relaxed`` in place of one choice: (s, *b, m)."""
         mine = choices[kind]
         m = mine.chosen.shape[-1]
+        require_memory((m, *mine.logits.shape), mine.logits.element_size())
         place = torch.arange(m, device=relaxed.device)
         before = place > place.unsqueeze(-1) if mine.backwards else place < place.unsqueeze(-1)  # (choice, m)
         weights = []

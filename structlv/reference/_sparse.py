@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -99,14 +99,22 @@ LOG = Semiring(semiring.logsumexp, semiring.scatter_logsumexp)
 MAX = Semiring(lambda x, dim: x.amax(dim), semiring.scatter_max)
 
 
-def inside(s: Sentences, add: Semiring = LOG) -> list[Tensor]:
+def join(s: Sentences, chart: list[Tensor], add: Semiring) -> Tensor:
+    """The sum over the binary rules and splits of the spans one word wider than ``chart``, ``(*b, p, S)``."""
+    parent, y, z = s.rules[s.binary].unbind(-1)
+    left, right = children(chart, len(chart) + 1)
+    ways = add.total(left[..., y] + right[..., z], -2) + s.scores[..., None, s.binary]
+    return add.scatter(ways, parent, s.leaves.shape[-1])
+
+
+Join: TypeAlias = Callable[[Sentences, list[Tensor], Semiring], Tensor]
+
+
+def inside(s: Sentences, add: Semiring = LOG, join: Join = join) -> list[Tensor]:
     """The sum over all trees of a span that have a symbol at the top, as a chart ``(*b, p, S)``."""
-    _, y, z = s.rules[s.binary].unbind(-1)
-    chart, scores = [_close(s, s.leaves, 1, add)], s.scores[..., None, s.binary]
+    chart = [_close(s, s.leaves, 1, add)]
     for width in range(2, s.leaves.shape[-2] + 1):
-        left, right = children(chart, width)
-        ways = add.total(left[..., y] + right[..., z], -2) + scores
-        cell = add.scatter(ways, s.rules[s.binary, 0], s.leaves.shape[-1])
+        cell = join(s, chart, add)
         if s.cells is not None:
             cell = cell + of_width(s.cells, width)
         chart.append(_close(s, cell, width, add))

@@ -7,7 +7,7 @@ included, -1 in the padding.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import torch
@@ -49,11 +49,18 @@ def shifted(x: Tensor, start: int, size: int, empty: float) -> Tensor:
     return torch.nn.functional.pad(x, (0, 0, start, size - start - x.shape[-2]), value=empty)
 
 
-def children(chart: list[Tensor], width: int) -> tuple[Tensor, Tensor]:
-    """Left and right children of the spans of a width, by split: ``(*b, n - width + 1, width - 1, q)``."""
+def splits(chart: Sequence[Tensor], width: int) -> list[tuple[Tensor, Tensor]]:
+    """Left and right children of the spans of a width, for each split: views ``(*b, n - width + 1, q)``."""
     spans = chart[0].shape[-2] - width + 1
-    left = [chart[k][..., :spans, :] for k in range(width - 1)]
-    right = [chart[width - 2 - k][..., k + 1 : k + 1 + spans, :] for k in range(width - 1)]
+    return [
+        (chart[k][..., :spans, :], chart[width - 2 - k][..., k + 1 : k + 1 + spans, :])
+        for k in range(width - 1)
+    ]
+
+
+def children(chart: Sequence[Tensor], width: int) -> tuple[Tensor, Tensor]:
+    """Left and right children of the spans of a width, by split: ``(*b, n - width + 1, width - 1, q)``."""
+    left, right = zip(*splits(chart, width), strict=True)
     return torch.stack(left, -2), torch.stack(right, -2)
 
 

@@ -41,12 +41,14 @@ from structlv.reference import semiring
 from structlv.reference._forest import used_parts
 from structlv.reference._potentials import Maybe, narrow
 from structlv.reference._sparse import CORES, Sentences, inside, layers, prepare, tops
+from structlv.reference._sparse_join import lean_join
 from structlv.reference.sparse_search import argmax, max_marginals, sample, sample_distinct, topk
 
 __all__ = [
     "argmax",
     "depth",
     "has_nan",
+    "inside_scores",
     "log_partition",
     "marginals",
     "max_marginals",
@@ -90,6 +92,18 @@ def _total(s: Sentences) -> Tensor:
         if x is not None:
             total = total + torch.where(torch.zeros_like(x, dtype=torch.bool), x, 0.0).flatten(-core).sum(-1)
     return total
+
+
+def inside_scores(
+    root: Tensor, index: Tensor, scores: Tensor, unary: Tensor, spans: Maybe = None, lengths: Maybe = None
+) -> Tensor:
+    """The log of the sum over the trees of the words i..j with a symbol at the top.
+
+    ``(*b, n (n + 1) / 2, S)``, by the number of words and then by i; what lies in the padding means nothing.
+    Differentiable once. Time O(b n^3 r), memory O(b n^2 S + b n r).
+    """
+    s = prepare(root, index, scores, unary, spans, lengths)
+    return torch.cat(inside(s, join=lean_join), -2)
 
 
 def marginals(

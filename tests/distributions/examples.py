@@ -36,6 +36,7 @@ from tests.distributions.factorial_cases import (
 from tests.distributions.tree_cases import (
     BINARY_RULES,
     RULES,
+    UNARY_RULES,
     binary_scores,
     binary_structures,
     lowrank_scores,
@@ -207,6 +208,16 @@ def forbid_listed(made: Parameters) -> None:
     made["unary"][1, 1] = -INF  # type: ignore[index]
     made["unary"][1, 2] = float("nan")  # type: ignore[index]
     made["lengths"] = torch.tensor([3, 2])
+
+
+def forbid_symbols(made: Parameters) -> None:
+    """Some rules, and nonterminals over some spans, are impossible; what no tree looks at is NaN."""
+    made["lengths"] = torch.tensor([3, 2, 0])
+    made["scores"][0, 3] = made["root"][1, 2] = -INF  # type: ignore[index]
+    made["spans"][0, 0, 1, 0] = made["spans"][0, 1, 2, 1] = -INF  # type: ignore[index]
+    made["spans"].diagonal(dim1=1, dim2=2)[:] = float("nan")  # type: ignore[union-attr]
+    for name in ("unary", "spans"):
+        made[name][2] = float("nan")  # type: ignore[index]
 
 
 def parses(root: Tensor, rules: Tensor, emission: Tensor) -> TreePosterior:
@@ -405,6 +416,25 @@ EXAMPLES = [
     listed(
         "forbidden listed rules", forbid_listed, root=(3,), scores=(2, 9), unary=(2, 3, 2), spans=(2, 3, 3, 1)
     ),
+    listed(
+        "listed rules, forbidden symbols",
+        forbid_symbols,
+        root=(3, 3),
+        scores=(3, 9),
+        unary=(3, 3, 2),
+        spans=(3, 3, 3, 3),
+    ),
+    listed(
+        "mostly unary rules",
+        with_lengths(3, 1),
+        rules=UNARY_RULES,
+        root=(3,),
+        scores=(1, 8),
+        unary=(2, 3, 2),
+        spans=(2, 3, 3, 1),
+    ),
+    listed("listed rules over one word", root=(3,), scores=(2, 9), unary=(2, 1, 2), spans=(1, 1, 3)),
+    listed("listed rules without words", root=(3,), scores=(9,), unary=(2, 0, 2), spans=(0, 0, 1)),
     binary("binary tree", 4, 4),
     binary("ragged binary trees", 4, 4, 4, edit=with_lengths(4, 2, 0, 1)),
     binary("forbidden spans", 3, 3, 3, edit=forbid_spans),

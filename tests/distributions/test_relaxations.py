@@ -16,7 +16,6 @@ from structlv import (
     LinearChain,
     LowRankRules,
     PerturbAndMAP,
-    SparseRules,
     StochasticSoftmax,
     StraightThroughMarginals,
     TreePosterior,
@@ -51,7 +50,7 @@ def low_rank(d: Any) -> bool:
 
 def of_choices(d: Any) -> bool:
     """Whether GumbelCRF knows the choices that lead to a structure."""
-    return not (isinstance(d, Choice) or (isinstance(d, TreePosterior) and isinstance(d.rules, SparseRules)))
+    return not isinstance(d, Choice)
 
 
 def require_choices(example: Example, method: Any) -> None:

@@ -114,6 +114,17 @@ RULES = [
     [1, 0, 4],
     [0, 4, -1],
 ]
+# More unary rules than binary ones; one word has many trees.
+UNARY_RULES = [
+    [0, 1, -1],
+    [0, 2, -1],
+    [0, 3, -1],
+    [1, 2, -1],
+    [1, 3, -1],
+    [2, 4, -1],
+    [2, 3, -1],
+    [0, 1, 2],
+]
 BINARY_RULES = [[0, 2, 1], [0, 1, 2], [0, 0, 1], [0, 2, 2]]
 
 

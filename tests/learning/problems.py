@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 
 from structlv import BinaryTree, LinearChain
 from tests.distributions.examples import chain_structures
-from tests.distributions.tree_cases import binary_structures
+from tests.distributions.tree_cases import RULES, binary_structures, sparse_structures, sparse_trees
 
 STANDARD_ERRORS = 4.0
 
@@ -24,9 +24,17 @@ def tree(scores: Tensor) -> Any:
     return BinaryTree(scores, labelled=True)
 
 
-PROBLEMS: dict[str, tuple[Callable[[Tensor], Any], tuple[int, ...], Callable[[Any], Tensor]]] = {
-    "chain": (chain, (3, 3), chain_structures),
-    "tree": (tree, (4, 4, 2), binary_structures),
+def listed(scores: Tensor) -> Any:
+    """Of listed rules, unary ones among them."""
+    root, unary = (torch.linspace(-1, 1, k, dtype=torch.float64) for k in (3, 6))
+    return sparse_trees(RULES)(scores, root=root, unary=unary.reshape(3, 2))
+
+
+# of each how it is built from scores, their shape, its structures, and the place of the scores' parts
+PROBLEMS: dict[str, tuple[Callable[[Tensor], Any], tuple[int, ...], Callable[[Any], Tensor], int]] = {
+    "chain": (chain, (3, 3), chain_structures, 0),
+    "tree": (tree, (4, 4, 2), binary_structures, 0),
+    "listed rules": (listed, (len(RULES),), sparse_structures, 1),
 }
 problems = pytest.mark.parametrize("problem", PROBLEMS)
 
@@ -35,7 +43,7 @@ class Problem:
     """A distribution over few structures, its scores, and functions of structures by events and by parts."""
 
     def __init__(self, name: str) -> None:
-        self.build, shape, structures = PROBLEMS[name]
+        self.build, shape, structures, self.place = PROBLEMS[name]
         generator = Generator().manual_seed(4)
         self.start = torch.randn(shape, dtype=torch.float64, generator=generator)
         self.cost = torch.randn(shape, dtype=torch.float64, generator=generator)
@@ -44,7 +52,7 @@ class Problem:
         self.events = structures(self.build(self.start))
 
     def linear(self, parts: Any) -> Tensor:
-        return (parts[0] * self.cost).flatten(-self.cost.dim()).sum(-1)
+        return (parts[self.place] * self.cost).flatten(-self.cost.dim()).sum(-1)
 
     def curved(self, parts: Any) -> Tensor:
         return self.weight * self.linear(parts).square().mul(0.2).exp()

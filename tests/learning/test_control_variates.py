@@ -8,10 +8,12 @@ import pytest
 import torch
 from torch import Generator, Tensor, nn
 
-from structlv import FactorialChain, TreePosterior
+from structlv import FactorialChain, LinearChain, TreePosterior
+from structlv.distributions import traces
 from structlv.distributions.traces import Choices
 from structlv.learning.control_variates import REBAR, RELAX
 from structlv.learning.estimators import ScoreFunction
+from tests.distributions.examples import BY_NAME
 from tests.learning.problems import Problem, assert_unbiased, problems
 from tests.tolerance import assert_probabilities
 
@@ -20,7 +22,7 @@ COUNT = 4000
 
 def control(parts: Any) -> Tensor:
     """Some differentiable function, far from f."""
-    return (parts[0] * 1.3).sin().flatten(2).sum(-1)
+    return sum((x * 1.3).sin().flatten(2).sum(-1) for x in parts)
 
 
 def estimators() -> dict[str, Any]:
@@ -68,7 +70,7 @@ def spread(estimator: Any, at: Problem) -> float:
 @problems
 def test_less_variance_than_the_score_function(problem: str) -> None:
     at = Problem(problem)
-    share = {"chain": 0.7, "tree": 0.95}[problem]
+    share = {"chain": 0.7, "tree": 0.95, "listed rules": 0.75}[problem]
     assert spread(REBAR(num_samples=1), at) < share * spread(ScoreFunction(1, baseline=None), at)
 
 
@@ -122,10 +124,20 @@ def test_every_structure_with_choices() -> None:
     trees = TreePosterior(torch.randn(2, dtype=torch.float64), rules, unary, lengths=torch.tensor([4, 1, 3]))
     moves = [torch.zeros(2, 2).double(), torch.eye(3).double()]
     chains = FactorialChain(torch.randn(3, 4, 2, 3, dtype=torch.float64), moves)
-    for p, field in ((trees, "unary"), (chains, "joint")):
+    listed = BY_NAME["listed rules, ragged"].make()
+    for p, field in ((trees, "unary"), (chains, "joint"), (listed, "spans")):
         surrogate = REBAR(num_samples=2)(p, lambda parts, f=field: getattr(parts, f).flatten(2).cos().sum(-1))
         assert surrogate.shape == (3,)
         assert bool(surrogate.isfinite().all())
+
+
+def test_refusal_of_tables_beyond_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before they are made: a structure for each of its choices."""
+    monkeypatch.setattr(traces, "MAX_BYTES", 10_000)
+    small, large = (LinearChain(torch.zeros(n, 3), torch.zeros(3, 3)) for n in (5, 50))
+    assert REBAR()(small, lambda parts: parts.unary.sum((-2, -1))).isfinite()
+    with pytest.raises(ValueError, match=r"50 x 1 x 50 x 3 numbers, about 0.000335 GiB in all"):
+        REBAR()(large, lambda parts: parts.unary.sum((-2, -1)))
 
 
 def test_refusals() -> None:

@@ -7,6 +7,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from structlv import reference
 from structlv.ops import sparse_pcfg as ops
 from structlv.ops.sparse_pcfg import SparseRules
+from structlv.reference._sparse import inside, prepare
 from tests.cases import GRAMMARS, SPANS, sparse_pcfg
 from tests.ops.queries import (
     assert_exact_derivatives,
@@ -15,7 +16,7 @@ from tests.ops.queries import (
     same,
     scattered,
 )
-from tests.tolerance import assert_probabilities
+from tests.tolerance import assert_nats, assert_probabilities
 
 grammars = pytest.mark.parametrize("grammar", GRAMMARS)
 between = pytest.mark.parametrize("spans", SPANS)
@@ -39,6 +40,45 @@ def test_log_partition(grammar, spans, native):
     f, leaves = calls(lambda *x: ops.log_partition(*x).nan_to_num(neginf=0.0), case)
     assert gradcheck(f, leaves, check_forward_ad=True)
     assert gradgradcheck(f, leaves)
+
+
+@grammars
+@between
+@pytest.mark.parametrize(("holes", "scale"), [(0.0, 1.0), (0.15, 100.0)])
+def test_inside_scores(grammar, spans, holes, scale):
+    """Values and gradients, whose terms are formed again, are those of the plain recursion."""
+    case = sparse_pcfg(batch=(2, 2), n=4, grammar=grammar, spans=spans, holes=holes, scale=scale, seed=5)
+
+    def plain(*potentials):
+        return torch.cat(inside(prepare(*potentials)), -2)
+
+    found, wanted = [], []
+    for query, results in ((reference.sparse_pcfg.inside_scores, found), (plain, wanted)):
+        f, leaves = calls(query, case)
+        chart = f(*leaves)
+        weights = torch.arange(chart.numel(), dtype=chart.dtype).reshape(chart.shape).cos()
+        total = torch.where(chart > -torch.inf, chart, 0.0).mul(weights).sum()
+        results += [chart, *torch.autograd.grad(total, leaves[1:])]  # the root is not in it
+    assert_nats(found[0], wanted[0])
+    for a, b in zip(found[1:], wanted[1:], strict=True):
+        assert_probabilities(a, b)
+
+
+def test_inside_scores_under_transforms():
+    case = sparse_pcfg(batch=(3,), n=4, seed=6)
+    scores = case.scores.detach()
+
+    def total(unary):
+        return reference.sparse_pcfg.inside_scores(case.root, case.index, scores, unary).exp().sum()
+
+    leaf = case.unary.detach().requires_grad_()
+    (wanted,) = torch.autograd.grad(total(leaf), leaf)
+    assert_probabilities(torch.func.grad(total)(case.unary.detach()), wanted)
+    each = torch.stack([total(x) for x in case.unary])
+    assert_nats(torch.func.vmap(total)(case.unary), each)
+    (gradient,) = torch.autograd.grad(total(leaf), leaf, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
 
 
 @pytest.mark.parametrize("labelled", [False, True])
