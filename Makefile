@@ -87,9 +87,8 @@ test-cuda: $(STAMP)/dev  ## the CUDA kernels without a GPU: emulated, under sani
 	$(call say,Checking the emulator and the kernels; then under the sanitizers)
 	$(SIMT)/emulator_check
 	$(SIMT)/emulator_check_portable
-	$(SIMT)/chain_check $(SCHEDULES)
-	$(SIMT)/chain_check_asan 1
-	$(SIMT)/chain_check_tsan small 1
+	set -e; for structure in chain pcfg; do $(SIMT)/$${structure}_check $(SCHEDULES); \
+	  $(SIMT)/$${structure}_check_asan 1; $(SIMT)/$${structure}_check_tsan small 1; done
 	$(call say,Running the tests of the operators on the emulated kernels)
 	$(PYTEST) -n auto tests/simt tests/gpu
 	set -e; for seed in $(OP_SCHEDULES); do STRUCTLV_SIMT_SEED=$$seed $(EMULATED) $(CHAIN_OPS); done
