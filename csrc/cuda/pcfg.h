@@ -38,13 +38,15 @@ struct TreeSpace {
   double* pairs;  // (count, n - 1, s, s): log of the sum over splits, for every pair of children
 };
 
-// The posterior weights of nodes, times those of their items.
+// The posterior weights of nodes, times those of their items; and, for the spans of one width, what they have to do
+// with sums over rules and over splits: the largest term of each, and the weight relative to the sum.
 struct TreeMass {
-  const double* weight;  // (batch), or null for ones
-  double* top;           // (batch, nt): a nonterminal at the top
-  double* nodes;         // (batch, spans, nt)
-  double* words;         // (batch, n, t)
-  double* pairs;         // (count, n - 1, s, s): pairs of children, as in TreeSpace
+  const double* weight;              // (batch), or null for ones
+  double* top;                       // (batch, nt): a nonterminal at the top
+  double* nodes;                     // (batch, spans, nt)
+  double* words;                     // (batch, n, t)
+  double *rule_tops, *rule_weights;  // (count, n - 1, nt)
+  double *split_tops, *pairs;        // (count, n - 1, s, s)
 };
 
 // inside of all spans of `width` words
@@ -53,5 +55,20 @@ void run_inside(const Pcfg<T>&, const TreeSpace<T>&, int width, Stream);
 // log Z into log_z or log_z_narrow (batch), either null
 template <class T>
 void run_finish(const Pcfg<T>&, const double* inside, double* log_z, T* log_z_narrow, Stream);
+
+// The weights of the tops, where nodes and words are 0.
+template <class T>
+void run_tops(const Pcfg<T>&, const double* inside, const TreeMass&, Stream);
+// From the nodes of `width` words, which have their weights, to all of fewer words; and to counts (rows, nt, s, s), the
+// weights of rules summed over the items of each row, which is null where they are not wanted.
+template <class T>
+void run_outside(const Pcfg<T>&, const TreeSpace<T>&, const TreeMass&, int width, const RowMap& rows, double* counts,
+                 Stream);
+// out (rows, size): sums of (items, size) over the items of each row
+template <class T>
+void run_sum_items(const RowMap& rows, int64_t size, const double* from, T* out, Stream);
+// out (rows, n, n, labels): the same of nodes, 0 where i < j does not hold; a label of 1 is all nonterminals
+template <class T>
+void run_sum_spans(const Pcfg<T>&, const RowMap& rows, int labels, const double* nodes, T* out, Stream);
 
 }  // namespace slv::cuda

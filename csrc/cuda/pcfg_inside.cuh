@@ -48,20 +48,44 @@ struct SpanBlock {
   }
 };
 
-// out(y, z): the log of the sum over the splits of i..i+w-1 with y on the left and z on the right, -inf where none is.
-template <class T>
-SLV_DEVICE void sum_splits(const Thread& me, const Sentence<T>& s, const double* inside, int i, int w, double* out) {
+// The log of a sum as its largest term and the sum relative to it: top + log(sum). A probability is exp(term - top) /
+// sum, which is exact however large the terms are.
+struct LogSum {
+  double top, sum;
+  SLV_DEVICE bool possible() const { return top > -HUGE_VAL; }
+  SLV_DEVICE double log() const { return possible() ? top + ::log(sum) : -HUGE_VAL; }
+};
+// Over a warp, every lane of which gives terms: `term(q)` for q < count.
+template <class F>
+SLV_DEVICE LogSum warp_log_sum(const Thread& me, int64_t count, F&& term) {
+  LogSum x{-HUGE_VAL, 0};
+  for (int64_t q = me.lane; q < count; q += 32) x.top = larger(x.top, term(q));
+  x.top = warp_max(x.top);
+  for (int64_t q = me.lane; q < count && x.possible(); q += 32) x.sum += exp(term(q) - x.top);
+  x.sum = warp_sum(x.sum);
+  return x;
+}
+
+// Calls each(q, sum over the splits of i..i+w-1) for every pair q of a left and a right symbol, by one thread.
+template <class T, class F>
+SLV_DEVICE void sum_splits(const Thread& me, const Sentence<T>& s, const double* inside, int i, int w, F&& each) {
   const int symbols = s.g.s(), nt = s.g.nt;
   for (int64_t q = me.index; q < s.g.pairs(); q += blockDim.x) {
     const int y = int(q / symbols), z = int(q - int64_t(y) * symbols);
     // the words of the left part: one under a preterminal, more under a nonterminal, and so for those of the right part
     const int from = larger(y < nt ? 2 : 1, z < nt ? 1 : w - 1), to = w - larger(z < nt ? 2 : 1, y < nt ? 1 : w - 1);
-    double top = -HUGE_VAL, sum = 0;
-    for (int v = from; v <= to; v++) top = larger(top, s.below(inside, i, v, y) + s.below(inside, i + v, w - v, z));
-    for (int v = from; v <= to && top > -HUGE_VAL; v++)
-      sum += exp(s.below(inside, i, v, y) + s.below(inside, i + v, w - v, z) - top);
-    out[q] = top > -HUGE_VAL ? top + log(sum) : -HUGE_VAL;
+    LogSum x{-HUGE_VAL, 0};
+    for (int v = from; v <= to; v++) x.top = larger(x.top, s.below(inside, i, v, y) + s.below(inside, i + v, w - v, z));
+    for (int v = from; v <= to && x.possible(); v++)
+      x.sum += exp(s.below(inside, i, v, y) + s.below(inside, i + v, w - v, z) - x.top);
+    each(q, x);
   }
+}
+// The sum over the pairs of children of nonterminal `a`, from the logs of what `sum_splits` gave; by a warp.
+template <class T>
+SLV_DEVICE LogSum sum_rules(const Thread& me, const Sentence<T>& s, const double* pairs, int a) {
+  const T* rules = s.rules + a * s.g.pairs();
+  return warp_log_sum(me, s.g.pairs(), [&](int64_t q) { return double(rules[q]) + pairs[q]; });
 }
 
 template <class T>
@@ -72,33 +96,20 @@ pcfg_inside(Pcfg<T> g, TreeSpace<T> space, int width) {
   const Sentence<T> s(g, block.item);
   if (block.i + width > s.len) return;
   double* pairs = space.pairs + block.place;
-  sum_splits(me, s, space.inside, block.i, width, pairs);
+  sum_splits(me, s, space.inside, block.i, width, [&](int64_t q, const LogSum& x) { pairs[q] = x.log(); });
   sync_block();
-  const int64_t count = g.pairs();
   for (int a = me.warp; a < g.nt; a += me.warps) {
-    const T* rules = s.rules + a * count;
-    double top = -HUGE_VAL, sum = 0;
-    for (int64_t q = me.lane; q < count; q += 32) top = larger(top, double(rules[q]) + pairs[q]);
-    top = warp_max(top);
-    for (int64_t q = me.lane; q < count && top > -HUGE_VAL; q += 32) sum += exp(double(rules[q]) + pairs[q] - top);
-    sum = warp_sum(sum);
-    if (me.lane > 0) continue;
-    const double all = top > -HUGE_VAL ? top + log(sum) + s.span_score(block.i, width, a) : -HUGE_VAL;
-    space.inside[s.node(block.i, width) + a] = all;
+    const double sum = sum_rules(me, s, pairs, a).log();
+    if (me.lane == 0) space.inside[s.node(block.i, width) + a] = sum + s.span_score(block.i, width, a);
   }
 }
 
-// log Z of an item, in every lane of a warp; -inf for sentences of fewer than two words, which have no tree.
+// Over the nonterminals at the top, by a warp; nothing for sentences of fewer than two words, which have no tree.
 template <class T>
-SLV_DEVICE double log_z_of(const Thread& me, const Sentence<T>& s, const T* root, const double* inside) {
-  double top = -HUGE_VAL, sum = 0;
-  if (s.len < 2) return top;
+SLV_DEVICE LogSum sum_tops(const Thread& me, const Sentence<T>& s, const T* root, const double* inside) {
+  if (s.len < 2) return {-HUGE_VAL, 0};
   const double* node = inside + s.node(0, s.len);
-  for (int a = me.lane; a < s.g.nt; a += 32) top = larger(top, double(root[a]) + node[a]);
-  top = warp_max(top);
-  for (int a = me.lane; a < s.g.nt && top > -HUGE_VAL; a += 32) sum += exp(double(root[a]) + node[a] - top);
-  sum = warp_sum(sum);
-  return top > -HUGE_VAL ? top + log(sum) : top;
+  return warp_log_sum(me, s.g.nt, [&](int64_t a) { return double(root[a]) + node[a]; });
 }
 
 template <class T>
@@ -106,7 +117,7 @@ SLV_KERNEL(32)
 pcfg_finish(Pcfg<T> g, const double* inside, double* log_z, T* log_z_narrow) {
   const Thread me;
   const int64_t b = blockIdx.x;
-  const double z = log_z_of(me, Sentence<T>(g, b), g.root + g.root_row.row(b) * g.nt, inside);
+  const double z = sum_tops(me, Sentence<T>(g, b), g.root + g.root_row.row(b) * g.nt, inside).log();
   if (me.lane > 0) return;
   if (log_z) log_z[b] = z;
   if (log_z_narrow) log_z_narrow[b] = T(z);

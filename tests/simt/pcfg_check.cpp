@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <tuple>
 
 #include "checks.h"
 #include "cuda/pcfg.h"
@@ -34,12 +35,13 @@ template <class T>
 struct Check {
   // Sums are formed in float64: a float32 result is rounded once.
   static constexpr bool kDouble = sizeof(T) == 8;
-  static constexpr double nats = 1e-10, narrow_nats = kDouble ? nats : 1e-7;
+  static constexpr double nats = 1e-10, narrow = kDouble ? nats : 1e-7, probability = kDouble ? 1e-9 : 1e-6;
   const Case& o;
   std::mt19937_64 random{7};
   int64_t b, rows, s;
   Guarded<T> root, rules, unary, spans;
   Guarded<int64_t> length;
+  Guarded<double> weight;
   Pcfg<T> g;
 
   Doubles draw(int64_t size, double holes, double scale) { return ::draw(random, size, holes, scale); }
@@ -52,7 +54,8 @@ struct Check {
         rules(draw(rows * o.nt * s * s, o.holes, o.scale)),
         unary(draw(b * o.n * o.t, o.holes, o.scale)),
         spans(draw(rows * o.n * o.n * o.labels, o.holes, o.scale)),
-        length(b) {
+        length(b),
+        weight(draw(b, 0, 1)) {
     for (int64_t i = 0; i < b; i++) length.data()[i] = i == 0 ? o.n + 3 : i == 1 ? 1 : i == 2 ? -1 : o.n - i % o.n;
     const RowMap map = row_map(o.lead, o.batch);
     g = {b,
@@ -87,23 +90,71 @@ struct Check {
   void run() {
     const int64_t nodes = b * g.spans_of_item() * o.nt, half = (b + 1) / 2, pairs = half * (o.n - 1) * g.pairs();
     Guarded<double> inside(nodes), log_z(b), scratch(pairs);
-    Guarded<T> narrow(b);
+    Guarded<T> log_z_narrow(b);
     for (int64_t first = 0; first < b; first += half)
       for (int w = 2; w <= o.n; w++)
         run_inside(g, {inside.data(), first, std::min(half, b - first), scratch.data()}, w, nullptr);
-    run_finish(g, inside.data(), log_z.data(), narrow.data(), nullptr);
+    run_finish(g, inside.data(), log_z.data(), log_z_narrow.data(), nullptr);
     std::vector<TreePosterior> exact;
     for (int64_t i = 0; i < b; i++) {
       exact.push_back(tree_posterior(scores(i)));
       close(log_z[i], exact[i].log_z, nats, "log Z", i);
-      close(narrow[i], exact[i].log_z, narrow_nats, "narrow log Z", i);
+      close(log_z_narrow[i], exact[i].log_z, narrow, "narrow log Z", i);
     }
-    for (Guarded<double>* x : {&inside, &log_z, &scratch}) x->check("workspace");
-    narrow.check("narrow log Z");
+
+    Guarded<double> top(b * o.nt), mass(nodes), words(b * o.n * o.t), below(pairs), tops(pairs);
+    Guarded<double> rule_tops(half * (o.n - 1) * o.nt), rule_weights(rule_tops.size()), counts(rows * o.nt * s * s);
+    for (Guarded<double>* x : {&mass, &words, &counts}) std::memset(x->data(), 0, x->size() * sizeof(double));
+    const TreeMass m{weight.data(),    top.data(),          mass.data(), words.data(),
+                     rule_tops.data(), rule_weights.data(), tops.data(), below.data()};
+    run_tops(g, inside.data(), m, nullptr);
+    for (int64_t first = 0; first < b; first += half)
+      for (int w = o.n; w >= 2; w--)
+        run_outside(g, {inside.data(), first, std::min(half, b - first), scratch.data()}, m, w, g.rule_row,
+                    counts.data(), nullptr);
+    const RowMap own = row_map(o.batch, o.batch), each = row_map({rows}, {rows});
+    Guarded<T> d_unary(words.size()), d_rules(counts.size()), d_root(rows * o.nt), d_spans(spans.size());
+    run_sum_items(own, int64_t(o.n) * o.t, words.data(), d_unary.data(), nullptr);
+    run_sum_items(each, int64_t(o.nt) * s * s, counts.data(), d_rules.data(), nullptr);
+    run_sum_items(g.root_row, o.nt, top.data(), d_root.data(), nullptr);
+    run_sum_spans(g, g.span_row, o.labels, mass.data(), d_spans.data(), nullptr);
+    compare(exact, d_root, d_rules, d_unary, d_spans);
+
+    for (Guarded<double>* x :
+         {&inside, &log_z, &scratch, &top, &mass, &words, &below, &tops, &rule_tops, &rule_weights, &counts})
+      x->check("workspace");
+    log_z_narrow.check("narrow log Z");
+  }
+
+  // The gradients, summed over items in double and in the order of the problem.
+  void compare(const std::vector<TreePosterior>& exact, Guarded<T>& d_root, Guarded<T>& d_rules, Guarded<T>& d_unary,
+               Guarded<T>& d_spans) {
+    Doubles root(d_root.size()), rules(d_rules.size()), unary(d_unary.size()), spans(d_spans.size());
+    for (int64_t item = 0; item < b; item++) {
+      const TreePosterior& p = exact[item];
+      const int64_t row = g.rule_row.row(item), n = len(item);
+      auto add = [&](Doubles& into, int64_t at, double x) { into[at] += weight[item] * x; };
+      for (size_t e = 0; e < p.root.size(); e++) add(root, row * o.nt + e, p.root[e]);
+      for (size_t e = 0; e < p.rules.size(); e++) add(rules, row * p.rules.size() + e, p.rules[e]);
+      for (size_t e = 0; e < p.words.size(); e++) add(unary, item * o.n * o.t + e, p.words[e]);
+      for (int64_t e = 0; e < int64_t(p.spans.size()) && o.labels; e++) {
+        const int64_t a = e % o.nt, i = e / o.nt / n, j = e / o.nt % n;
+        add(spans, ((row * o.n + i) * o.n + j) * o.labels + (o.labels == 1 ? 0 : a), p.spans[e]);
+      }
+    }
+    const std::tuple<const char*, Guarded<T>*, const Doubles*> all[] = {{"root", &d_root, &root},
+                                                                        {"rules", &d_rules, &rules},
+                                                                        {"unary", &d_unary, &unary},
+                                                                        {"spans", &d_spans, &spans}};
+    for (auto [name, found, expected] : all) {
+      for (int64_t i = 0; i < found->size(); i++) close((*found)[i], (*expected)[i], probability, name, i);
+      found->check(name);
+    }
   }
 };
 
 const Case kCases[] = {
+    {"smallest", {2}, {1}, 4, 2, 2, 0, 1, 2, false},
     {"small", {4}, {4}, 5, 2, 3, 0, 1},
     {"shared", {5}, {1}, 4, 3, 2, 0, 1, 3},
     {"partly shared", {2, 3}, {2, 1}, 5, 2, 2, 0.1, 1},
@@ -132,7 +183,7 @@ int main(int argc, char** argv) {
   for (int i = first; i < argc; i++)
     for (const Case& o : kCases)
       for (bool wide : {false, true}) try {
-          if (small && (wide || o.nt + o.t > 6 || product(o.batch) > 4)) continue;
+          if (small && (wide || o.nt + o.t > 4 || o.n > 4 || product(o.batch) > 2)) continue;
           slv_simt_configure(std::strtoull(argv[i], nullptr, 10), 227 * 1024);
           if (wide)
             Check<double>(o).run();
