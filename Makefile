@@ -101,6 +101,7 @@ test-cuda: $(STAMP)/dev  ## the CUDA kernels without a GPU: emulated, under sani
 mutants-cuda: test-cuda  ## every seeded bug of the CUDA kernels: is it noticed?
 	$(call say,Switching on seeded bugs of the CUDA kernels)
 	$(BIN)/python tests/simt/mutate.py run $(SIMT)/chain_check_mutants --sample 0
+	$(BIN)/python tests/simt/mutate.py run $(SIMT)/pcfg_check_mutants --sample 0
 
 test-isa: $(STAMP)/test  ## operators on the narrower instruction sets, then with two threads
 	$(call say,Testing the instruction sets under the widest of this machine: $(NARROW))

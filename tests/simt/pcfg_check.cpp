@@ -56,7 +56,7 @@ struct Check {
         spans(draw(rows * o.n * o.n * o.labels, o.holes, o.scale)),
         length(b),
         weight(draw(b, 0, 1)) {
-    for (int64_t i = 0; i < b; i++) length.data()[i] = i == 0 ? o.n + 3 : i == 1 ? 1 : i == 2 ? -1 : o.n - i % o.n;
+    for (int64_t i = 0; i < b; i++) length.data()[i] = i == 0 ? o.n + 1 : i == 1 ? 1 : i == 2 ? -1 : o.n - i % o.n;
     const RowMap map = row_map(o.lead, o.batch);
     g = {b,
          o.n,
