@@ -7,7 +7,8 @@ float32, marginals and gradients in the dtype of the input. Lengths are clamped 
 fewer than two words has no tree. Time O(b n^3 S^2 + b n^2 NT S^2), S = NT + T, unless a docstring says
 otherwise.
 
-The kernels are for the CPU; other devices, and installations without kernels, run the reference.
+The kernels are for the CPU, some for GPUs too (log-partition, its gradient, marginals; their derivatives are
+formed on the CPU); what has no kernel runs the reference.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def marginals(
     found = _route.quick(ops.MARGINALS, potentials, with_rules, with_spans)
     if found is None:
         p = _route.prepare(*potentials)
-        if not p.native:
+        if not p.runs(ops.MARGINALS):
             return p.narrow(reference.pcfg.marginals(*p.args, with_rules=with_rules, with_spans=with_spans))
         found = p.narrow(ops.MARGINALS(*p.args, with_rules, with_spans))
     top, rule, words, covers = found

@@ -4,9 +4,9 @@
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
-#include <random>
 
 #include "chain_oracle.h"
+#include "checks.h"
 #include "cuda/chain.h"
 #include "guarded.h"
 #include "runtime.h"
@@ -18,7 +18,6 @@ int slv_mutant = 0;
 namespace {
 
 using namespace slv::cuda;
-using Shape = std::vector<int64_t>;
 
 struct Case {
   const char* name;
@@ -34,20 +33,6 @@ struct Case {
 constexpr uint64_t kSeed = 0x1234567890abcdef;
 constexpr int kSamples = 3;
 
-int64_t product(const Shape& s) {
-  int64_t p = 1;
-  for (int64_t x : s) p *= x;
-  return p;
-}
-void require(bool ok, const std::string& what) {
-  if (!ok) throw std::runtime_error(what);
-}
-void close(double found, double expected, double tolerance, const char* what, int64_t at) {
-  const bool same = found == expected || std::abs(found - expected) <= tolerance * std::max(1.0, std::abs(expected));
-  require(same, std::string(what) + "[" + std::to_string(at) + "]: " + std::to_string(found) + ", expected " +
-                    std::to_string(expected));
-}
-
 template <class T>
 struct Check {
   static constexpr bool kDouble = sizeof(T) == 8;
@@ -60,13 +45,7 @@ struct Check {
   Guarded<double> weight;
   Chain<T> c;
 
-  Doubles draw(int64_t size, double holes, double scale) {
-    std::normal_distribution<double> normal;
-    std::uniform_real_distribution<double> uniform;
-    Doubles out(size);
-    for (double& x : out) x = uniform(random) < holes ? -HUGE_VAL : scale * normal(random);
-    return out;
-  }
+  Doubles draw(int64_t size, double holes, double scale) { return ::draw(random, size, holes, scale); }
   explicit Check(const Case& o)
       : o(o),
         b(product(o.batch)),

@@ -1,4 +1,4 @@
-"""A pytest plugin: the chain's operators run on the emulated CUDA kernels.
+"""A pytest plugin: the operators of chains and dense trees run on the emulated CUDA kernels.
 
 ``pytest -p tests.simt.emulated tests/ops/test_chain_values.py`` runs the ordinary tests of the operators on
 the kernels of ``csrc/cuda``, as the emulator of ``tests/simt/runtime.cpp`` executes them.
@@ -17,7 +17,10 @@ from pathlib import Path
 import torch
 
 LIBRARY = Path(__file__).resolve().parents[2] / "build" / "simt" / "libstructlv_emulated.so"
-OPERATORS = ("log_partition", "inside", "vjp", "marginals", "hvp", "argmax", "sample")
+OPERATORS = (
+    *(f"chain_{x}" for x in ("log_partition", "inside", "vjp", "marginals", "hvp", "argmax", "sample")),
+    *(f"pcfg_{x}" for x in ("log_partition", "inside", "vjp", "marginals")),
+)
 HOPPER = 227 * 1024  # bytes of shared memory that a block may have there
 
 _held: list[torch.library.Library] = []
@@ -47,8 +50,8 @@ def replace_kernels() -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Warning only once for all operators")
         for name in OPERATORS:
-            kernel = getattr(torch.ops.structlv_emulated, f"chain_{name}").default
-            library.impl(f"chain_{name}", kernel, "CPU", allow_override=True)
+            kernel = getattr(torch.ops.structlv_emulated, name).default
+            library.impl(name, kernel, "CPU", allow_override=True)
     _held.append(library)
 
 

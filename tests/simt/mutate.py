@@ -24,7 +24,7 @@ HERE = Path(__file__).resolve().parent
 KERNELS = HERE.parents[1] / "csrc" / "cuda"
 UNNOTICED = HERE / "unnoticed.json"
 UNJUDGED = "not yet judged: a gap in the checks, or no bug"
-HOST = {"chain_launch.cuh"}
+HOST = {"chain_launch.cuh", "pcfg_launch.cuh"}
 SCHEDULES = ("1", "0", "2", "3", "4", "5")
 SECONDS = 60  # a bug that makes a kernel run for ever is noticed
 
@@ -109,6 +109,11 @@ def key(mutant: dict) -> str:
     return f"{mutant['file']} {mutant['function']}: {mutant['code']} @{mutant['column']} {mutant['bug']}"
 
 
+def structure(file: str) -> str:
+    """Whose driver must notice the bugs of a file: the chain's for those of what all share."""
+    return "pcfg" if file.startswith("pcfg") else "chain"
+
+
 def notices(program: Path, mutant: dict) -> bool:
     try:
         done = subprocess.run(
@@ -120,13 +125,14 @@ def notices(program: Path, mutant: dict) -> bool:
 
 
 def run(program: Path, sample: int, seed: int, record: bool) -> int:
-    mutants = json.loads((program.parent / "mutated" / "mutants.json").read_text())
+    everything = json.loads((program.parent / "mutated" / "mutants.json").read_text())
+    mutants = [m for m in everything if program.name.startswith(structure(m["file"]))]
     listed = json.loads(UNNOTICED.read_text()) if UNNOTICED.exists() else {}
     reasons = {entry: reason for reason, entries in listed.items() for entry in entries}
     if notices(program, {"id": 0}):
         print("the kernels without a bug fail")
         return 1
-    stale = sorted(set(reasons) - {key(m) for m in mutants})
+    stale = sorted(set(reasons) - {key(m) for m in everything})
     drawn = [m for m in mutants if key(m) not in reasons]
     if sample:
         drawn = random.Random(seed).sample(drawn, min(sample, len(drawn)))

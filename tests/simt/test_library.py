@@ -47,6 +47,15 @@ for name in ("log_partition", "inside", "vjp", "marginals", "hvp", "argmax", "sa
     assert text.split() == ["True"] * 7 + ["False"] * 2
 
 
+def test_the_operators_of_dense_trees_have_kernels_under_the_key_cuda():
+    text = run("""
+from structlv.ops import pcfg
+for name in ("log_partition", "inside", "vjp", "marginals", "hvp", "argmax", "sample", "score"):
+    print(torch._C._dispatch_has_kernel_for_dispatch_key(f"structlv::pcfg_{name}", "CUDA"))
+""")
+    assert text.split() == ["True"] * 5 + ["False"] * 3
+
+
 def test_fake_tensors_of_a_gpu_have_the_right_shapes():
     text = run("""
 with mode:

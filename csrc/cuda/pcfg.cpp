@@ -1,0 +1,103 @@
+// The operators of the dense PCFG for tensors on a GPU: the same schemas as csrc/ops/pcfg.cpp. Every launch goes to
+// torch's current stream and nothing waits for a result.
+#include <torch/csrc/stable/library.h>
+
+#include <tuple>
+
+#include "cuda/pcfg_run.h"
+
+namespace slv::cuda {
+namespace {
+
+using FourTensors = std::tuple<Tensor, Tensor, Tensor, Tensor>;
+
+#define SLV_POTENTIALS \
+  const Tensor &root, const Tensor &rules, const Tensor &unary, MaybeTensor spans, MaybeTensor lengths
+
+Tensor log_partition(SLV_POTENTIALS, bool as_double) {
+  return dispatch(unary, [&](auto t) {
+    using T = decltype(t);
+    BoundPcfg<T> p(root, rules, unary, spans, lengths);
+    const Tensor own = p.doubles(p.nodes());
+    inside_pass(p, data_of(own));
+    return log_partitions(p, data_of(own), as_double);
+  });
+}
+
+std::tuple<Tensor, Tensor> inside(SLV_POTENTIALS, bool as_double) {
+  return dispatch(unary, [&](auto t) {
+    using T = decltype(t);
+    BoundPcfg<T> p(root, rules, unary, spans, lengths);
+    Tensor chart = p.empty({chart_size(p)});
+    double* kept = kept_inside(p, chart);
+    const Tensor own = p.doubles(kept ? 0 : p.nodes());
+    double* values = kept ? kept : data_of(own);
+    inside_pass(p, values);
+    return std::make_tuple(log_partitions(p, values, as_double), chart);
+  });
+}
+
+FourTensors vjp(const Tensor& grad, const Tensor& chart, SLV_POTENTIALS) {
+  return dispatch(unary, [&](auto t) {
+    using T = decltype(t);
+    BoundPcfg<T> p(root, rules, unary, spans, lengths);
+    STD_TORCH_CHECK(chart.scalar_type() == scalar_type<T> && chart.is_contiguous() && chart.numel() == chart_size(p),
+                    "chart: expected what pcfg_inside returned for these potentials");
+    p.check_device("chart", chart);
+    const Tensor weight = p.weights(grad);
+    double* kept = kept_inside(p, chart);
+    const Tensor own = p.doubles(kept ? 0 : p.nodes());
+    double* values = kept ? kept : data_of(own);
+    if (!kept) inside_pass(p, values);
+    Tensor dt = p.empty(shape_of(root)), dr = p.empty(shape_of(rules)), du = p.empty(p.with({p.n, p.k}));
+    Tensor ds = p.empty(spans ? shape_of(*spans) : Shape{0});
+    TreeWeights<T> out(p);
+    out.run(values, weight.const_data_ptr<double>(), p.rules.rows, &dr);
+    out.sum(p.root.rows, p.g.nt, out.top, dt);
+    out.sum(row_map(p.batch, p.batch), p.n * p.k, out.words, du);
+    if (spans) out.sum_spans(p.spans.rows, p.g.labels, ds);
+    return std::make_tuple(dt, dr, du, ds);
+  });
+}
+
+FourTensors marginals(SLV_POTENTIALS, bool want_rules, bool want_spans) {
+  return dispatch(unary, [&](auto t) {
+    using T = decltype(t);
+    BoundPcfg<T> p(root, rules, unary, spans, lengths);
+    const Tensor values = p.doubles(p.nodes());
+    inside_pass(p, data_of(values));
+    const int64_t nt = p.g.nt, s = p.g.s();
+    Tensor top = p.empty(p.with({nt})), words = p.empty(p.with({p.n, p.k}));
+    Tensor counts = p.empty(want_rules ? p.with({nt, s, s}) : Shape{0});
+    Tensor covers = p.empty(want_spans ? p.with({p.n, p.n, nt}) : Shape{0});
+    const RowMap each = row_map(p.batch, p.batch);
+    TreeWeights<T> out(p);
+    out.run(data_of(values), nullptr, each, want_rules ? &counts : nullptr);
+    out.sum(each, nt, out.top, top);
+    out.sum(each, p.n * p.k, out.words, words);
+    if (want_spans) out.sum_spans(each, nt, covers);
+    return std::make_tuple(top, counts, words, covers);
+  });
+}
+
+}  // namespace
+
+#if defined(SLV_EMULATE)
+#define SLV_SCHEMA "Tensor root, Tensor rules, Tensor unary, Tensor? spans, Tensor? lengths"
+STABLE_TORCH_LIBRARY_FRAGMENT(structlv_emulated, m) {
+  m.def("pcfg_log_partition(" SLV_SCHEMA ", bool as_double) -> Tensor");
+  m.def("pcfg_inside(" SLV_SCHEMA ", bool as_double) -> (Tensor, Tensor)");
+  m.def("pcfg_vjp(Tensor grad, Tensor chart, " SLV_SCHEMA ") -> (Tensor, Tensor, Tensor, Tensor)");
+  m.def("pcfg_marginals(" SLV_SCHEMA ", bool want_rules, bool want_spans) -> (Tensor, Tensor, Tensor, Tensor)");
+}
+STABLE_TORCH_LIBRARY_IMPL(structlv_emulated, CPU, m) {
+#else
+STABLE_TORCH_LIBRARY_IMPL(structlv, CUDA, m) {
+#endif
+  m.impl("pcfg_log_partition", TORCH_BOX(&log_partition));
+  m.impl("pcfg_inside", TORCH_BOX(&inside));
+  m.impl("pcfg_vjp", TORCH_BOX(&vjp));
+  m.impl("pcfg_marginals", TORCH_BOX(&marginals));
+}
+
+}  // namespace slv::cuda

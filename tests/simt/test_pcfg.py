@@ -1,0 +1,83 @@
+"""The emulated kernels of dense trees beside the CPU's: the same numbers, whatever the schedule.
+
+The ordinary tests of the operators run on the emulated kernels too: ``make test-cuda``.
+"""
+
+import pytest
+import torch
+
+from structlv.ops import _pcfg_ops
+from tests.simt import emulated
+from tests.tolerance import assert_nats, assert_probabilities
+
+pytestmark = pytest.mark.skipif(
+    not emulated.LIBRARY.exists(), reason="make test-cuda builds the emulated kernels"
+)
+EDGES_OF_A_WARP = ((1, 1), (2, 31), (31, 2), (1, 32), (33, 1), (3, 64))
+DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
+
+
+def grammar(nt, t, n, batch=(3,), dtype=torch.float64, shared=True, labels=1):
+    g = torch.Generator().manual_seed(nt + t)
+    lead, s = () if shared else batch, nt + t
+
+    def normal(*shape):
+        return torch.randn(shape, generator=g, dtype=torch.float64).to(dtype)
+
+    rules = normal(*lead, nt, s, s)
+    rules[torch.rand(rules.shape, generator=g) < 0.1] = -torch.inf
+    lengths = torch.tensor([n, 2, n - 1])[: batch[0]]
+    return normal(*lead, nt), rules, normal(*batch, n, t), normal(*lead, n, n, labels), lengths
+
+
+def both(name, *args):
+    spaces = torch.ops.structlv, torch.ops.structlv_emulated
+    return [getattr(space, f"pcfg_{name}")(*args) for space in spaces]
+
+
+@pytest.mark.parametrize(("nt", "t"), EDGES_OF_A_WARP)
+@pytest.mark.parametrize("shared", [True, False])
+@DTYPES
+def test_the_same_as_on_the_cpu(nt, t, shared, dtype):
+    emulated.configure(nt)
+    case = grammar(nt, t, 4, dtype=dtype, shared=shared, labels=nt if t > nt else 1)
+    z, mine = both("log_partition", *case, True)
+    assert_nats(mine, z, dtype)
+    for a, b in zip(*both("marginals", *case, True, True), strict=True):
+        assert_probabilities(b, a, dtype)
+    grad = torch.tensor([1.0, -0.5, 2.0], dtype=dtype)
+    charts = [x[1] for x in both("inside", *case, False)]
+    gradients = [
+        space.pcfg_vjp(grad, chart, *case)
+        for space, chart in zip((torch.ops.structlv, torch.ops.structlv_emulated), charts, strict=True)
+    ]
+    for a, b in zip(*gradients, strict=True):
+        assert_probabilities(b, a, dtype)
+
+
+def test_the_schedule_changes_no_bit():
+    case = grammar(3, 4, 5, dtype=torch.float32, shared=False)
+    results = []
+    for seed in (0, 1, 2, 3):
+        emulated.configure(seed)
+        results.append(both("marginals", *case, True, True)[1])
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+def test_inside_values_that_a_chart_cannot_hold_are_formed_again():
+    """A float32 chart may be too small for float64, or, as here, not aligned for it: nothing is read then."""
+    emulated.configure(1)
+    case = grammar(2, 3, 5, dtype=torch.float32)
+    operators = torch.ops.structlv_emulated
+    chart = operators.pcfg_inside(*case, False)[1]
+    elsewhere = torch.full((chart.numel() + 1,), torch.nan)[1:]
+    expected, found = (operators.pcfg_vjp(torch.ones(3), x, *case) for x in (chart, elsewhere))
+    assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
+
+
+def test_second_order_of_a_gpu_is_that_of_the_cpu():
+    case = grammar(2, 3, 4)
+    args = (None, *(torch.ones_like(x) for x in case[:4]), *case)
+    found = _pcfg_ops.second_order_of_gpu(*args)
+    assert all(torch.equal(a, b) for a, b in zip(found, torch.ops.structlv.pcfg_hvp(*args), strict=True))
