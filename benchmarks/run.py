@@ -11,6 +11,7 @@ import json
 import statistics
 import sys
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ class Effort:
     sample_seconds: float = 0.01  # at least this long
     budget_seconds: float = 1.0  # per implementation and case, beyond the check
     limit_seconds: float = 20.0  # for one answer
+    rest_seconds: float = 0.03  # before a sample: idle threads of the one before spin for some milliseconds
 
 
 def write_inputs(case: Case, folder: Path) -> Path:
@@ -64,6 +66,7 @@ def time_in_turn(ready: dict[Remote, dict], effort: Effort) -> tuple[dict, dict]
     for _ in range(effort.rounds):
         for remote in ready:
             if spent[remote] < effort.budget_seconds and remote.key not in failed:
+                time.sleep(effort.rest_seconds)
                 try:
                     samples[remote].append(remote.ask(effort.limit_seconds, do="time", calls=calls[remote]))
                     spent[remote] += samples[remote][-1]["wall"] * (calls[remote] + (calls[remote] > 1))

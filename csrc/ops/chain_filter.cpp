@@ -63,7 +63,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> filter_vjp(const Tensor& grad, const 
   });
 }
 
-// ---- relaxed backward sampling: `filtered` stands for the scores of states ------------------------------------------
+// ---- relaxed backward sampling: a chain whose scores of states are `filtered` ---------------------------------------
 
 #define SLV_FILTERED \
   const Tensor &filtered, const Tensor &transition, MaybeTensor final, MaybeTensor lengths, const Tensor &temperature
@@ -81,7 +81,7 @@ struct Relaxed : Bound<T> {
   }
 };
 
-std::tuple<Tensor, Tensor> relaxed(SLV_FILTERED, int64_t num_samples, int64_t seed) {
+std::tuple<Tensor, Tensor> draw(SLV_FILTERED, int64_t num_samples, int64_t seed) {
   STD_TORCH_CHECK(num_samples >= 0, "num_samples: expected a number >= 0, found ", num_samples);
   return dispatch(filtered, [&](auto t) {
     using T = decltype(t);
@@ -107,8 +107,8 @@ std::tuple<Tensor, Tensor> relaxed(SLV_FILTERED, int64_t num_samples, int64_t se
   });
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> relaxed_vjp(const Tensor& grad, const Tensor& states, const Tensor& soft,
-                                                       SLV_FILTERED) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> draw_vjp(const Tensor& grad, const Tensor& states, const Tensor& soft,
+                                                    SLV_FILTERED) {
   return dispatch(filtered, [&](auto t) {
     using T = decltype(t);
     Relaxed<T> p(filtered, transition, final, lengths, temperature);
@@ -142,6 +142,32 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> relaxed_vjp(const Tensor& grad, const
   });
 }
 
+// The samples, relaxed and hard; for the backward pass, what filtering found, and its chart.
+std::tuple<Tensor, Tensor, Tensor, Tensor> relaxed(SLV_POTENTIALS, const Tensor& temperature, int64_t num_samples,
+                                                   int64_t seed) {
+  const auto [filtered, chart] = filter_inside(unary, transition, initial, std::nullopt, lengths);
+  const auto [soft, states] = draw(filtered, transition, final, lengths, temperature, num_samples, seed);
+  return {soft, states, filtered, chart};
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> relaxed_vjp(const Tensor& grad, const Tensor& states,
+                                                               const Tensor& soft, const Tensor& filtered,
+                                                               const Tensor& chart, SLV_POTENTIALS,
+                                                               const Tensor& temperature) {
+  const auto [d_filtered, edges, d_final, heat] =
+      draw_vjp(grad, states, soft, filtered, transition, final, lengths, temperature);
+  const auto [d_unary, more, d_initial, none] =
+      filter_vjp(d_filtered, chart, unary, transition, initial, std::nullopt, lengths);
+  Tensor d_transition = edges;
+  dispatch(unary, [&](auto t) {
+    using T = decltype(t);
+    T* to = d_transition.mutable_data_ptr<T>();
+    const T* from = more.template const_data_ptr<T>();
+    std::transform(from, from + d_transition.numel(), to, to, [](T a, T b) { return a + b; });
+  });
+  return {d_unary, d_transition, d_initial, d_final, heat};
+}
+
 Tensor pairs(const Tensor& states) {
   STD_TORCH_CHECK(states.dim() >= 2, "states: expected (*b, n, k)");
   auto body = [&](auto t) {
@@ -165,15 +191,15 @@ Tensor pairs(const Tensor& states) {
 }  // namespace
 
 #define SLV_SCHEMA "Tensor unary, Tensor transition, Tensor? initial, Tensor? final, Tensor? lengths"
-#define SLV_FILTERED_SCHEMA "Tensor filtered, Tensor transition, Tensor? final, Tensor? lengths, Tensor temperature"
 
 STABLE_TORCH_LIBRARY_FRAGMENT(structlv, m) {
   m.def("chain_filter(" SLV_SCHEMA ") -> Tensor");
   m.def("chain_filter_inside(" SLV_SCHEMA ") -> (Tensor, Tensor)");
   m.def("chain_filter_vjp(Tensor grad, Tensor chart, " SLV_SCHEMA ") -> (Tensor, Tensor, Tensor, Tensor)");
-  m.def("chain_relaxed(" SLV_FILTERED_SCHEMA ", SymInt num_samples, SymInt seed) -> (Tensor, Tensor)");
-  m.def("chain_relaxed_vjp(Tensor grad, Tensor states, Tensor relaxed, " SLV_FILTERED_SCHEMA
-        ") -> (Tensor, Tensor, Tensor, Tensor)");
+  m.def("chain_relaxed(" SLV_SCHEMA
+        ", Tensor temperature, SymInt num_samples, SymInt seed) -> (Tensor, Tensor, Tensor, Tensor)");
+  m.def("chain_relaxed_vjp(Tensor grad, Tensor states, Tensor relaxed, Tensor filtered, Tensor chart, " SLV_SCHEMA
+        ", Tensor temperature) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
   m.def("chain_pairs(Tensor states) -> Tensor");
 }
 

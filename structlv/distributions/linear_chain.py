@@ -257,10 +257,12 @@ class LinearChain(StructuredDistribution):
         if alpha != 1:
             return super()._relaxed_sample(num_samples, seed, temperature, alpha)
         heat = self._checked_temperature(temperature)
-        if not isinstance(heat, Tensor):
-            heat = self.unary.new_tensor(heat)
+        if isinstance(heat, Tensor):
+            heat = heat.expand(self._batch_shape)
+        else:
+            heat = self.unary.new_full(self._batch_shape, heat)
         states, relaxed = chain.relaxed_sample(
-            *self._args, temperature=heat.expand(self._batch_shape), num_samples=num_samples, seed=seed
+            *self._args, temperature=heat, num_samples=num_samples, seed=seed
         )
         return states, self._soft_parts(relaxed)
 

@@ -69,21 +69,14 @@ def filter_inside(unary: Tensor, transition: Tensor, *_: Any) -> tuple[Tensor, T
     return unary.new_empty(unary.shape), unary.new_empty([0]) if per_step else chart(unary)
 
 
-def relaxed(filtered: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+def relaxed(unary: Tensor, transition: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     count = rest[-2]
-    return (
-        filtered.new_empty([count, *filtered.shape]),
-        filtered.new_empty([count, *filtered.shape[:-1]], dtype=torch.int64),
-    )
+    states = unary.new_empty([count, *unary.shape[:-1]], dtype=torch.int64)
+    return unary.new_empty([count, *unary.shape]), states, *filter_inside(unary, transition)
 
 
 def relaxed_gradients(
-    grad: Any, states: Any, soft: Any, filtered: Tensor, transition: Tensor, final: Tensor | None, *rest: Any
+    grad: Any, states: Any, soft: Any, filtered: Any, chart: Any, *potentials: Any
 ) -> tuple[Tensor, ...]:
-    last = filtered.new_empty([0] if final is None else final.shape)
-    return (
-        torch.empty_like(filtered),
-        transition.new_empty(transition.shape),
-        last,
-        torch.empty_like(rest[-1]),
-    )
+    temperature = potentials[-1]
+    return *gradients(*potentials[:-1]), temperature.new_empty(temperature.shape)

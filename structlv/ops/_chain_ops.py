@@ -136,17 +136,24 @@ PAIRS = Operator(
 )
 
 
-def _relaxed_setup(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+def _relaxed_setup(ctx: Any, inputs: tuple, output: tuple[Tensor, ...]) -> None:
+    ctx.mark_non_differentiable(*output[1:])
+    keep(ctx, *output, *inputs[:6])
+
+
+def _relaxed_eager(ctx: Any, inputs: tuple, output: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     ctx.mark_non_differentiable(output[1])
-    keep(ctx, *output, *inputs[:5])
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*output, *inputs[:6])
+    return output[:2]
 
 
-def _relaxed_backward(ctx: Any, grad: Tensor | None, _: Any = None) -> tuple:
+def _relaxed_backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple:
     if grad is None:
-        return (None,) * 7
-    relaxed, states, *inputs = ctx.saved_tensors
-    filtered, transition, final, temperature = RELAXED_VJP(grad, states, relaxed, *inputs)
-    return filtered, transition, None if inputs[2] is None else final, None, temperature, None, None
+        return (None,) * 8
+    relaxed, states, filtered, chart, *inputs = ctx.saved_tensors
+    *gradients, temperature = RELAXED_VJP(grad, states, relaxed, filtered, chart, *inputs)
+    return *present(tuple(gradients), inputs[:5]), temperature, None, None
 
 
 RELAXED = Operator(
@@ -156,6 +163,7 @@ RELAXED = Operator(
     backward=_relaxed_backward,
     jvp=_untransformed,
     vmap=_untransformed,
+    eager=_relaxed_eager,
 )
 RELAXED_VJP = Operator(
     "chain_relaxed_vjp",

@@ -249,22 +249,20 @@ def relaxed_sample(
     """
     require_int("num_samples", num_samples, 0)
     require_int("seed", seed, 0, MAX_SEED)
-    if mode(unary, transition, initial, final, lengths) != SLOW:
-        filtered = filter(unary, transition, initial, None, lengths)
-        found = _route.quick(
-            ops.RELAXED, (filtered, transition, final, lengths, temperature), num_samples, seed
-        )
-        if found is not None:
-            return found[1], found[0]
-    p = _route.prepare(unary, transition, initial, final, lengths)
+    args: tuple = (unary, transition, initial, final, lengths, temperature)
+    found = _route.quick(ops.RELAXED, args, num_samples, seed)
+    if found is not None:
+        return found[1], found[0]
+    p = _route.prepare(*args[:5])
     unary, transition, initial, final, lengths = p.args
     temperature = temperature.to(unary.dtype)
-    filtered = filter(unary, transition, initial, None, lengths)
-    args = (filtered, transition, final, lengths, temperature)
     if p.native and not transformed():
-        relaxed, states = ops.RELAXED(*args, num_samples, seed)
+        relaxed, states = ops.RELAXED(*p.args, temperature, num_samples, seed)[:2]
     else:
-        states, relaxed = reference.chain.relaxed_sample(*args, num_samples=num_samples, seed=seed)
+        filtered = filter(unary, transition, initial, None, lengths)
+        states, relaxed = reference.chain.relaxed_sample(
+            filtered, transition, final, lengths, temperature, num_samples=num_samples, seed=seed
+        )
     return states, relaxed.to(p.dtype)
 
 

@@ -22,13 +22,11 @@ def operator_arguments(name, case):
     states = torch.zeros(2, *case.unary.shape[:-1], dtype=torch.long)
     directions = [None if x is None else torch.randn_like(x) for x in potentials[:4]]
     relaxation = (
-        case.unary,
-        case.transition,
-        case.final,
-        case.lengths,
+        *case,
         torch.rand(batch).to(case.unary) + 0.5,
     )
-    soft, z = torch.ops.structlv.chain_relaxed(*[None if x is None else x.detach() for x in relaxation], 2, 5)
+    detached = [None if x is None else x.detach() for x in relaxation]
+    soft, z, *kept = torch.ops.structlv.chain_relaxed(*detached, 2, 5)
     filtered = torch.ops.structlv.chain_filter_inside(*[None if x is None else x.detach() for x in case])
     return {
         "log_partition": (*potentials, False),
@@ -46,7 +44,7 @@ def operator_arguments(name, case):
         "filter_vjp": (torch.randn_like(case.unary), filtered[1], *potentials),
         "pairs": (soft.clone().requires_grad_(),),
         "relaxed": (*relaxation, 2, 5),
-        "relaxed_vjp": (torch.randn_like(soft), z, soft, *relaxation),
+        "relaxed_vjp": (torch.randn_like(soft), z, soft, *kept, *relaxation),
         "score": (states, *potentials),
         "score_vjp": (torch.randn(2, *batch, dtype=torch.float64), states, *potentials),
     }[name]

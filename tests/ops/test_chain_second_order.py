@@ -150,22 +150,22 @@ def test_relaxed_samples(dtype, per_step, spread, forbidden):
     if per_step:
         potentials[1] = potentials[1].expand(6, 8, 5, 5).clone()
     temperature = torch.rand(6, dtype=dtype) + 0.3
-    filtered = chain.filter(*potentials[:3], None, potentials[4])
-    args = [filtered, potentials[1], potentials[3], potentials[4], temperature]
-    soft, states = ops.RELAXED.raw(*args, 4, 11)
-    for x in (args[0], args[1], args[2], temperature):
-        x.requires_grad_()
-    inputs = [args[0], args[1], args[2], temperature]
-    z, wanted = reference.chain.relaxed_sample(*wide(args), num_samples=4, seed=11)
+    soft, states, filtered, chart = ops.RELAXED.raw(*potentials, temperature, 4, 11)
+    assert torch.equal(filtered, chain.filter(*potentials))
+    unary, transition, initial, final, lengths = wide(potentials)
+    inputs = [x.double().requires_grad_() for x in (filtered, transition, final, temperature)]
+    z, wanted = reference.chain.relaxed_sample(*inputs[:3], lengths, inputs[3], num_samples=4, seed=11)
     assert (states == z).double().mean() > 0.99  # but for ties within rounding
     same = (states == z).all(-1)
     assert_probabilities(soft[same], wanted[same].detach(), dtype)
-    assert torch.equal(soft.detach().argmax(-1)[states >= 0], states[states >= 0])
+    assert torch.equal(soft.argmax(-1)[states >= 0], states[states >= 0])
     if not bool(same.all()):
         return
     grad = torch.randn_like(soft)
-    found = ops.RELAXED_VJP.raw(grad, states, soft, *args)
-    expected = torch.autograd.grad((wanted * grad).sum(), inputs)
+    found = ops.RELAXED_VJP.raw(grad, states, soft, filtered, chart, *potentials, temperature)
+    d_filtered, d_transition, d_final, heat = torch.autograd.grad((wanted * grad).sum(), inputs)
+    of_filter = reference.chain.filter_vjp(d_filtered, unary, transition, initial, final, lengths)
+    expected = of_filter[0], of_filter[1] + d_transition, of_filter[2], d_final, heat
     for x, y in zip(found, expected, strict=True):
         assert_second_order(x, y)
 
@@ -204,6 +204,6 @@ def test_relaxed_samples_are_exact_samples():
 def test_the_noise_is_that_of_gumbel():
     filtered = torch.randn(2, 4, 3).log_softmax(-1)
     noise = gumbel(filtered, event_dims=2, num_samples=5, seed=9)
-    soft, states = ops.RELAXED.raw(filtered, torch.zeros(3, 3), None, None, torch.ones(2), 5, 9)
+    soft, states = ops.RELAXED.raw(filtered, torch.zeros(3, 3), None, None, None, torch.ones(2), 5, 9)[:2]
     assert torch.equal(states, (filtered + noise).argmax(-1))
     assert_probabilities(soft, (filtered + noise).softmax(-1))
