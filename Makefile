@@ -166,6 +166,7 @@ experiments: $(STAMP)/test  ## benchmarks against peers and full trainings with 
 	  cp build/experiments/neural-hmm-$$seed/result.json $(RESULTS)/neural-hmm-seed-$$seed.json; done
 	$(call say,Measuring estimators of gradients; comparing factorial HMMs with HMMs, text VAEs with language models; training structured VAEs; results go to $(RESULTS))
 	$(BIN)/python -m benchmarks.estimators
+	$(BIN)/python -m benchmarks.costs
 	$(BIN)/python -m benchmarks.factorial_learning toy
 	$(BIN)/python -m benchmarks.factorial_learning chorales
 	$(BIN)/python -m benchmarks.text_vae

@@ -27,7 +27,7 @@ struct BoundPcfg : BoundBatch<T> {
     STD_TORCH_CHECK(nt <= 1 << 15 && n <= 1 << 15, "expected at most 2^15 nonterminals and words");
     root = this->operand("root", r, {nt});
     rules = this->operand("rules", a, {nt, s, s});
-    const int64_t labels = w ? labels_of(*w, nt) : 1;
+    const int64_t labels = w ? span_labels(*w, nt) : 1;
     spans = this->operand("spans", w, {n, n, labels});
     g = {items,
          int(n),
@@ -48,14 +48,6 @@ struct BoundPcfg : BoundBatch<T> {
     Tensor out = empty({count}, ScalarType::Double);
     if (cleared) torch::stable::zero_(out);
     return out;
-  }
-
- private:
-  static int64_t labels_of(const Tensor& w, int64_t nt) {
-    const Shape shape = shape_of(w);
-    STD_TORCH_CHECK(shape.size() >= 3 && (shape.back() == nt || shape.back() == 1),
-                    "spans: expected (*b, n, n, nt) or (*b, n, n, 1) with nt = ", nt, ", found ", text(shape));
-    return shape.back();
   }
 };
 

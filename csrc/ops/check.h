@@ -66,6 +66,13 @@ inline void check_sizes(const char* name, const Tensor& x, const Shape& expected
   const Shape found = shape_of(x);
   STD_TORCH_CHECK(found == expected, name, ": expected shape ", text(expected), ", found ", text(found));
 }
+// Of a potential of spans: one label for a constituent, or one for each of the `nt` nonterminals.
+inline int64_t span_labels(const Tensor& spans, int64_t nt) {
+  const Shape shape = shape_of(spans);
+  STD_TORCH_CHECK(shape.size() >= 3 && (shape.back() == nt || shape.back() == 1),
+                  "spans: expected (*b, n, n, nt) or (*b, n, n, 1) with nt = ", nt, ", found ", text(shape));
+  return shape.back();
+}
 // For each item of the flattened batch, its row of an operand with these leading sizes; empty where all share one row.
 inline std::vector<int64_t> broadcast_rows(const Shape& lead, const Shape& batch) {
   if (product(lead) == 1 || product(batch) == 0) return {};

@@ -32,7 +32,7 @@ struct BoundLowRank : BoundBatch<T> {
     head = bind_operand("head", h, {nt, rank}, batch, dtype);
     left = bind_operand("left", l, {rank, s}, batch, dtype);
     right = bind_operand("right", r, {rank, s}, batch, dtype);
-    const int64_t labels = w ? labels_of(*w, nt) : 1;
+    const int64_t labels = w ? span_labels(*w, nt) : 1;
     spans = bind_operand("spans", w, {n, n, labels}, batch, dtype);
     number_grammars();
     pcfg = {items,
@@ -59,12 +59,6 @@ struct BoundLowRank : BoundBatch<T> {
   Shape event_shape(const Shape& head = {}) const { return with({lowrank_event_size(n) / 3, 3}, head); }
 
  private:
-  static int64_t labels_of(const Tensor& w, int64_t nt) {
-    const Shape shape = shape_of(w);
-    STD_TORCH_CHECK(shape.size() >= 3 && (shape.back() == nt || shape.back() == 1),
-                    "spans: expected (*b, n, n, nt) or (*b, n, n, 1) with nt = ", nt, ", found ", text(shape));
-    return shape.back();
-  }
   void number_grammars() {
     if (head.rows.empty() && left.rows.empty() && right.rows.empty()) return;
     std::map<std::tuple<int64_t, int64_t, int64_t>, int64_t> numbers;

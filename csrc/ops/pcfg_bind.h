@@ -21,7 +21,7 @@ struct BoundPcfg : BoundBatch<T> {
     STD_TORCH_CHECK(t > 0, "unary: expected at least one preterminal (t >= 1), found ", text(shape_of(u)));
     root = bind_operand("root", r, {nt}, batch, dtype);
     rules = bind_operand("rules", a, {nt, s, s}, batch, dtype);
-    const int64_t labels = w ? labels_of(*w, nt) : 1;
+    const int64_t labels = w ? span_labels(*w, nt) : 1;
     spans = bind_operand("spans", w, {n, n, labels}, batch, dtype);
     pcfg = {items,
             n,
@@ -40,14 +40,6 @@ struct BoundPcfg : BoundBatch<T> {
   int64_t spans_size() const { return n * n * pcfg.labels; }
   Shape rules_tail() const { return {pcfg.nt, pcfg.s(), pcfg.s()}; }
   Shape event_shape(const Shape& head = {}) const { return with({event_size(n) / 3, 3}, head); }
-
- private:
-  static int64_t labels_of(const Tensor& w, int64_t nt) {
-    const Shape shape = shape_of(w);
-    STD_TORCH_CHECK(shape.size() >= 3 && (shape.back() == nt || shape.back() == 1),
-                    "spans: expected (*b, n, n, nt) or (*b, n, n, 1) with nt = ", nt, ", found ", text(shape));
-    return shape.back();
-  }
 };
 
 }  // namespace slv

@@ -94,11 +94,6 @@ class Rules:
         gradients, places = folded.unfold(tuple(gradients))
         return (d_grad, *gradients), (0, *places)
 
-    def pullback(self, apply: Callable, info: Any, in_dims: tuple, *args: Any) -> Any:
-        """The rule of ``(grad, *potentials)``."""
-        folded = self.fold(info, in_dims[1:], args[1:], expand=True)
-        return folded.unfold(apply(_batched(args[0], in_dims[0], info.batch_size), *folded.args))
-
     def score(self, apply: Callable, info: Any, in_dims: tuple, *args: Any) -> Any:
         """The rule of ``(event, *potentials)``; sample dimensions stay in front of the mapped one."""
         folded = self.fold(info, in_dims[1:], args[1:])
