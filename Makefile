@@ -76,6 +76,7 @@ test-ray: $(STAMP)/test  ## shards made by Ray on a cluster of two workers here,
 SCHEDULES := 0 1 2 3
 OP_SCHEDULES ?= 0 1
 SIMT := build/simt
+STRUCTURES := chain pcfg
 CHAIN_OPS := $(addprefix tests/ops/test_chain_,values.py hard.py)
 TREE_OPS_ONCE := $(addprefix tests/ops/test_pcfg_,values.py hard.py gradients.py raw_ops.py layout.py)
 CHAIN_OPS_ONCE := $(addprefix tests/ops/test_chain_,gradients.py sampling.py raw_ops.py layout.py)
@@ -88,7 +89,7 @@ test-cuda: $(STAMP)/dev  ## the CUDA kernels without a GPU: emulated, under sani
 	$(call say,Checking the emulator and the kernels; then under the sanitizers)
 	$(SIMT)/emulator_check
 	$(SIMT)/emulator_check_portable
-	set -e; for structure in chain pcfg; do $(SIMT)/$${structure}_check $(SCHEDULES); \
+	set -e; for structure in $(STRUCTURES); do $(SIMT)/$${structure}_check $(SCHEDULES); \
 	  $(SIMT)/$${structure}_check_asan 1; $(SIMT)/$${structure}_check_tsan small 1; done
 	$(call say,Running the tests of the operators on the emulated kernels)
 	$(PYTEST) -n auto tests/simt tests/gpu
@@ -100,8 +101,8 @@ test-cuda: $(STAMP)/dev  ## the CUDA kernels without a GPU: emulated, under sani
 
 mutants-cuda: test-cuda  ## every seeded bug of the CUDA kernels: is it noticed?
 	$(call say,Switching on seeded bugs of the CUDA kernels)
-	$(BIN)/python tests/simt/mutate.py run $(SIMT)/chain_check_mutants --sample 0
-	$(BIN)/python tests/simt/mutate.py run $(SIMT)/pcfg_check_mutants --sample 0
+	set -e; for structure in $(STRUCTURES); do \
+	  $(BIN)/python tests/simt/mutate.py run $(SIMT)/$${structure}_check_mutants --sample 0; done
 
 test-isa: $(STAMP)/test  ## operators on the narrower instruction sets, then with two threads
 	$(call say,Testing the instruction sets under the widest of this machine: $(NARROW))

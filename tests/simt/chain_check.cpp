@@ -1,19 +1,9 @@
-// The chain's kernels on small problems under the emulator, without torch: `chain_check SEED...` runs every problem
-// once for each seed of schedules (0: in order), `chain_check small SEED...` the smallest alone, in float32; with
-// SLV_MUTANTS, `chain_check MUTANT SEED...` switches one seeded bug on. Exits 1 and says what differed.
-#include <cstdio>
-#include <cstdlib>
-#include <exception>
-
+// The chain's kernels on small problems under the emulator, without torch.
 #include "chain_oracle.h"
 #include "checks.h"
 #include "cuda/chain.h"
+#include "driver.h"
 #include "guarded.h"
-#include "runtime.h"
-
-#if defined(SLV_MUTANTS)
-int slv_mutant = 0;
-#endif
 
 namespace {
 
@@ -26,7 +16,7 @@ struct Case {
   bool per_step;
   double holes, scale;
   int chunks = 1;
-  size_t shared = 227 * 1024;
+  size_t shared = kHopperShared;
   bool ragged = true, ends = true;
 };
 
@@ -263,41 +253,24 @@ const Case kCases[] = {
     {"shared", {9}, {1}, 4, 3, false, 0, 1, 3},
     {"holes", {4}, {4}, 6, 9, false, 0.25, 1},
     {"per step", {4}, {4}, 4, 9, true, 0.2, 1},
-    {"per step shared", {4}, {1}, 3, 34, true, 0, 1, 2, 227 * 1024, true, false},
-    {"long", {3}, {1}, 70, 6, false, 0, 0.5, 1, 227 * 1024, false},
+    {"per step shared", {4}, {1}, 3, 34, true, 0, 1, 2, kHopperShared, true, false},
+    {"long", {3}, {1}, 70, 6, false, 0, 0.5, 1, kHopperShared, false},
     {"on the brink", {9}, {1}, 12, 20, false, 0.1, 9, 2},
     {"log space", {5}, {1}, 5, 7, false, 0.1, 60, 2},
     {"log space per step", {4}, {4}, 5, 6, true, 0.1, 60},
-    {"log space, large", {2}, {1}, 3, 70, false, 0, 40, 1, 227 * 1024, false},
+    {"log space, large", {2}, {1}, 3, 70, false, 0, 40, 1, kHopperShared, false},
     {"impossible", {4}, {4}, 5, 4, false, 0.75, 1},
-    {"a warp and one", {2}, {1}, 35, 33, false, 0, 1, 1, 227 * 1024, false, false},
+    {"a warp and one", {2}, {1}, 35, 33, false, 0, 1, 1, kHopperShared, false, false},
     {"not resident", {2}, {1}, 4, 50, false, 0.1, 1, 1, 9000, false},
-    {"large", {1}, {1}, 3, 136, false, 0, 1, 1, 227 * 1024, false},
+    {"large", {1}, {1}, 3, 136, false, 0, 1, 1, kHopperShared, false},
     {"one state", {3}, {3}, 3, 1, false, 0, 1},
 };
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  const bool small = argc > 1 && std::strcmp(argv[1], "small") == 0;
-  int first = small ? 2 : 1;
-#if defined(SLV_MUTANTS)
-  slv_mutant = argc > 1 ? std::atoi(argv[1]) : 0;
-  first = 2;
-#endif
-  for (int i = first; i < argc; i++)
-    for (const Case& o : kCases)
-      for (bool wide : {false, true}) try {
-          if (small && (wide || o.k > 9 || o.n > 5 || product(o.batch) > 4)) continue;
-          slv_simt_configure(std::strtoull(argv[i], nullptr, 10), o.shared);
-          if (wide)
-            Check<double>(o).run();
-          else
-            Check<float>(o).run();
-        } catch (const std::exception& error) {
-          std::printf("%s, %s, seed %s: %s\n", o.name, wide ? "float64" : "float32", argv[i], error.what());
-          return 1;
-        }
-  std::printf("chain: all as expected; %llu switches\n", static_cast<unsigned long long>(slv_simt_switches()));
-  return 0;
+  return check_kernels(
+      "chain", argc, argv, kCases, [](const Case& o, auto t) { Check<decltype(t)>(o).run(); },
+      [](const Case& o) { return o.k <= 9 && o.n <= 5 && product(o.batch) <= 4; },
+      [](const Case& o) { return o.shared; });
 }

@@ -24,7 +24,6 @@ HERE = Path(__file__).resolve().parent
 KERNELS = HERE.parents[1] / "csrc" / "cuda"
 UNNOTICED = HERE / "unnoticed.json"
 UNJUDGED = "not yet judged: a gap in the checks, or no bug"
-HOST = {"chain_launch.cuh", "pcfg_launch.cuh"}
 SCHEDULES = ("1", "0", "2", "3", "4", "5")
 SECONDS = 60  # a bug that makes a kernel run for ever is noticed
 
@@ -93,7 +92,7 @@ def write(folder: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     everything: list[dict] = []
     for path in sorted(KERNELS.iterdir()):
-        if path.suffix == ".cuh" and path.name not in HOST:
+        if path.suffix == ".cuh" and not path.name.endswith("_launch.cuh"):  # a launch is the host's
             text, found = mutants_of(path, len(everything) + 1)
             everything += found
             (target / path.name).write_text(text)
@@ -111,7 +110,8 @@ def key(mutant: dict) -> str:
 
 def structure(file: str) -> str:
     """Whose driver must notice the bugs of a file: the chain's for those of what all share."""
-    return "pcfg" if file.startswith("pcfg") else "chain"
+    own = file.split("_")[0]
+    return own if (HERE / f"{own}_check.cpp").exists() else "chain"
 
 
 def notices(program: Path, mutant: dict) -> bool:

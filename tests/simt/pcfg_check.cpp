@@ -1,22 +1,13 @@
-// The PCFG's kernels on small problems under the emulator, without torch: `pcfg_check SEED...` runs every problem once
-// for each seed of schedules (0: in order), `pcfg_check small SEED...` the smallest alone, in float32; with
-// SLV_MUTANTS, `pcfg_check MUTANT SEED...` switches one seeded bug on. Exits 1 and says what differed.
+// The PCFG's kernels on small problems under the emulator, without torch.
 #include <algorithm>
-#include <cstdio>
-#include <cstdlib>
 #include <cstring>
-#include <exception>
 #include <tuple>
 
 #include "checks.h"
 #include "cuda/pcfg.h"
+#include "driver.h"
 #include "guarded.h"
 #include "pcfg_oracle.h"
-#include "runtime.h"
-
-#if defined(SLV_MUTANTS)
-int slv_mutant = 0;
-#endif
 
 namespace {
 
@@ -174,25 +165,8 @@ const Case kCases[] = {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const bool small = argc > 1 && std::strcmp(argv[1], "small") == 0;
-  int first = small ? 2 : 1;
-#if defined(SLV_MUTANTS)
-  slv_mutant = argc > 1 ? std::atoi(argv[1]) : 0;
-  first = 2;
-#endif
-  for (int i = first; i < argc; i++)
-    for (const Case& o : kCases)
-      for (bool wide : {false, true}) try {
-          if (small && (wide || o.nt + o.t > 4 || o.n > 4 || product(o.batch) > 2)) continue;
-          slv_simt_configure(std::strtoull(argv[i], nullptr, 10), 227 * 1024);
-          if (wide)
-            Check<double>(o).run();
-          else
-            Check<float>(o).run();
-        } catch (const std::exception& error) {
-          std::printf("%s, %s, seed %s: %s\n", o.name, wide ? "float64" : "float32", argv[i], error.what());
-          return 1;
-        }
-  std::printf("pcfg: all as expected; %llu switches\n", static_cast<unsigned long long>(slv_simt_switches()));
-  return 0;
+  return check_kernels(
+      "pcfg", argc, argv, kCases, [](const Case& o, auto t) { Check<decltype(t)>(o).run(); },
+      [](const Case& o) { return o.nt + o.t <= 4 && o.n <= 4 && product(o.batch) <= 2; },
+      [](const Case&) { return kHopperShared; });
 }

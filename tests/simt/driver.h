@@ -1,0 +1,44 @@
+// What the drivers of the kernels are called with: `chain_check SEED...` runs every problem once for each seed of
+// schedules (0: in order), `chain_check small SEED...` the smallest alone, in float32; with SLV_MUTANTS,
+// `chain_check MUTANT SEED...` switches one seeded bug on. Exits 1 and says what differed.
+#pragma once
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <exception>
+
+#include "runtime.h"
+
+#if defined(SLV_MUTANTS)
+int slv_mutant = 0;
+#endif
+
+constexpr size_t kHopperShared = 227 * 1024;  // bytes of shared memory that a block may have there
+
+// check(problem, T()) throws what differs; `is_small` says which problems ThreadSanitizer can bear and `shared_bytes`
+// how much shared memory a block has.
+template <class Cases, class Check, class IsSmall, class SharedBytes>
+int check_kernels(const char* structure, int argc, char** argv, const Cases& cases, Check&& check, IsSmall&& is_small,
+                  SharedBytes&& shared_bytes) {
+  const bool small = argc > 1 && std::strcmp(argv[1], "small") == 0;
+  int first = small ? 2 : 1;
+#if defined(SLV_MUTANTS)
+  slv_mutant = argc > 1 ? std::atoi(argv[1]) : 0;
+  first = 2;
+#endif
+  for (int i = first; i < argc; i++)
+    for (const auto& problem : cases)
+      for (bool wide : {false, true}) try {
+          if (small && (wide || !is_small(problem))) continue;
+          slv_simt_configure(std::strtoull(argv[i], nullptr, 10), shared_bytes(problem));
+          if (wide)
+            check(problem, double());
+          else
+            check(problem, float());
+        } catch (const std::exception& error) {
+          std::printf("%s, %s, seed %s: %s\n", problem.name, wide ? "float64" : "float32", argv[i], error.what());
+          return 1;
+        }
+  std::printf("%s: all as expected; %llu switches\n", structure, static_cast<unsigned long long>(slv_simt_switches()));
+  return 0;
+}
