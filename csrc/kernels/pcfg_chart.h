@@ -31,9 +31,10 @@ struct Sizes {
 };
 
 // Spans of two words or more among n, by their first word and their width, or by the word behind them and their first:
-// both orders put the children of all splits of a span side by side.
+// both orders put the children of all splits of a span side by side; or by their width and their first word.
 constexpr int64_t by_start(int64_t n, int64_t i, int64_t w) { return i * (n - 1) - i * (i - 1) / 2 + w - 2; }
 constexpr int64_t by_end(int64_t e, int64_t i) { return (e - 1) * (e - 2) / 2 + i; }
+constexpr int64_t by_width(int64_t n, int64_t i, int64_t w) { return (w - 2) * n - (w - 2) * (w - 1) / 2 + i; }
 
 // The chart of a block of `count` items that share their rules, one part after the other:
 //   words  (count n, tp)           exp of the words' scores

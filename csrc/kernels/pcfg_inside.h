@@ -49,6 +49,7 @@ double root_probability(const Pcfg<In>& c, int64_t item, const Spans<T>& s, T* p
 template <class T>
 struct InsideSpace {
   T *m, *scaled, *inner, *sums, *factors, *most;
+  T* kept = nullptr;  // M of all spans, by width, where they are wanted afterwards
   static int64_t scratch(const Sizes<T>& z, int64_t n) {
     const int64_t chunk = chunk_of(z);
     return Scratch::bytes<T>(chunk * z.pairs) + Scratch::bytes<T>(n * z.np) + Scratch::bytes<T>(n) +
@@ -78,7 +79,7 @@ struct Inside {
   const int64_t n, chunk;
   const T floor;
   const InsideSpace<T> space;
-  T *const m, *const scaled, *const inner, *const sums, *const factors;
+  T *const scaled, *const inner, *const sums, *const factors;
   bool bad = false;
 
   Inside(const Pcfg<In>& c, int64_t item, const Spans<T>& s, const SpanRules<T>& rules, const Hoisted<T>& words,
@@ -93,7 +94,6 @@ struct Inside {
         chunk(chunk_of(z)),
         floor(floor_of<T>(n, z.nt + z.t)),
         space(space),
-        m(space.m),
         scaled(space.scaled),
         inner(space.inner),
         sums(space.sums),
@@ -107,6 +107,7 @@ struct Inside {
   // spans i .. i + rows - 1 of width w
   void spans(int64_t i, int64_t w, int64_t rows) {
     static const T one = 1;
+    T* const m = space.kept ? space.kept + by_width(n, i, w) * z.pairs : space.m;
     for (int64_t r = 0; r < rows; r++) {
       const Splits<T> split = s.weigh(i + r, w, inner);
       space.most[r] = split.exponent;

@@ -91,19 +91,17 @@ struct Slices {
   const In* rules;
   T* power = nullptr;  // (nt): of each slice; -inf where no rule is possible
   bool finite = true, usable = true;
-  T common = 0;           // the largest of `power`
-  int64_t step = 0;       // from a slice's exponentials to the next: 0 where each is used at once
-  T *e = nullptr,         // (se, se)
-      *factor = nullptr;  // (np): each slice's power against the common one
+  T common = 0;             // the largest of `power`
+  T *e = nullptr,           // (se, se)
+      *factor = nullptr,    // (np): each slice's power against the common one
+          *wide = nullptr;  // of the inside pass, (nt, z.pairs): the pairs of nonterminals, (y, z) in rows of nv
 
   Slices(const Sizes<T>& z, const In* rules) : z(z), rules(rules) {}
-  int64_t scratch() const { return Scratch::bytes<T>(z.slice() + (z.nt - 1) * step) + Scratch::bytes<T>(z.np); }
-  T* at(int64_t A) const { return e + A * step; }
+  int64_t scratch() const { return Scratch::bytes<T>(z.slice()) + Scratch::bytes<T>(z.np); }
   void bind(Scratch& s, T* powers) {
     power = powers;
-    const int64_t size = z.slice() + (z.nt - 1) * step;
-    e = s.take<T>(size);
-    std::fill_n(e, size, T(0));  // padding stays as it is
+    e = s.take<T>(z.slice());
+    std::fill_n(e, z.slice(), T(0));  // padding stays as it is
     factor = s.take<T>(z.np);
   }
   int64_t children() const { return (z.nt + z.t) * (z.nt + z.t); }
@@ -148,7 +146,7 @@ struct Slices {
     const vec<T> N = power_vector(A);
     const In* x = slice(A);
     for (int64_t y = 0; y < z.nt + z.t; y++, x += z.nt + z.t) {
-      T* row = at(A) + (y < z.nt ? y : z.np + y - z.nt) * z.se;
+      T* row = e + (y < z.nt ? y : z.np + y - z.nt) * z.se;
       exp_row(x, z.nt, N, row);
       exp_row(x + z.nt, z.t, N, row + z.np);
     }

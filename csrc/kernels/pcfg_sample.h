@@ -1,196 +1,294 @@
-// Trees drawn from the inside chart, from the root down. At a node the split is drawn, then the left child, then the
-// right one, from the numbers of that node alone (core/philox.h), as pcfg_search.h does in exact log space. But a left
-// child of one word is drawn after the right one: the chart has its sum with the rules (`left`, `both`), and a node
-// of two words looks at T + T numbers in place of T^2.
+// Trees drawn from the inside chart, as pcfg_search.h does it in exact log space. At a node over i..j with symbol A:
+//   which of its children are words          four kinds, as Layout numbers them; sums of what follows
+//   a pair (y, z)                            in proportion to rules[A, y, z] M_ij[y, z], M as in pcfg_inside.h: first
+//                                            the right child (the left one if the right one is a word), then the other
+//   the split, between two spans             2^d_k left_k[y] right_k[z]
+// from the numbers of that node alone (core/philox.h). All samples of a sentence grow together, the widest spans first:
+// M is computed once for a span, and a node costs O(N^2 + w) for N nonterminals, whose sums need no look at the splits.
 #pragma once
+#include "core/draw.h"
 #include "kernels/pcfg_ladder.h"
 #include "kernels/pcfg_search.h"
 
 namespace slv {
 namespace {
 
-// Weights of the ways to divide a node, up to a constant, in `weights`; each gives how many there are.
+// Weights of the ways to divide a node, up to a constant; each function may overwrite those of another.
 template <class In, class T>
 struct ChartWays {
-  static constexpr int W = kWidth<T>;
-  const Slices<In, T>& slices;  // all of them kept
-  const Spans<T>& s;
-  const Sizes<T>& z;
+  static constexpr int W = kWidth<T>, kSlots = 8;
+  const Slices<In, T>& slices;
+  const Spans<T> s;
+  const Sizes<T> z;
   const T* words;  // of the sentence
   const Hoisted<T> hoisted;
-  T *inner, *rows;  // (n), (n, np)
-  Doubles& weights;
+  const T* kept;                                   // pairs of children of all spans, or null
+  T *inner, *scaled, *own_pairs, *sums, *weights;  // sums: of each of kSlots nodes, weights of `first` by kind
+  int64_t i = -1, w = 0;                           // the span that was entered last: inner, pairs, split are of it
+  Splits<T> split{};
+  const T* pairs = nullptr;
 
-  const T* child(int64_t i, int64_t w) const { return w == 1 ? words + i * z.tp : s.at(i, w); }
-  int64_t symbols(int64_t w) const { return w == 1 ? z.t : z.nt; }  // that a child of w words can have
-  T dot(const T* x, const T* y, int64_t n) const {
-    vec<T> sum{};
-    for (int64_t k = 0; k < n; k += W) sum += load(x + k) * load(y + k);
-    return hsum<T>(sum);
+  static int64_t scratch(const Sizes<T>& z, int64_t n) {
+    return Scratch::bytes<T>(n) + Scratch::bytes<T>(n * z.np) + Scratch::bytes<T>(z.pairs) +
+           Scratch::bytes<T>(kSlots * 3 * 2 * z.np) + Scratch::bytes<T>(most(z, n));
   }
-  // each(k, the product of a row of a and one of b), several rows at once
-  template <class F>
-  void dots(int64_t count, int64_t n, const T* a, int64_t a_row, const T* b, int64_t b_row, F each) const {
-    constexpr int R = kTreeRows<T>;
-    for (int64_t q = 0; q < count; q += R) {
-      const int64_t live = std::min<int64_t>(R, count - q);
-      vec<T> sum[R];
-      for (int r = 0; r < R; r++) {
-        const int64_t row = q + std::min<int64_t>(r, live - 1);
-        sum[r] = vec<T>{};
-        for (int64_t k = 0; k < n; k += W) sum[r] += load(a + row * a_row + k) * load(b + row * b_row + k);
-      }
-      alignas(64) T value[R];
-      store_rows(value, reduce_rows<T>(sum, SumOp()));
-      for (int64_t r = 0; r < live; r++) each(q + r, value[r]);
-    }
+  ChartWays(const Slices<In, T>& slices, const Spans<T>& s, const T* words, const Hoisted<T>& hoisted, const T* kept,
+            int64_t n, Scratch& memory)
+      : slices(slices),
+        s(s),
+        z(s.z),
+        words(words),
+        hoisted(hoisted),
+        kept(kept),
+        inner(memory.take<T>(n)),
+        scaled(memory.take<T>(n * z.np)),
+        own_pairs(memory.take<T>(z.pairs)),
+        sums(memory.take<T>(kSlots * 3 * 2 * z.np)),
+        weights(memory.take<T>(most(z, n))) {}
+
+  void enter(int64_t first, int64_t width) {
+    if (first == i && width == w) return;
+    i = first, w = width;
+    split = s.weigh(i, w, inner);
+    pairs = kept ? kept + by_width(s.n, i, w) * z.pairs : own_pairs;
+    if (w > 3 && !kept) s.merge(i, w, inner, scaled, own_pairs);
   }
-  // Split k has k + 1 words on the left.
-  int64_t splits(const TreeNode& node) {
-    const int64_t i = node.i, w = node.j - i + 1, A = node.symbol;
-    weights[0] = 1;
-    if (w == 2) return 1;
-    const Splits<T> split = s.weigh(i, w, inner);
-    const T *l = hoisted.left + (i * z.nt + A) * z.np, *r = hoisted.right + ((i + w - 1) * z.nt + A) * z.np;
-    weights[0] = double(split.first) * double(dot(l, s.at(i + 1, w - 1), z.nt));
-    weights[w - 2] = double(split.last) * double(dot(r, s.at(i, w - 1), z.nt));
-    if (w > 3)
-      product<PlusTimes, true, T>({w - 3, z.n_panels(), z.nt}, {s.at(i, 2), z.np, 1}, {slices.at(A), z.se},
-                                  Store<T>{rows, z.np});
-    dots(w - 3, z.nt, rows, z.np, s.at_end(i + w, i + 2), z.np,
-         [&](int64_t k, T x) { weights[k + 1] = double(inner[k]) * double(x); });
-    return w - 1;
+  Weights<T> roots(const T* probability) {
+    for (int64_t p = 0; p < z.nv; p += W) store(weights + p, load(probability + p));
+    return {weights, z.nt};
   }
-  int64_t left(const TreeNode& node, int64_t split) {
-    const int64_t lw = split + 1, rw = node.j - node.i - split, ny = symbols(lw), nz = symbols(rw);
-    const T *y = child(node.i, lw), *x = child(node.i + lw, rw), *e = rules(node.symbol, lw, rw);
-    if (rw == 1 && lw > 1)
-      weigh(y, hoisted.right + (node.j * z.nt + node.symbol) * z.np, ny);
-    else
-      dots(ny, nz, e, z.se, x, 0, [&](int64_t k, T sum) { weights[k] = double(y[k]) * double(sum); });
-    return ny;
+  std::array<T, 4> kinds(int64_t A, int slot = 0) {
+    if (w == 2) return {0, 0, 0, 1};
+    return {w > 3 ? sum_columns(slices.wide + A * z.pairs, row(slot, Layout::kWide)) : T(0),
+            split.last * multiply(with_right_word(A), s.at(i, w - 1), row(slot, Layout::kLeafRight)),
+            split.first * multiply(with_left_word(A), s.at(i + 1, w - 1), row(slot, Layout::kLeafLeft)), 0};
   }
-  int64_t right(const TreeNode& node, int64_t split, int64_t a) {
-    const int64_t lw = split + 1, rw = node.j - node.i - split, nz = symbols(rw);
-    weigh(child(node.i + lw, rw), rules(node.symbol, lw, rw) + a * z.se, nz);
-    return nz;
+  // The child that is drawn first; of the node that `kinds` looked at for this slot.
+  Weights<T> first(int64_t A, int64_t kind, int slot = 0) {
+    if (w > 2) return {row(slot, kind), z.nt};
+    const T *a = hoisted.both + (i * z.nt + A) * z.tp, *b = words + (i + 1) * z.tp;
+    return each(z.t, [&](int64_t k) { return load(a + k) * load(b + k); });
   }
-  // The other way round, where the left child is a word.
-  int64_t right(const TreeNode& node) {
-    const int64_t rw = node.j - node.i, row = node.i * z.nt + node.symbol, nz = symbols(rw);
-    weigh(child(node.i + 1, rw), rw == 1 ? hoisted.both + row * z.tp : hoisted.left + row * z.np, nz);
-    return nz;
+  // The other one beside it.
+  Weights<T> second(int64_t A, int64_t kind, int64_t chosen) {
+    if (kind == Layout::kLeafRight) return word(A, i + w - 1, chosen, false);
+    if (kind != Layout::kWide) return word(A, i, chosen + (kind == Layout::kLeaves ? z.nt : 0), true);
+    const T *e = slices.wide + A * z.pairs + chosen, *m = pairs + chosen;
+    return each(z.nt, [&](int64_t k) { return strided(e, z.nv, k, z.nv) * strided(m, z.nv, k, z.nt); });
   }
-  int64_t word(const TreeNode& node, int64_t b) {
-    const T *y = child(node.i, 1), *e = rules(node.symbol, 1, node.j - node.i) + b;
-    for (int64_t k = 0; k < z.t; k++) weights[k] = double(y[k]) * double(e[k * z.se]);
-    return z.t;
+  // A word under A beside a child of symbol `sibling`, on its left or on its right. Rules with words are exponentiated
+  // as they are needed.
+  Weights<T> word(int64_t A, int64_t at, int64_t sibling, bool on_left) {
+    const int64_t symbols = z.nt + z.t;
+    const In* rules = slices.slice(A) + (on_left ? z.nt * symbols + sibling : sibling * symbols + z.nt);
+    const vec<T> power = slices.power_vector(A);
+    const T* score = words + at * z.tp;
+    if (on_left)
+      return each(z.t,
+                  [&](int64_t k) { return exp_scaled<T>(strided(rules, symbols, k, z.t), power) * load(score + k); });
+    return each(z.t, [&](int64_t k) {
+      return exp_scaled<T>(load_within<T>(rules + k, z.t - k, slices.end(), T(0)), power) * load(score + k);
+    });
+  }
+  // Split k of two nonterminals has k + 2 words on the left.
+  Weights<T> splits(int64_t y, int64_t x) {
+    const T *l = s.at(i, 2) + y, *r = s.at_end(i + w, i + 2) + x;
+    const int64_t count = w - 3;
+    return each(count, [&](int64_t k) {
+      return load_n<T>(inner + k, int(std::min<int64_t>(W, count - k)), T(0)) *
+             (strided(l, z.np, k, count) * strided(r, z.np, k, count));
+    });
   }
 
  private:
-  void weigh(const T* a, const T* b, int64_t count) {
-    for (int64_t k = 0; k < count; k++) weights[k] = double(a[k]) * double(b[k]);
+  static int64_t most(const Sizes<T>& z, int64_t n) { return 2 * (std::max(n, std::max(z.nv, z.tv)) + kChartBytes); }
+  const T* with_left_word(int64_t A) const { return hoisted.left + (i * z.nt + A) * z.np; }
+  const T* with_right_word(int64_t A) const { return hoisted.right + ((i + w - 1) * z.nt + A) * z.np; }
+  T* row(int slot, int64_t kind) const { return sums + (slot * 3 + kind) * 2 * z.np; }
+  T multiply(const T* a, const T* b, T* to) const {
+    vec<T> sum{};
+    for (int64_t p = 0; p < z.nv; p += W) {
+      const vec<T> x = load(a + p) * load(b + p);
+      store(to + p, x);
+      sum += x;
+    }
+    return hsum<T>(sum);
   }
-  const T* rules(int64_t A, int64_t lw, int64_t rw) const {
-    return slices.at(A) + (lw == 1 ? z.np * z.se : 0) + (rw == 1 ? z.np : 0);
+  // for each right child, of all left ones
+  T sum_columns(const T* e, T* to) {
+    vec<T> all{};
+    for (int64_t p = 0; p < z.nv; p += W) {
+      vec<T> even{}, odd{};
+      const T *a = e + p, *b = pairs + p;
+      for (int64_t y = 0; y + 1 < z.nt; y += 2, a += 2 * z.nv, b += 2 * z.nv) {
+        even += load(a) * load(b);
+        odd += load(a + z.nv) * load(b + z.nv);
+      }
+      if (z.nt % 2) even += load(a) * load(b);
+      all += even + odd;
+      store(to + p, even + odd);
+    }
+    return hsum<T>(all);
+  }
+  // of(k): the weights from the k-th on, 0 behind the last
+  template <class F>
+  Weights<T> each(int64_t count, F of) {
+    for (int64_t k = 0; k < count; k += W) store<T>(weights + k, of(k));
+    return {weights, count};
+  }
+  // Elements k, k + 1, ... of `count` that lie `row` apart; the last one again behind it.
+  template <class From>
+  SLV_INLINE static vec<T> strided(const From* a, int64_t row, int64_t k, int64_t count) {
+    vec<T> v;
+    a += k * row;
+    if (k + W <= count) {
+#pragma GCC unroll 16
+      for (int q = 0; q < W; q++, a += row) v[q] = T(*a);
+    } else {
+#pragma GCC unroll 16
+      for (int q = 0; q < W; q++) {
+        v[q] = T(*a);
+        a += k + q + 1 < count ? row : 0;
+      }
+    }
+    return v;
   }
 };
 
-// Samples of one item, grown together: of the nodes that wait, those of one symbol after another, so that its rules are
-// read while they are in the cache. A node's subtree of w words has 2 w - 1 rows, so every node knows its row.
+// Samples of one item, grown together from the widest span to the narrowest. A node's subtree of w words has 2 w - 1
+// rows, so every node knows its row.
 template <class In, class T>
 class ChartSampler {
  public:
   static constexpr int64_t kTogether = 256;
   ChartSampler(ChartWays<In, T>& ways, int64_t n, uint64_t seed, int64_t item)
-      : ways_(ways), n_(n), seed_(seed), item_(uint32_t(item)), waiting_(ways.z.nt) {}
-
-  // Samples first .. first + count - 1 of a sentence of `len` words; event(sample) is where one goes.
+      : ways_(ways),
+        n_(n),
+        len_(ways.s.n),
+        waiting_(span_count(len_), -1),
+        words_of_(ways.z.nt, -1),
+        numbers_{seed, {}, {}, 1} {
+    std::fill_n(numbers_.item, kLanes, uint32_t(item));
+  }
+  // Samples first .. first + count - 1; event(sample) is where one goes.
   template <class F>
-  void run(int64_t len, int64_t first, int64_t count, const T* roots, F&& event) {
+  void run(int64_t first, int64_t count, const T* roots, F&& event) {
+    nodes_.clear();
+    words_.clear();
     for (int64_t k = first; k < first + count; k++) {
       int64_t* to = event(k);
-      std::fill_n(to, event_size(n_), -1);
-      std::copy_n(roots, ways_.z.nt, ways_.weights.begin());
-      Draws<1> top{seed_, {item_}, {uint32_t(k)}, 2};
-      const int64_t root = draw(ways_.z.nt, double(uniform<In>(*top(0))));
-      if (root >= 0) waiting_[root].push_back({0, len - 1, k, to});
+      std::fill(to + 3 * (2 * len_ - 1), to + event_size(n_), -1);
+      Draws<1> top{numbers_.seed, {numbers_.item[0]}, {uint32_t(k)}, 2};
+      const int64_t root = draw(ways_.roots(roots), T(uniform<In>(*top(0))));
+      if (root < 0)
+        lost_.push_back(k);
+      else
+        wait(0, len_, k, root, to);
     }
-    for (bool some = true; some;) {
-      some = false;
-      for (int64_t A = 0; A < ways_.z.nt; A++)
-        for (Vector<Open>& nodes = waiting_[A]; !nodes.empty(); some = true) {
-          const Open node = nodes.back();
-          nodes.pop_back();
-          if (!divide(node, A)) lost_.push_back(node.sample);
-        }
-    }
+    for (int64_t w = len_; w >= 2; w--)
+      for (int64_t i = 0; i + w <= len_; i++) divide(i, w);
+    draw_words();
     for (int64_t k : lost_) std::fill_n(event(k), event_size(n_), -1);
     lost_.clear();
   }
 
  private:
-  struct Open {
-    int64_t i, j, sample;
+  static constexpr int kLanes = ChartWays<In, T>::kSlots;
+  struct Node {
+    int64_t sample, symbol;
     int64_t* row;
+    int64_t next;  // that waits for the same span; -1: none
   };
-  // As `pick` does it, but first by blocks, which do not wait for one another's sums.
-  int64_t draw(int64_t count, double u) const {
-    constexpr int64_t kBlock = 8, V = kWidth<double>;
-    double* w = ways_.weights.data();
-    std::fill(w + count, w + (count + kBlock - 1) / kBlock * kBlock, 0.0);
-    auto block = [&](int64_t at) __attribute__((always_inline)) {
-      vec<double> x = load(w + at);
-      for (int64_t l = V; l < kBlock; l += V) x += load(w + at + l);
-      return hsum<double>(x);
-    };
-    double sum = 0, before = 0, next;
-    for (int64_t at = 0; at < count; at += kBlock) sum += block(at);
-    const double target = std::min(u * sum, sum * (1 - 0x1p-53));
-    int64_t at = 0;
-    for (; at < count; at += kBlock, before = next)
-      if ((next = before + block(at)) > target) break;
-    int64_t last = -1;  // of positive weight: rounding may have left the target to it
-    for (int64_t k = at; k < std::min(at + kBlock, count); k++) {
-      if (w[k] > 0) last = k;
-      if ((before += w[k]) > target) return k;
+  struct Word {
+    int64_t sample, at, sibling;
+    int64_t* row;
+    T u;
+    bool on_left;
+    int64_t next = -1;  // that waits for the same rules
+  };
+  void wait(int64_t i, int64_t w, int64_t sample, int64_t symbol, int64_t* row) {
+    int64_t& head = waiting_[by_start(len_, i, w)];
+    nodes_.push_back({sample, symbol, row, head});
+    head = nodes_.size() - 1;
+  }
+  void wait_for_word(int64_t A, Word word) {
+    word.next = words_of_[A];
+    words_.push_back(word);
+    words_of_[A] = words_.size() - 1;
+  }
+  void divide(int64_t i, int64_t w) {
+    int64_t& head = waiting_[by_start(len_, i, w)];
+    if (head < 0) return;
+    ways_.enter(i, w);
+    const int64_t j = i + w - 1, position = 4 * (j * (j + 1) / 2 + i);
+    while (head >= 0) {
+      Node node[kLanes];
+      int count = 0;
+      for (; head >= 0 && count < kLanes; head = node[count++].next) {
+        node[count] = nodes_[head];
+        numbers_.sample[count] = uint32_t(node[count].sample);
+      }
+      numbers_.block = -1;
+      numbers_(position);
+      divide(node, count);
     }
-    return last;
   }
-  bool divide(const Open& open, int64_t A) {
-    const TreeNode node{open.i, open.j, A};
-    Draws<1> numbers{seed_, {item_}, {uint32_t(open.sample)}, 1};
-    const int64_t i = open.i, j = open.j, position = 4 * (j * (j + 1) / 2 + i);
-    auto u = [&](int word) { return double(uniform<In>(*numbers(position + word))); };
-    const int64_t split = draw(ways_.splits(node), u(0));
-    if (split < 0) return false;
-    int64_t a = -1, b = -1;
-    if (split == 0) {
-      if ((b = draw(ways_.right(node), u(2))) >= 0) a = draw(ways_.word(node, b), u(1));
-    } else {
-      if ((a = draw(ways_.left(node, split), u(1))) >= 0) b = draw(ways_.right(node, split, a), u(2));
+  // One choice of all nodes after another: what one node's has to wait for overlaps with the others'.
+  void divide(const Node* node, int count) {
+    int64_t kind[kLanes], first[kLanes];
+    for (int q = 0; q < count; q++) kind[q] = draw(ways_.kinds(node[q].symbol, q), u(0, q));
+    for (int q = 0; q < count; q++)
+      first[q] =
+          kind[q] < 0 ? -1 : draw(ways_.first(node[q].symbol, kind[q], q), u(kind[q] == Layout::kLeafRight ? 1 : 2, q));
+    const int64_t i = ways_.i, w = ways_.w;
+    for (int q = 0; q < count; q++) {
+      const Node& n = node[q];
+      write(n.row, i, i + w - 1, n.symbol);
+      if (first[q] < 0) {
+        lost_.push_back(n.sample);
+      } else if (kind[q] == Layout::kWide) {
+        divide_wide(n, first[q], u(1, q), u(3, q));
+      } else if (kind[q] == Layout::kLeafRight) {
+        wait(i, w - 1, n.sample, first[q], n.row + 3);
+        wait_for_word(n.symbol, {n.sample, i + w - 1, first[q], n.row + 3 * (2 * (w - 1)), u(2, q), false});
+      } else if (kind[q] == Layout::kLeafLeft) {
+        wait(i + 1, w - 1, n.sample, first[q], n.row + 6);
+        wait_for_word(n.symbol, {n.sample, i, first[q], n.row + 3, u(1, q), true});
+      } else {
+        const int64_t x = ways_.z.nt + first[q];
+        write(n.row + 6, i + 1, i + 1, x);
+        wait_for_word(n.symbol, {n.sample, i, x, n.row + 3, u(1, q), true});
+      }
     }
-    if (a < 0 || b < 0) return false;
-    write(open.row, i, j, A);
-    const int64_t k = i + split;
-    child(i, k, a, open.sample, open.row + 3);
-    child(k + 1, j, b, open.sample, open.row + 3 * (2 * (k - i + 1)));
-    return true;
   }
-  void child(int64_t i, int64_t j, int64_t symbol, int64_t sample, int64_t* row) {
-    if (i == j)
-      write(row, i, j, ways_.z.nt + symbol);
-    else
-      waiting_[symbol].push_back({i, j, sample, row});
+  void divide_wide(const Node& n, int64_t x, T u_left, T u_split) {
+    const int64_t i = ways_.i, w = ways_.w, y = draw(ways_.second(n.symbol, Layout::kWide, x), u_left);
+    const int64_t k = y < 0 ? -1 : draw(ways_.splits(y, x), u_split);
+    if (k < 0) return lost_.push_back(n.sample);
+    wait(i, k + 2, n.sample, y, n.row + 3);
+    wait(i + k + 2, w - k - 2, n.sample, x, n.row + 3 * (2 * (k + 2)));
   }
+  // Words, by the symbol above them, whose rules stay in the cache meanwhile.
+  void draw_words() {
+    for (int64_t A = 0; A < ways_.z.nt; A++)
+      for (int64_t& head = words_of_[A]; head >= 0; head = words_[head].next) {
+        const Word& word = words_[head];
+        const int64_t symbol = draw(ways_.word(A, word.at, word.sibling, word.on_left), word.u);
+        if (symbol < 0) lost_.push_back(word.sample);
+        write(word.row, word.at, word.at, ways_.z.nt + symbol);
+      }
+  }
+  T u(int word, int q) const { return T(uniform<In>(numbers_.word[word][q])); }
   static void write(int64_t* row, int64_t i, int64_t j, int64_t symbol) { row[0] = i, row[1] = j, row[2] = symbol; }
 
   ChartWays<In, T>& ways_;
-  const int64_t n_;
-  const uint64_t seed_;
-  const uint32_t item_;
-  Vector<Vector<Open>> waiting_;  // by symbol
-  Vector<int64_t> lost_;          // samples without a tree
+  const int64_t n_, len_;
+  Vector<int64_t> waiting_;  // by span: the first of its nodes
+  Vector<Node> nodes_;
+  Vector<int64_t> words_of_;  // by the symbol above: the first of the words
+  Vector<Word> words_;
+  Vector<int64_t> lost_;  // samples without a tree
+  Draws<kLanes> numbers_;
 };
 
 // The charts of a block of items on one rung: calls visit(q, ways, weights of the root's symbols) for each that has
@@ -199,21 +297,21 @@ template <class In, class T, class F>
 void each_chart(const Pcfg<In>& c, const int64_t* items, int64_t count, Vector<int64_t>& again, F&& visit) {
   PcfgBlock<In, T> block(c, items, count);
   const Sizes<T>& z = block.z;
-  block.slices.step = z.slice();
   int64_t n = 0;  // a chart no longer than its items
   for (int64_t q = 0; q < count; q++) n = std::max(n, c.len(items[q]));
   const int64_t size = count * pcfg_chart_size<T>(n, c.nt, c.t);
-  Scratch memory(block.forward_scratch() + Scratch::bytes<T>(size) + Scratch::bytes<T>(n) +
-                 Scratch::bytes<T>(n * z.np));
+  block.keep_pairs();
+  Scratch memory(block.forward_scratch() + Scratch::bytes<T>(size) + ChartWays<In, T>::scratch(z, n));
   const BlockChart<T> chart(memory.take<T>(size), z, n, count);
-  T *inner = memory.take<T>(n), *rows = memory.take<T>(n * z.np);
-  Doubles log_z(c.batch), weights(std::max(n, std::max(z.nt, z.t)) + 8);
+  Doubles log_z(c.batch);
   block.forward(memory, chart, false, log_z.data(), [&](int64_t q, const Spans<T>& s, const T* probability) {
     const int64_t word = block.first.data()[q];
     const Hoisted<T> hoisted{chart.left, chart.right, chart.both, nullptr};
-    visit(items[q], s.n,
-          ChartWays<In, T>{block.slices, s, z, chart.words + word * z.tp, hoisted.from(z, word), inner, rows, weights},
+    char* mark = memory.mark();
+    visit(items[q],
+          ChartWays<In, T>(block.slices, s, chart.words + word * z.tp, hoisted.from(z, word), block.kept, n, memory),
           probability);
+    memory.release(mark);
   });
   for (int64_t q = 0; q < count; q++)
     if (chart.redone(q) != T(0)) again.push_back(items[q]);
@@ -223,14 +321,12 @@ template <class In, class T>
 void sample_block(const Pcfg<In>& c, const int64_t* items, int64_t count, uint64_t seed, int64_t samples,
                   int64_t* events, Vector<int64_t>& again) {
   auto event = [&](int64_t sample, int64_t item) { return events + (sample * c.batch + item) * event_size(c.n); };
-  each_chart<In, T>(c, items, count, again,
-                    [&](int64_t item, int64_t len, ChartWays<In, T> ways, const T* probability) {
-                      ChartSampler<In, T> sampler(ways, c.n, seed, item);
-                      constexpr int64_t kMost = ChartSampler<In, T>::kTogether;
-                      for (int64_t k = 0; k < samples; k += kMost)
-                        sampler.run(len, k, std::min(kMost, samples - k), probability,
-                                    [&](int64_t sample) { return event(sample, item); });
-                    });
+  each_chart<In, T>(c, items, count, again, [&](int64_t item, ChartWays<In, T> ways, const T* probability) {
+    ChartSampler<In, T> sampler(ways, c.n, seed, item);
+    constexpr int64_t kMost = ChartSampler<In, T>::kTogether;
+    for (int64_t k = 0; k < samples; k += kMost)
+      sampler.run(k, std::min(kMost, samples - k), probability, [&](int64_t sample) { return event(sample, item); });
+  });
   for (int64_t q = 0; q < count; q++)
     for (int64_t k = 0; c.len(items[q]) < 2 && k < samples; k++) std::fill_n(event(k, items[q]), event_size(c.n), -1);
 }

@@ -14,6 +14,8 @@ struct PcfgBlock {
   Slices<In, T> slices;
   int64_t words = 0, longest = 0;  // of all items; of one
   Buffer<int64_t> first;           // word of each item
+  int64_t kept_size = 0;           // of M of all spans of one item, where they are kept
+  T* kept = nullptr;
 
   PcfgBlock(const Pcfg<In>& c, const int64_t* items, int64_t count)
       : c(c),
@@ -34,10 +36,15 @@ struct PcfgBlock {
   }
 
   // ---- inside -------------------------------------------------------------------------------------------------
+  // Whether the sums over the splits of all spans are kept for what comes after the inside pass: where they are small.
+  void keep_pairs() {
+    const int64_t size = span_count(longest) * z.pairs;
+    kept_size = size * int64_t(sizeof(T)) <= (int64_t(16) << 20) ? size : 0;
+  }
   int64_t forward_scratch() const {
     return slices.scratch() + Hoist<T>::scratch(z) + Scratch::bytes<T>(words * z.np) +
            Scratch::bytes<T>(z.nv * z.pairs) + Scratch::bytes<T>(z.nt * z.nv * z.nv) + end_scratch() +
-           InsideSpace<T>::scratch(z, longest) + Scratch::bytes<T>(z.np);
+           InsideSpace<T>::scratch(z, longest) + Scratch::bytes<T>(z.np) + Scratch::bytes<T>(kept_size);
   }
   // log_z: by item; what this rung could not do is marked in the chart. save: the chart is for a backward pass.
   // each(q, spans, probabilities of root symbols) is called for every item done
@@ -52,7 +59,8 @@ struct PcfgBlock {
     hoist(memory, chart.words, hoisted, pairs);
     T *end = memory.take<T>(span_count(longest) * z.np), *probability = memory.take<T>(z.np);
     T* end_exponent = memory.take<T>(span_count(longest));
-    const InsideSpace<T> space(memory, z, longest);
+    InsideSpace<T> space(memory, z, longest);
+    kept = space.kept = kept_size ? memory.take<T>(kept_size) : nullptr;
     const SpanRules<T> rules{pairs, slices.factor, slices.common, slices.finite};
     for (int64_t q = 0; q < count; q++) {
       const bool thin = chart.redone(q) != T(0) && !slices.finite;  // nothing if all rules are possible
@@ -128,13 +136,13 @@ struct PcfgBlock {
   // every slice while it is in the cache; pairs: those of nonterminals as (y, z, A)
   void hoist(Scratch& memory, const T* word_rows, const Hoisted<T>& to, T* pairs) {
     const Hoist<T> each{z, words, word_rows, to, memory.take<T>(z.tp * z.np)};
-    T* by_parent = memory.take<T>(z.nv * z.pairs);
+    T* by_parent = slices.wide = memory.take<T>(z.nv * z.pairs);
     std::fill_n(by_parent, z.nv * z.pairs, T(0));
     slices.scan([&](int64_t A) {
       if (!slices.usable || words == 0) return;
       slices.exponentiate(A);
-      for (int64_t y = 0; y < z.nt; y++) std::copy_n(slices.at(A) + y * z.se, z.nv, by_parent + A * z.pairs + y * z.nv);
-      each.slice(A, slices.at(A));
+      for (int64_t y = 0; y < z.nt; y++) std::copy_n(slices.e + y * z.se, z.nv, by_parent + A * z.pairs + y * z.nv);
+      each.slice(A, slices.e);
     });
     slices.set_factors();
     transpose(by_parent, z.pairs, z.nv, z.nt * z.nv, pairs, z.nv);

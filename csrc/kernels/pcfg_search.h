@@ -139,58 +139,69 @@ void pcfg_max_marginals_log(const Pcfg<T>& g, int64_t b, const PcfgSink<T>& to) 
 
 // ---- samples
 
-// Log-weights of the ways to divide a node, up to a constant: of its splits, of the left children at a split, of the
-// right children beside a left one.
+// Log-weights of the ways to divide a node: which of its children are words (the kinds of Layout), a pair of children,
+// their split. `first` of a pair is the right child, the left one if the right one is a word; `second` the other.
 template <class T>
 class TreeWays {
  public:
-  TreeWays(const Sentence<T>& c, const TreeChart& in) : c(c), in(in) {}
-  // split: (j - i); left: (j - i, s), at the first places of each row the left children that there are
-  void weigh(const TreeNode& node, double* split, double* left) {
-    std::fill_n(left, (node.j - node.i) * c.s, kNone);
-    each_left(c, in, node.i, node.j, [&](int64_t k, const Layout::Block& p, int64_t y, double l, const double* r) {
-      if (l > kNone) left[(k - node.i) * c.s + y] = l + total<Log>(beside(node.symbol, p, y, r), p.nz);
-    });
-    for (int64_t k = 0; k < node.j - node.i; k++) split[k] = total<Log>(left + k * c.s, c.s);
+  TreeWays(const Sentence<T>& c, const TreeChart& in) : pairs_(c, in) {}
+  void enter(int64_t i, int64_t j) {
+    if (i != pairs_.i || j != pairs_.j) pairs_.template fill<Log>(i, j);
   }
-  // of the right children at the first split, where the left child is a word
-  const double* right(const TreeNode& node, const Layout::Block& p) {
-    const double *l = in.row(node.i, node.i), *r = in.row(node.i + 1, node.j);
-    right_.resize(p.pitch);
-    left_.resize(c.s);
-    for (int64_t z = 0; z < p.nz; z++) {
-      for (int64_t y = 0; y < p.ny; y++) left_[y] = l[y] + c.rule(node.symbol, p, y, z);
-      right_[z] = r[z] + total<Log>(left_.data(), p.ny);
+  void kinds(int64_t A, Doubles& scores) {
+    scores.assign(4, kNone);
+    const Layout& layout = pairs_.layout;
+    for (int q = layout.first(pairs_.words()); q < layout.last(pairs_.words()); q++)
+      scores[q] = Log::all([&](auto visit) {
+        const Layout::Block& p = layout.block[q];
+        for (int64_t at = p.at; at < p.at + p.ny * p.pitch; at += kLanes) visit(pairs_.score(A, at));
+      });
+  }
+  void first(int64_t A, int64_t kind, Doubles& scores) {
+    const Layout::Block& p = pairs_.layout.block[kind];
+    const bool left = kind == Layout::kLeafRight;
+    scores.resize(left ? p.ny : p.nz);
+    for (size_t k = 0; k < scores.size(); k++) {
+      second(A, kind, k, other_);
+      scores[k] = total<Log>(other_.data(), other_.size());
     }
-    return right_.data();
   }
-  // and then of that word
-  const double* word(const TreeNode& node, const Layout::Block& p, int64_t z) {
-    const double* l = in.row(node.i, node.i);
-    left_.resize(c.s);
-    for (int64_t y = 0; y < p.ny; y++) left_[y] = l[y] + c.rule(node.symbol, p, y, z);
-    return left_.data();
+  void second(int64_t A, int64_t kind, int64_t chosen, Doubles& scores) const {
+    const Layout::Block& p = pairs_.layout.block[kind];
+    const bool left = kind != Layout::kLeafRight;
+    scores.resize(left ? p.ny : p.nz);
+    for (int64_t k = 0; k < int64_t(scores.size()); k++) {
+      const int64_t y = left ? k : chosen, z = left ? chosen : k;
+      scores[k] = pairs_.c.rule(A, p, y, z) + pairs_.value[p.at + y * p.pitch + z];
+    }
   }
-  // of the split after word k, whose block is p, and its left child y
-  const double* right(const TreeNode& node, const Layout::Block& p, int64_t y, int64_t k) {
-    return beside(node.symbol, p, y, in.row(k + 1, node.j));
+  // of two nonterminals; the first has two words on the left
+  void splits(int64_t y, int64_t z, Doubles& scores) const {
+    scores.resize(pairs_.splits(Layout::kWide));
+    for (size_t k = 0; k < scores.size(); k++) {
+      const int64_t last = pairs_.first_split(Layout::kWide) + k;
+      scores[k] = pairs_.in.row(pairs_.i, last)[y] + pairs_.in.row(last + 1, pairs_.j)[z];
+    }
   }
 
  private:
-  const double* beside(int64_t a, const Layout::Block& p, int64_t y, const double* r) {
-    right_.resize(p.pitch);
-    const T* rule = &c.rules[a * c.layout.size + p.at + y * p.pitch];
-    for (int64_t z = 0; z < p.nz; z += kLanes)
-      store<double>(&right_[z], load_as<double>(rule + z, kLanes, T(kNone)) + load(r + z));
-    return right_.data();
-  }
-  const Sentence<T>& c;
-  const TreeChart& in;
-  Doubles left_, right_;
+  Pairs<T> pairs_;
+  Doubles other_;
 };
 
-// Numbers of a node's own: the split, then the left child, then the right one; the right one first if the left one is
-// a word.
+// What was chosen at a node: as children.
+struct Division {
+  int64_t kind = -1, first = -1, second = -1, split = 0;
+  void children(const TreeNode& n, int64_t nt, TreeNode& left, TreeNode& right) const {
+    const bool left_first = kind == Layout::kLeafRight;
+    const bool left_word = kind >= Layout::kLeafLeft,
+               right_word = kind == Layout::kLeafRight || kind == Layout::kLeaves;
+    const int64_t k = left_word ? n.i : right_word ? n.j - 1 : n.i + 1 + split;
+    left = {n.i, k, (left_first ? first : second) + (left_word ? nt : 0)};
+    right = {k + 1, n.j, (left_first ? second : first) + (right_word ? nt : 0)};
+  }
+};
+
 template <class T>
 struct Sampler {
   const Sentence<T>& c;
@@ -200,32 +211,33 @@ struct Sampler {
   Sampler(const Sentence<T>& c, const TreeChart& in) : c(c), ways(c, in) {}
 
   // an index in proportion to exp(scores), or -1
-  int64_t draw(const double* scores, int64_t count, double u) {
-    weight_.resize(count);
-    if (!softmax(scores, count, 1, weight_.data())) return -1;
-    return pick(weight_.data(), count, std::accumulate(weight_.begin(), weight_.end(), 0.0), u);
+  int64_t draw(const Doubles& scores, double u) {
+    weight_.resize(scores.size());
+    if (!softmax(scores.data(), scores.size(), 1, weight_.data())) return -1;
+    return pick(weight_.data(), scores.size(), std::accumulate(weight_.begin(), weight_.end(), 0.0), u);
   }
   bool operator()(const TreeNode& node, TreeNode& left, TreeNode& right) {
-    const int64_t i = node.i, j = node.j, position = 4 * (j * (j + 1) / 2 + i), most = c.s;
-    auto u = [&](int word) { return double(uniform<T>(*nodes(position + word))); };
-    left_.resize((j - i) * most);
-    split_.resize(j - i);
-    ways.weigh(node, split_.data(), left_.data());
-    const int64_t k = i + draw(split_.data(), j - i, u(0));
-    if (k < i) return false;
-    const Layout::Block& p = c.layout.block[block_of(i, k, j)];
-    int64_t y = -1, z = -1;
-    if (k == i) {
-      if ((z = draw(ways.right(node, p), p.nz, u(2))) >= 0) y = draw(ways.word(node, p, z), p.ny, u(1));
-    } else {
-      if ((y = draw(&left_[(k - i) * most], p.ny, u(1))) >= 0) z = draw(ways.right(node, p, y, k), p.nz, u(2));
+    const int64_t position = 4 * (node.j * (node.j + 1) / 2 + node.i);
+    auto drawn = [&](int word) { return draw(scores_, double(uniform<T>(*nodes(position + word)))); };
+    Division d;
+    ways.enter(node.i, node.j);
+    ways.kinds(node.symbol, scores_);
+    if ((d.kind = drawn(0)) < 0) return false;
+    const bool left_first = d.kind == Layout::kLeafRight;
+    ways.first(node.symbol, d.kind, scores_);
+    if ((d.first = drawn(left_first ? 1 : 2)) < 0) return false;
+    ways.second(node.symbol, d.kind, d.first, scores_);
+    if ((d.second = drawn(left_first ? 2 : 1)) < 0) return false;
+    if (d.kind == Layout::kWide) {
+      ways.splits(d.second, d.first, scores_);
+      if ((d.split = drawn(3)) < 0) return false;
     }
-    left = {i, k, p.y + y}, right = {k + 1, j, p.z + z};
-    return y >= 0 && z >= 0;
+    d.children(node, c.nt, left, right);
+    return true;
   }
 
  private:
-  Doubles split_, left_, weight_;  // scores of every split; of it and a left child
+  Doubles scores_, weight_;
 };
 
 template <class T>
@@ -237,7 +249,7 @@ void pcfg_sample_log(const Pcfg<T>& g, int64_t b, uint64_t seed, int64_t samples
   for (int64_t s = 0; s < samples; s++) {
     sampler.nodes = {seed, {uint32_t(b)}, {uint32_t(s)}, 1};
     Draws<1> top{seed, {uint32_t(b)}, {uint32_t(s)}, 2};
-    const int64_t root = sampler.draw(roots.data(), c.nt, double(uniform<T>(*top(0))));
+    const int64_t root = sampler.draw(roots, double(uniform<T>(*top(0))));
     grow(g.n, {0, c.len - 1, root}, events + s * stride, sampler);
   }
 }

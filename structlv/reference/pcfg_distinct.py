@@ -28,8 +28,9 @@ def sample_distinct(
     """``k`` different trees ``(k, *b, max(2n - 1, 0), 3)`` without replacement, and their perturbed
     log-probabilities ``(k, *b)``.
 
-    The symbol of the whole is chosen first; then, node by node in pre-order, the split, the left child, the
-    right child; see :mod:`structlv.reference.distinct`.
+    The symbol of the whole is chosen first; then, node by node in pre-order, which of its children are words,
+    the two children, the split, as :func:`structlv.reference.pcfg.sample` does; see
+    :mod:`structlv.reference.distinct`.
     """
     s, n = detached(root, rules, unary, spans, lengths), unary.shape[-2]
     batch, items, rows = unary.shape[:-2], s.lengths.numel(), (max(2 * n - 1, 0), 3)
@@ -55,8 +56,7 @@ def sample_distinct(
 class _State(NamedTuple):
     nodes: tuple[_Node, ...] = ()  # that the tree has so far
     open: tuple[_Node, ...] = ()  # of those, the ones that are yet to be divided
-    split: int | None = None  # of the first of them, where that is chosen
-    left: int | None = None  # its left symbol
+    made: tuple[int, ...] = ()  # choices at the first of them: the kind, a child, the other, the split
 
 
 class _Tree:
@@ -67,17 +67,27 @@ class _Tree:
     def __init__(self, tops: Tensor, rules: Tensor, chart: list[Tensor], length: int) -> None:
         self.tops, self.rules, self.chart, self.length = tops, rules, chart, length
 
-    def symbols(self, i: int, j: int) -> range:
+    def symbols(self, word: bool) -> range:
         nonterminals, symbols = self.rules.shape[:2]
-        return range(nonterminals, symbols) if i == j else range(nonterminals)
+        return range(nonterminals, symbols) if word else range(nonterminals)
 
-    def pairs(self, node: _Node, split: int) -> Tensor:
-        """Log-weights of the pairs of children at a split."""
-        i, j, a = node
-        y, z = self.symbols(i, split), self.symbols(split + 1, j)
-        left, right = self.chart[split - i][i, y.start : y.stop], self.chart[j - split - 1][split + 1]
+    def splits(self, node: _Node, kind: int) -> range:
+        """Last words of left children. Kinds 2 and 3 have a word on the left, 1 and 3 on the right."""
+        i, j, _ = node
+        if (kind == 3) != (j == i + 1):  # two words have this kind alone
+            return range(0)
+        return (range(i + 1, j - 1), range(j - 1, j), range(i, i + 1), range(i, i + 1))[kind]
+
+    def pairs(self, node: _Node, kind: int) -> Tensor:
+        """Log-weights of the pairs of children of a kind at each split, (splits, y, z)."""
+        (i, j, a), y, z = node, self.symbols(kind >= 2), self.symbols(kind % 2 == 1)
         rules = self.rules[a, y.start : y.stop, z.start : z.stop]
-        return left[:, None] + (rules + right[z.start : z.stop])
+        splits = self.splits(node, kind)
+        if not splits:
+            return torch.full((1, *rules.shape), -torch.inf, dtype=rules.dtype)
+        left = torch.stack([self.chart[k - i][i, y.start : y.stop] for k in splits])
+        right = torch.stack([self.chart[j - k - 1][k + 1, z.start : z.stop] for k in splits])
+        return left[:, :, None] + right[:, None] + rules
 
     def weigh(self, state: _State) -> Tensor | None:
         if not state.nodes:
@@ -85,22 +95,29 @@ class _Tree:
         if not state.open:
             return None
         node = state.open[0]
-        if state.split is None:
-            splits = [self.pairs(node, split).flatten() for split in range(node[0], node[1])]
-            return torch.stack([semiring.logsumexp(x, -1) for x in splits])
-        pairs = self.pairs(node, state.split)
-        return semiring.logsumexp(pairs, -1) if state.left is None else pairs[state.left]
+        if not state.made:
+            return torch.stack([semiring.logsumexp(self.pairs(node, k).flatten(), 0) for k in range(4)])
+        kind, *made = state.made
+        pairs = self.pairs(node, kind)
+        if kind != 1:  # the right child first
+            pairs = pairs.mT
+        if len(made) == 2:
+            return pairs[:, made[0], made[1]]
+        pairs = semiring.logsumexp(pairs, 0)
+        return pairs[made[0]] if made else semiring.logsumexp(pairs, -1)
 
     def enter(self, state: _State, choice: int) -> _State:
         if not state.nodes:
             top = (0, self.length - 1, choice)
             return _State((top,), (top,))
+        made = (*state.made, choice)
+        if len(made) < (4 if made[0] == 0 else 3):
+            return state._replace(made=made)
         (i, j, _), *rest = state.open
-        if state.split is None:
-            return state._replace(split=i + choice)
-        if state.left is None:
-            return state._replace(left=choice)
-        left = (i, state.split, self.symbols(i, state.split)[state.left])
-        right = (state.split + 1, j, self.symbols(state.split + 1, j)[choice])
+        kind, first, second = made[:3]
+        split = self.splits(state.open[0], kind)[made[3] if kind == 0 else 0]
+        y, z = (first, second) if kind == 1 else (second, first)
+        left = (i, split, self.symbols(kind >= 2)[y])
+        right = (split + 1, j, self.symbols(kind % 2 == 1)[z])
         inner = tuple(x for x in (left, right) if x[0] < x[1])
         return _State((*state.nodes, left, right), (*inner, *rest))

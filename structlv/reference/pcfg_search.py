@@ -163,10 +163,12 @@ def sample(
 ) -> Tensor:
     """Exact samples: events ``(num_samples, *b, max(2n - 1, 0), 3)``, from the top down.
 
-    A node draws its split, then the left symbol given it, then the right one given both (a left child of one
-    word after the right one), each the first whose cumulative weight exceeds u times the total. The
+    A node draws which of its children are words (neither, the right one, the left one, both), then the right
+    symbol and the left one given it (the left one first where the right child alone is a word), and where
+    neither is a word the split; each the first whose cumulative weight exceeds u times the total. The
     uniforms depend on (seed, item, sample, span) alone:
-    :func:`structlv.reference.philox.uniforms` at j (j + 1) / 2 + i of stream 1; of stream 2 for the top.
+    :func:`structlv.reference.philox.uniforms` at j (j + 1) / 2 + i of stream 1, its words for the kind, the
+    left symbol, the right one, the split; of stream 2 for the top.
     """
     s, n, batch = detached(root, rules, unary, spans, lengths), unary.shape[-2], unary.shape[:-2]
     if n < 2 or s.lengths.numel() == 0 or num_samples == 0:
@@ -187,24 +189,31 @@ def sample(
 
 
 def _chooser(s: Sentences, chart: list[Tensor], uniforms: Callable[[Tensor, int], Tensor]) -> Callable:
+    nonterminals, symbols = s.root.shape[-1], s.leaves.shape[-1]
+    words = (torch.arange(symbols, device=s.leaves.device) >= nonterminals).long()
+    kinds = 2 * words[:, None] + words  # of a pair of children (y, z)
+
     def choose(width: int, node: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         left, right = children(chart, width)
         first = torch.arange(node.shape[-1], device=node.device)
         last = first + width - 1
         u = uniforms(torch.div(last * (last + 1), 2, rounding_mode="floor") + first, 1)
-        rules = _rows(s.rules.flatten(-2).unsqueeze(-3), node).unflatten(-1, (left.shape[-1], -1))
-        # (s, *b, p, split, y): the sum over z of what is under the node
-        pairs = (
-            torch.stack([semiring.logsumexp(rules + x.unsqueeze(-2), -1) for x in right.unbind(-2)], -2)
-            + left
+        rules = _rows(s.rules.flatten(-2).unsqueeze(-3), node).unflatten(-1, (symbols, symbols))
+        pairs = rules + semiring.logsumexp(join(left, right), -3)  # (s, *b, p, y, z)
+        of_kind = [torch.where(kinds == k, pairs, -torch.inf) for k in range(4)]
+        kind = philox.draw(
+            torch.stack([semiring.logsumexp(x.flatten(-2), -1) for x in of_kind], -1), u[..., 0]
         )
-        split = philox.draw(semiring.logsumexp(pairs, -1), u[..., 0])
-        y = philox.draw(_rows(pairs, split), u[..., 1])
-        z = philox.draw(_rows(rules, y) + _rows(right, split), u[..., 2])
-        words = rules.mT + left[..., 0, None, :]  # (s, *b, p, z, y): of a left child of one word
-        other = philox.draw(semiring.logsumexp(words, -1) + right[..., 0, :], u[..., 2])
-        word = philox.draw(_rows(words, other), u[..., 1])
-        return split, torch.where(split == 0, word, y), torch.where(split == 0, other, z)
+        pairs = torch.where(kinds == kind[..., None, None], pairs, -torch.inf)
+        right_word = kind == 1
+        y = philox.draw(semiring.logsumexp(pairs, -1), u[..., 1])
+        z = philox.draw(semiring.logsumexp(pairs, -2), u[..., 2])
+        y, z = (
+            torch.where(right_word, y, philox.draw(_rows(pairs.mT, z), u[..., 1])),
+            torch.where(right_word, philox.draw(_rows(pairs, y), u[..., 2]), z),
+        )
+        split = philox.draw(_rows(left.mT, y) + _rows(right.mT, z), u[..., 3])
+        return split, y, z
 
     return choose
 

@@ -80,13 +80,20 @@ def check(g: Grammar, event: list[list[int]], b: int, s: int, dtype: torch.dtype
         k, y = event[row + 1][1], event[row + 1][2]
         z = next(z for left, end, z in event[row + 1 :] if (left, end) == (k + 1, j))
         u = words(j * (j + 1) // 2 + i, b, s, 1, dtype)
-        assert decides(u[0], table.sum((1, 2)), k - i)
-        if k == i:  # a word on the left is drawn after its sibling
-            assert decides(u[2], table[0].sum(0), z)
-            assert decides(u[1], table[0, :, z], y)
+        inner, leaf = slice(NT), slice(NT, None)
+        left, right = (leaf if symbol >= NT else inner for symbol in (y, z))
+        pairs = table.sum(0)
+        kinds = [pairs[a, b].sum() for a in (inner, leaf) for b in (inner, leaf)]
+        assert decides(u[0], torch.stack(kinds), 2 * (y >= NT) + (z >= NT))
+        pairs = pairs[left, right]
+        y, z, first = y - (left.start or 0), z - (right.start or 0), (y < NT <= z)
+        if first:  # the right child alone is a word: it is drawn after its sibling
+            assert decides(u[1], pairs.sum(1), y)
+            assert decides(u[2], pairs[y], z)
         else:
-            assert decides(u[1], table[k - i].sum(-1), y)
-            assert decides(u[2], table[k - i, y], z)
+            assert decides(u[2], pairs.sum(0), z)
+            assert decides(u[1], pairs[:, z], y)
+        assert decides(u[3], table[:, left, right][:, y, z], k - i)
 
 
 def test_a_sample_does_not_depend_on_the_others():
