@@ -4,12 +4,12 @@
 
 #define SLV_PCFG_LAUNCHES(T)                                                                                   \
   template void run_inside(const Pcfg<T>&, const TreeSpace<T>&, int, Stream);                                  \
-  template void run_finish(const Pcfg<T>&, const double*, double*, T*, Stream);                                \
-  template void run_tops(const Pcfg<T>&, const double*, const TreeMass&, Stream);                              \
+  template void run_finish(const Tree<T>&, const double*, double*, T*, Stream);                                \
+  template void run_tops(const Tree<T>&, const double*, const double*, double*, double*, Stream);              \
   template void run_outside(const Pcfg<T>&, const TreeSpace<T>&, const TreeMass&, int, const RowMap&, double*, \
                             Stream);                                                                           \
   template void run_sum_items(const RowMap&, int64_t, const double*, T*, Stream);                              \
-  template void run_sum_spans(const Pcfg<T>&, const RowMap&, int, const double*, T*, Stream);
+  template void run_sum_spans(const Tree<T>&, const RowMap&, int, const double*, T*, Stream);
 
 namespace slv::cuda {
 SLV_PCFG_LAUNCHES(float)

@@ -49,19 +49,10 @@ struct Check {
         weight(draw(b, 0, 1)) {
     for (int64_t i = 0; i < b; i++) length.data()[i] = i == 0 ? o.n + 1 : i == 1 ? 1 : i == 2 ? -1 : o.n - i % o.n;
     const RowMap map = row_map(o.lead, o.batch);
-    g = {b,
-         o.n,
-         o.nt,
-         o.t,
-         o.labels,
-         root.data(),
+    g = {{b, o.n, o.nt, o.t, o.labels, root.data(), unary.data(), o.labels ? spans.data() : nullptr, map, map,
+          o.ragged ? length.data() : nullptr},
          rules.data(),
-         unary.data(),
-         o.labels ? spans.data() : nullptr,
-         map,
-         map,
-         map,
-         o.ragged ? length.data() : nullptr};
+         map};
   }
   int len(int64_t item) { return !o.ragged ? o.n : int(std::clamp<int64_t>(length[item], 0, o.n)); }
   TreeScores scores(int64_t item) {
@@ -85,7 +76,7 @@ struct Check {
     for (int64_t first = 0; first < b; first += half)
       for (int w = 2; w <= o.n; w++)
         run_inside(g, {inside.data(), first, std::min(half, b - first), scratch.data()}, w, nullptr);
-    run_finish(g, inside.data(), log_z.data(), log_z_narrow.data(), nullptr);
+    run_finish<T>(g, inside.data(), log_z.data(), log_z_narrow.data(), nullptr);
     std::vector<TreePosterior> exact;
     for (int64_t i = 0; i < b; i++) {
       exact.push_back(tree_posterior(scores(i)));
@@ -96,9 +87,8 @@ struct Check {
     Guarded<double> top(b * o.nt), mass(nodes), words(b * o.n * o.t), below(pairs), tops(pairs);
     Guarded<double> rule_tops(half * (o.n - 1) * o.nt), rule_weights(rule_tops.size()), counts(rows * o.nt * s * s);
     for (Guarded<double>* x : {&mass, &words, &counts}) std::memset(x->data(), 0, x->size() * sizeof(double));
-    const TreeMass m{weight.data(),    top.data(),          mass.data(), words.data(),
-                     rule_tops.data(), rule_weights.data(), tops.data(), below.data()};
-    run_tops(g, inside.data(), m, nullptr);
+    const TreeMass m{mass.data(), words.data(), rule_tops.data(), rule_weights.data(), tops.data(), below.data()};
+    run_tops<T>(g, inside.data(), weight.data(), top.data(), mass.data(), nullptr);
     for (int64_t first = 0; first < b; first += half)
       for (int w = o.n; w >= 2; w--)
         run_outside(g, {inside.data(), first, std::min(half, b - first), scratch.data()}, m, w, g.rule_row,
@@ -108,7 +98,7 @@ struct Check {
     run_sum_items(own, int64_t(o.n) * o.t, words.data(), d_unary.data(), nullptr);
     run_sum_items(each, int64_t(o.nt) * s * s, counts.data(), d_rules.data(), nullptr);
     run_sum_items(g.root_row, o.nt, top.data(), d_root.data(), nullptr);
-    run_sum_spans(g, g.span_row, o.labels, mass.data(), d_spans.data(), nullptr);
+    run_sum_spans<T>(g, g.span_row, o.labels, mass.data(), d_spans.data(), nullptr);
     compare(exact, d_root, d_rules, d_unary, d_spans);
 
     for (Guarded<double>* x :
