@@ -93,6 +93,22 @@ SixTensors marginals(SLV_POTENTIALS, bool want_rules, bool want_spans) {
   });
 }
 
+Tensor sample(SLV_POTENTIALS, int64_t num_samples, int64_t seed) {
+  STD_TORCH_CHECK(num_samples >= 0, "num_samples: expected a number >= 0, found ", num_samples);
+  return dispatch(unary, [&](auto t) {
+    using T = decltype(t);
+    SLV_BIND;
+    Tensor out = p.empty(p.event_shape({num_samples}), ScalarType::Long);
+    if (out.numel() == 0) return out;
+    const RankSizes<T> sizes(p);
+    const Tensor own = p.doubles(sizes.inside());
+    const RankInside in = sizes.in(data_of(own));
+    inside_pass(p, in);
+    run_rank_sample(p.g, in, uint64_t(seed), num_samples, out.mutable_data_ptr<int64_t>(), p.stream);
+    return out;
+  });
+}
+
 }  // namespace
 
 #if defined(SLV_EMULATE)
@@ -103,6 +119,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(structlv_emulated, m) {
   m.def("lowrank_inside(" SLV_SCHEMA ", bool as_double) -> (Tensor, Tensor)");
   m.def("lowrank_vjp(Tensor grad, Tensor chart, " SLV_SCHEMA ") -> " SLV_SIX);
   m.def("lowrank_marginals(" SLV_SCHEMA ", bool want_rules, bool want_spans) -> " SLV_SIX);
+  m.def("lowrank_sample(" SLV_SCHEMA ", SymInt num_samples, SymInt seed) -> Tensor");
 }
 STABLE_TORCH_LIBRARY_IMPL(structlv_emulated, CPU, m) {
 #else
@@ -112,6 +129,7 @@ STABLE_TORCH_LIBRARY_IMPL(structlv, CUDA, m) {
   m.impl("lowrank_inside", TORCH_BOX(&inside));
   m.impl("lowrank_vjp", TORCH_BOX(&vjp));
   m.impl("lowrank_marginals", TORCH_BOX(&marginals));
+  m.impl("lowrank_sample", TORCH_BOX(&sample));
 }
 
 }  // namespace slv::cuda

@@ -13,6 +13,7 @@ struct Table {
   RowMap row;
   int rows, columns;
   SLV_BOTH int64_t size() const { return int64_t(rows) * columns; }
+  SLV_BOTH const T* of(int64_t item) const { return data + row.row(item) * size(); }
 };
 
 template <class T>
@@ -54,5 +55,8 @@ void run_rank_inside(const LowRank<T>&, const RankInside&, int width, Stream);
 // From the spans of `width` words, whose left and right have their weights, to all of fewer words.
 template <class T>
 void run_rank_outside(const LowRank<T>&, const RankInside&, const RankMass&, const GrammarSums&, int width, Stream);
+// Trees from the inside values into events (samples, batch, 2n - 1, 3).
+template <class T>
+void run_rank_sample(const LowRank<T>&, const RankInside&, uint64_t seed, int64_t samples, int64_t* events, Stream);
 
 }  // namespace slv::cuda

@@ -6,7 +6,8 @@
 #define SLV_LOWRANK_LAUNCHES(T)                                                                                  \
   template void run_rank_inside(const LowRank<T>&, const RankInside&, int, Stream);                              \
   template void run_rank_outside(const LowRank<T>&, const RankInside&, const RankMass&, const GrammarSums&, int, \
-                                 Stream);
+                                 Stream);                                                                        \
+  template void run_rank_sample(const LowRank<T>&, const RankInside&, uint64_t, int64_t, int64_t*, Stream);
 
 namespace slv::cuda {
 SLV_LOWRANK_LAUNCHES(float)

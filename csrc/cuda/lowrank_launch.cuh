@@ -1,6 +1,6 @@
 // Which launches make a width of the low-rank PCFG, and how many blocks each gets: a function of the problem alone.
 #pragma once
-#include "cuda/lowrank_splits.cuh"
+#include "cuda/lowrank_sample.cuh"
 #include "cuda/pcfg_tree_launch.cuh"
 
 namespace slv::cuda {
@@ -84,6 +84,13 @@ void run_rank_outside(const LowRank<T>& g, const RankInside& in, const RankMass&
   if (g.has_head()) w.hand_on(w.head(in.ranks), symbols, m, ranks, false, sums.head);
   simt::launch(lowrank_divide<T>, blocks_for(w.spans() * g.r), kLogThreads, 0, w.stream, g, in,
                g.has_head() ? ranks : symbols, m.left, m.right, width);
+}
+
+template <class T>
+void run_rank_sample(const LowRank<T>& g, const RankInside& in, uint64_t seed, int64_t samples, int64_t* events,
+                     Stream stream) {
+  simt::launch(lowrank_sample<T>, blocks_of_warps(samples * g.batch), kLogThreads, 0, stream_of(stream), g, in, seed,
+               samples, events);
 }
 
 }  // namespace slv::cuda

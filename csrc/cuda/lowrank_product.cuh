@@ -37,20 +37,25 @@ struct SpanRows {
   SLV_DEVICE S* at(int64_t item, int i) const { return data + (item * of_item + first + i) * size; }
 };
 
+// Over the columns of a tile, for each row, as sum_of_columns.
+SLV_DEVICE double max_of_columns(double x) {
+  x = larger(x, shuffle_xor(x, 1));
+  x = larger(x, shuffle_xor(x, 2));
+  return larger(x, shuffle_xor(x, 4));
+}
+
 template <class T, class S>
 struct Product {
   Table<T> table;
   int first;          // of the columns that have scores
   SpanRows<S> score;  // of these
-  SLV_DEVICE const T* row(int64_t item, int u) const {
-    return table.data + table.row.row(item) * table.size() + int64_t(u) * table.columns + first;
-  }
+  SLV_DEVICE const T* row(int64_t item, int u) const { return table.of(item) + int64_t(u) * table.columns + first; }
   // out(u) of a span, by the lanes of a row of a tile; where there is none they take part in the warp's exchanges
   SLV_DEVICE LogSum sum(const Thread& me, int64_t item, int i, int u) const {
     const bool exists = u < table.rows;
     const T* own = row(item, exists ? u : 0);
     const S* scores = score.at(item, i);
-    LogSum x{-HUGE_VAL, 0};
+    LogSum x;
     for (int v = me.column; v < score.size && exists; v += kTileColumns)
       x.top = larger(x.top, double(own[v]) + double(scores[v]));
     x.top = max_of_columns(x.top);

@@ -4,24 +4,21 @@
 
 namespace slv::cuda {
 
-// The places of a span's children: `left` of v words and `right` of the rest.
+// The places of the children of `width` words from i on: `left` has v words and `right` the rest.
 template <class T>
 struct Splits {
   const LowRank<T>& g;
-  const SpanPlace<T>& at;
-  int width;
-  SLV_DEVICE int64_t place(int i, int w) const {
-    const int64_t span = w == 1 ? i : g.n + g.span(i, w);
-    return (at.item * g.all_spans() + span) * g.r + at.e;
+  int64_t item;
+  int i, width, q;
+  SLV_DEVICE int64_t place(int from, int w) const {
+    const int64_t span = w == 1 ? from : g.n + g.span(from, w);
+    return (item * g.all_spans() + span) * g.r + q;
   }
-  SLV_DEVICE int64_t left(int v) const { return place(at.i, v); }
-  SLV_DEVICE int64_t right(int v) const { return place(at.i + v, width - v); }
+  SLV_DEVICE int64_t left(int v) const { return place(i, v); }
+  SLV_DEVICE int64_t right(int v) const { return place(i + v, width - v); }
   SLV_DEVICE double score(const RankInside& in, int v) const { return in.left[left(v)] + in.right[right(v)]; }
   SLV_DEVICE LogSum sum(const RankInside& in) const {
-    LogSum x{-HUGE_VAL, 0};
-    for (int v = 1; v < width; v++) x.top = larger(x.top, score(in, v));
-    for (int v = 1; v < width && x.possible(); v++) x.sum += exp(score(in, v) - x.top);
-    return x;
+    return log_sum(1, width, [&](int v) { return score(in, v); });
   }
 };
 
@@ -30,7 +27,7 @@ SLV_KERNEL(kLogThreads)
 lowrank_splits(LowRank<T> g, RankInside in, SpanRows<double> out, int width) {
   const SpanPlace<T> at(g, width, g.r, thread_of_launch());
   if (!at.exists) return;
-  out.at(at.item, at.i)[at.e] = Splits<T>{g, at, width}.sum(in).log();
+  out.at(at.item, at.i)[at.e] = Splits<T>{g, at.item, at.i, width, at.e}.sum(in).log();
 }
 
 // Adds the scores of spans to their nonterminals.
@@ -50,7 +47,7 @@ lowrank_divide(LowRank<T> g, RankInside in, SpanRows<double> mass, double* left,
   if (!at.exists) return;
   const double weight = mass.at(at.item, at.i)[at.e];
   if (weight == 0) return;
-  const Splits<T> splits{g, at, width};
+  const Splits<T> splits{g, at.item, at.i, width, at.e};
   const LogSum x = splits.sum(in);
   const double relative = weight / x.sum;
   for (int v = 1; v < width; v++) {

@@ -80,6 +80,38 @@ FourTensors marginals(SLV_POTENTIALS, bool want_rules, bool want_spans) {
   });
 }
 
+Tensor argmax(SLV_POTENTIALS) {
+  return dispatch(unary, [&](auto t) {
+    using T = decltype(t);
+    BoundPcfg<T> p(root, rules, unary, spans, lengths);
+    Tensor out = p.empty(p.event_shape(), ScalarType::Long);
+    if (out.numel() == 0) return out;
+    const Tensor best = p.doubles(p.nodes());
+    inside_pass(p, data_of(best), true);
+    run_argmax(p.g, data_of(best), out.mutable_data_ptr<int64_t>(), p.stream);
+    return out;
+  });
+}
+
+Tensor sample(SLV_POTENTIALS, int64_t num_samples, int64_t seed) {
+  STD_TORCH_CHECK(num_samples >= 0, "num_samples: expected a number >= 0, found ", num_samples);
+  return dispatch(unary, [&](auto t) {
+    using T = decltype(t);
+    BoundPcfg<T> p(root, rules, unary, spans, lengths);
+    Tensor out = p.empty(p.event_shape({num_samples}), ScalarType::Long);
+    if (out.numel() == 0) return out;
+    const Tensor values = p.doubles(p.nodes());
+    inside_pass(p, data_of(values));
+    const int64_t each = p.items * std::max<int64_t>(p.n, p.g.s());
+    const int64_t most = std::clamp<int64_t>(kPairsBytes / (8 * each), 1, num_samples);
+    const Tensor memory = p.doubles(most * each);
+    for (int64_t first = 0; first < num_samples; first += most)
+      run_sample(p.g, data_of(values), uint64_t(seed), first, std::min(most, num_samples - first), data_of(memory),
+                 out.mutable_data_ptr<int64_t>(), p.stream);
+    return out;
+  });
+}
+
 }  // namespace
 
 #if defined(SLV_EMULATE)
@@ -89,6 +121,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(structlv_emulated, m) {
   m.def("pcfg_inside(" SLV_SCHEMA ", bool as_double) -> (Tensor, Tensor)");
   m.def("pcfg_vjp(Tensor grad, Tensor chart, " SLV_SCHEMA ") -> (Tensor, Tensor, Tensor, Tensor)");
   m.def("pcfg_marginals(" SLV_SCHEMA ", bool want_rules, bool want_spans) -> (Tensor, Tensor, Tensor, Tensor)");
+  m.def("pcfg_argmax(" SLV_SCHEMA ") -> Tensor");
+  m.def("pcfg_sample(" SLV_SCHEMA ", SymInt num_samples, SymInt seed) -> Tensor");
 }
 STABLE_TORCH_LIBRARY_IMPL(structlv_emulated, CPU, m) {
 #else
@@ -98,6 +132,8 @@ STABLE_TORCH_LIBRARY_IMPL(structlv, CUDA, m) {
   m.impl("pcfg_inside", TORCH_BOX(&inside));
   m.impl("pcfg_vjp", TORCH_BOX(&vjp));
   m.impl("pcfg_marginals", TORCH_BOX(&marginals));
+  m.impl("pcfg_argmax", TORCH_BOX(&argmax));
+  m.impl("pcfg_sample", TORCH_BOX(&sample));
 }
 
 }  // namespace slv::cuda

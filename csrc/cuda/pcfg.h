@@ -34,11 +34,23 @@ struct TreeMass {
 // inside of all spans of `width` words
 template <class T>
 void run_inside(const Pcfg<T>&, const TreeSpace<T>&, int width, Stream);
+// The same with maxima in place of sums: the score of the best tree of a span.
+template <class T>
+void run_best(const Pcfg<T>&, const TreeSpace<T>&, int width, Stream);
 
 // From the nodes of `width` words, which have their weights, to all of fewer words; and to counts (rows, nt, s, s), the
 // weights of rules summed over the items of each row, which is null where they are not wanted.
 template <class T>
 void run_outside(const Pcfg<T>&, const TreeSpace<T>&, const TreeMass&, int width, const RowMap& rows, double* counts,
                  Stream);
+
+// Trees as events (batch, 2n - 1, 3) from the scores of the best ones.
+template <class T>
+void run_argmax(const Pcfg<T>&, const double* best, int64_t* events, Stream);
+// Samples first .. first + samples - 1 of events (all samples, batch, 2n - 1, 3); memory: (samples, batch, the larger
+// of n and s).
+template <class T>
+void run_sample(const Pcfg<T>&, const double* inside, uint64_t seed, int64_t first, int64_t samples, double* memory,
+                int64_t* events, Stream);
 
 }  // namespace slv::cuda

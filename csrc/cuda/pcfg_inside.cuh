@@ -1,4 +1,4 @@
-// Inside: the sum over the trees of every span, width by width. A block has one span of one item.
+// Inside: the sum over the trees of every span, or the best of them, width by width. A block has one span of one item.
 #pragma once
 #include "cuda/pcfg.h"
 #include "cuda/pcfg_tree.cuh"
@@ -28,29 +28,27 @@ struct SpanBlock {
   }
 };
 
-// Calls each(q, sum over the splits of i..i+w-1) for every pair q of a left and a right symbol, by one thread.
-template <class T, class F>
+// Calls each(q, sum over the splits of i..i+w-1) for every pair q of a left and a right symbol, by one thread. With
+// `Best`, here and below, there are maxima in place of sums.
+template <bool Best = false, class T, class F>
 SLV_DEVICE void sum_splits(const Thread& me, const DenseSentence<T>& s, const double* inside, int i, int w, F&& each) {
   const int symbols = s.g.s(), nt = s.g.nt;
   for (int64_t q = me.index; q < s.g.pairs(); q += blockDim.x) {
     const int y = int(q / symbols), z = int(q - int64_t(y) * symbols);
     // the words of the left part: one under a preterminal, more under a nonterminal, and so for those of the right part
     const int from = larger(y < nt ? 2 : 1, z < nt ? 1 : w - 1), to = w - larger(z < nt ? 2 : 1, y < nt ? 1 : w - 1);
-    LogSum x{-HUGE_VAL, 0};
-    for (int v = from; v <= to; v++) x.top = larger(x.top, s.below(inside, i, v, y) + s.below(inside, i + v, w - v, z));
-    for (int v = from; v <= to && x.possible(); v++)
-      x.sum += exp(s.below(inside, i, v, y) + s.below(inside, i + v, w - v, z) - x.top);
-    each(q, x);
+    each(q, log_sum<Best>(from, to + 1,
+                          [&](int v) { return s.below(inside, i, v, y) + s.below(inside, i + v, w - v, z); }));
   }
 }
 // The sum over the pairs of children of nonterminal `a`, from the logs of what `sum_splits` gave; by a warp.
-template <class T>
+template <bool Best = false, class T>
 SLV_DEVICE LogSum sum_rules(const Thread& me, const DenseSentence<T>& s, const double* pairs, int a) {
   const T* rules = s.rules + a * s.g.pairs();
-  return warp_log_sum(me, s.g.pairs(), [&](int64_t q) { return double(rules[q]) + pairs[q]; });
+  return warp_log_sum<Best>(me, s.g.pairs(), [&](int64_t q) { return double(rules[q]) + pairs[q]; });
 }
 
-template <class T>
+template <class T, bool Best>
 SLV_KERNEL(kLogThreads)
 pcfg_inside(Pcfg<T> g, TreeSpace<T> space, int width) {
   const Thread me;
@@ -58,10 +56,10 @@ pcfg_inside(Pcfg<T> g, TreeSpace<T> space, int width) {
   const DenseSentence<T> s(g, block.item);
   if (block.i + width > s.len) return;
   double* pairs = space.pairs + block.place;
-  sum_splits(me, s, space.inside, block.i, width, [&](int64_t q, const LogSum& x) { pairs[q] = x.log(); });
+  sum_splits<Best>(me, s, space.inside, block.i, width, [&](int64_t q, const LogSum& x) { pairs[q] = x.log(); });
   sync_block();
   for (int a = me.warp; a < g.nt; a += me.warps) {
-    const double sum = sum_rules(me, s, pairs, a).log();
+    const double sum = sum_rules<Best>(me, s, pairs, a).log();
     if (me.lane == 0) space.inside[s.node(block.i, width) + a] = sum + s.span_score(block.i, width, a);
   }
 }

@@ -1,5 +1,6 @@
 // How many blocks and threads each kernel of dense rules gets: a function of the problem alone.
 #pragma once
+#include "cuda/pcfg_choose.cuh"
 #include "cuda/pcfg_outside.cuh"
 #include "cuda/pcfg_tree_launch.cuh"
 
@@ -14,7 +15,13 @@ int tree_threads(const Pcfg<T>& g) {
 
 template <class T>
 void run_inside(const Pcfg<T>& g, const TreeSpace<T>& space, int width, Stream stream) {
-  simt::launch(pcfg_inside<T>, space.count * (g.n - width + 1), tree_threads(g), 0, stream_of(stream), g, space, width);
+  simt::launch(pcfg_inside<T, false>, space.count * (g.n - width + 1), tree_threads(g), 0, stream_of(stream), g, space,
+               width);
+}
+template <class T>
+void run_best(const Pcfg<T>& g, const TreeSpace<T>& space, int width, Stream stream) {
+  simt::launch(pcfg_inside<T, true>, space.count * (g.n - width + 1), tree_threads(g), 0, stream_of(stream), g, space,
+               width);
 }
 template <class T>
 void run_outside(const Pcfg<T>& g, const TreeSpace<T>& space, const TreeMass& mass, int width, const RowMap& rows,
@@ -27,6 +34,16 @@ void run_outside(const Pcfg<T>& g, const TreeSpace<T>& space, const TreeMass& ma
                  mass, width, rows, counts);
   simt::launch(pcfg_children<T>, space.count * g.n * (width - 1), 32 * (warps < 8 ? warps : 8), 0, stream_of(stream), g,
                space, mass, width);
+}
+template <class T>
+void run_argmax(const Pcfg<T>& g, const double* best, int64_t* events, Stream stream) {
+  simt::launch(pcfg_argmax<T>, blocks_for(32 * g.batch), kLogThreads, 0, stream_of(stream), g, best, events);
+}
+template <class T>
+void run_sample(const Pcfg<T>& g, const double* inside, uint64_t seed, int64_t first, int64_t samples, double* memory,
+                int64_t* events, Stream stream) {
+  simt::launch(pcfg_sample<T>, blocks_for(32 * samples * g.batch), kLogThreads, 0, stream_of(stream), g, inside, seed,
+               first, samples, memory, events);
 }
 
 }  // namespace slv::cuda

@@ -39,10 +39,15 @@ void each_range(const BoundPcfg<T>& p, double* inside, int arrays, F&& body) {
          most * nodes);
 }
 
+// Of all widths: sums over trees, or with `best` the best one's score.
 template <class T>
-void inside_pass(const BoundPcfg<T>& p, double* inside) {
+void inside_pass(const BoundPcfg<T>& p, double* inside, bool best = false) {
   each_range(p, inside, 0, [&](const TreeSpace<T>& space, double*, int64_t, int64_t) {
-    for (int w = 2; w <= p.n; w++) run_inside(p.g, space, w, p.stream);
+    for (int w = 2; w <= p.n; w++)
+      if (best)
+        run_best(p.g, space, w, p.stream);
+      else
+        run_inside(p.g, space, w, p.stream);
   });
 }
 

@@ -37,18 +37,33 @@ struct Sentence {
 // The log of a sum as its largest term and the sum relative to it: top + log(sum). A probability is exp(term - top) /
 // sum, which is exact however large the terms are.
 struct LogSum {
-  double top, sum;
+  double top = -HUGE_VAL, sum = 0;
   SLV_DEVICE bool possible() const { return top > -HUGE_VAL; }
   SLV_DEVICE double log() const { return possible() ? top + ::log(sum) : -HUGE_VAL; }
 };
+// Of the terms `term(q)`, first <= q < end. With `Best` of the largest alone, so that its log is a maximum.
+template <bool Best = false, class F>
+SLV_DEVICE LogSum log_sum(int first, int end, F&& term) {
+  LogSum x;
+  for (int q = first; q < end; q++) x.top = larger(x.top, term(q));
+  if constexpr (Best)
+    x.sum = 1;
+  else
+    for (int q = first; q < end && x.possible(); q++) x.sum += exp(term(q) - x.top);
+  return x;
+}
 // Over a warp, every lane of which gives terms: `term(q)` for q < count.
-template <class F>
+template <bool Best = false, class F>
 SLV_DEVICE LogSum warp_log_sum(const Thread& me, int64_t count, F&& term) {
-  LogSum x{-HUGE_VAL, 0};
+  LogSum x;
   for (int64_t q = me.lane; q < count; q += 32) x.top = larger(x.top, term(q));
   x.top = warp_max(x.top);
-  for (int64_t q = me.lane; q < count && x.possible(); q += 32) x.sum += exp(term(q) - x.top);
-  x.sum = warp_sum(x.sum);
+  if constexpr (Best) {
+    x.sum = 1;
+  } else {
+    for (int64_t q = me.lane; q < count && x.possible(); q += 32) x.sum += exp(term(q) - x.top);
+    x.sum = warp_sum(x.sum);
+  }
   return x;
 }
 // What a term of such a sum weighs: `weight` is that of the whole over its sum.
@@ -59,7 +74,7 @@ SLV_DEVICE double share_of(double weight, double top, double rule, double below)
 // Over the nonterminals at the top, by a warp; nothing for sentences of fewer than two words, which have no tree.
 template <class T>
 SLV_DEVICE LogSum sum_tops(const Thread& me, const Sentence<T>& s, const T* root, const double* inside) {
-  if (s.len < 2) return {-HUGE_VAL, 0};
+  if (s.len < 2) return {};
   const double* node = inside + s.node(0, s.len);
   return warp_log_sum(me, s.tree.nt, [&](int64_t a) { return double(root[a]) + node[a]; });
 }

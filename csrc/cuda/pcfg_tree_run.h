@@ -37,6 +37,8 @@ struct BoundTree : BoundBatch<T> {
             this->length()};
   }
   int64_t nodes() const { return this->items * tree.spans_of_item() * tree.nt; }
+  // Of trees as rows (i, j, symbol).
+  Shape event_shape(const Shape& head = {}) const { return this->with({n > 0 ? 2 * n - 1 : 0, 3}, head); }
   Tensor doubles(int64_t count, bool cleared = false) const {
     Tensor out = empty({count}, ScalarType::Double);
     if (cleared) torch::stable::zero_(out);

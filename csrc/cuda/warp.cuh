@@ -64,12 +64,6 @@ SLV_DEVICE T sum_of_columns(T x) {
   x += shuffle_xor(x, 2);
   return x + shuffle_xor(x, 4);
 }
-template <class T>
-SLV_DEVICE T max_of_columns(T x) {
-  x = larger(x, shuffle_xor(x, 1));
-  x = larger(x, shuffle_xor(x, 2));
-  return larger(x, shuffle_xor(x, 4));
-}
 // Over all warps, from what each has put into `parts`.
 template <class T>
 SLV_DEVICE T max_of_parts(const T* parts, int warps) {

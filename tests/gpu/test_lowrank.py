@@ -60,6 +60,14 @@ def test_second_order(heads, gpu):
         assert_second_order(a.cpu(), b)
 
 
+@pytest.mark.parametrize("grammar", ["shared", "item"])
+@heads
+def test_the_same_samples(heads, grammar, gpu):
+    case = lowrank((5,), 9, (5, 37), 6, heads, grammar, holes=0.1)
+    drawn = ops.sample(*on(case, gpu), num_samples=20, seed=2**40 + 7).cpu()
+    assert torch.equal(drawn, ops.sample(*case, num_samples=20, seed=2**40 + 7))
+
+
 def test_the_same_bits_again(gpu):
     case = on(lowrank((16,), 12, (8, 12), 9, dtype=torch.float32), gpu)
     first = gradient(case)[2]
@@ -74,5 +82,6 @@ def test_nothing_waits_for_the_gpu(gpu):
     try:
         torch.autograd.grad(ops.log_partition(*copy).sum(), leaves)
         ops.marginals(*copy)
+        ops.sample(*copy, num_samples=2, seed=1)
     finally:
         torch.cuda.set_sync_debug_mode("default")

@@ -19,8 +19,8 @@ import torch
 LIBRARY = Path(__file__).resolve().parents[2] / "build" / "simt" / "libstructlv_emulated.so"
 OPERATORS = (
     *(f"chain_{x}" for x in ("log_partition", "inside", "vjp", "marginals", "hvp", "argmax", "sample")),
-    *(f"pcfg_{x}" for x in ("log_partition", "inside", "vjp", "marginals")),
-    *(f"lowrank_{x}" for x in ("log_partition", "inside", "vjp", "marginals")),
+    *(f"pcfg_{x}" for x in ("log_partition", "inside", "vjp", "marginals", "argmax", "sample")),
+    *(f"lowrank_{x}" for x in ("log_partition", "inside", "vjp", "marginals", "sample")),
 )
 HOPPER = 227 * 1024  # bytes of shared memory that a block may have there
 

@@ -27,6 +27,8 @@ struct Check {
   // Sums are formed in float64: a float32 result is rounded once.
   static constexpr bool kDouble = sizeof(T) == 8;
   static constexpr double nats = 1e-10, narrow = kDouble ? nats : 1e-7, probability = kDouble ? 1e-9 : 1e-6;
+  static constexpr int kSamples = 3;
+  static constexpr uint64_t kSeed = (uint64_t(1) << 40) + 7;
   const Case& o;
   std::mt19937_64 random{7};
   int64_t b, rows, lefts, s;
@@ -97,6 +99,8 @@ struct Check {
       close(log_z_narrow[i], exact[i].log_z, narrow, "narrow log Z", i);
     }
 
+    samples(in);
+
     Guarded<double> top(b * o.nt), mass(nodes), words(b * o.n * o.t), left_mass(sides), right_mass(sides);
     Guarded<double> rank_mass(b * o.n * r), tops(own), weights(own);
     Guarded<double> heads(head.size()), left_sums(left.size()), right_sums(right.size());
@@ -117,6 +121,21 @@ struct Check {
                                &rank_mass, &tops, &weights})
       x->check("workspace");
     log_z_narrow.check("narrow log Z");
+  }
+
+  void samples(const RankInside& in) {
+    const int64_t size = 3 * (2 * o.n - 1);
+    Guarded<int64_t> drawn(kSamples * b * size);
+    run_rank_sample(g, in, kSeed, kSamples, drawn.data(), nullptr);
+    for (int64_t item = 0; item < b; item++) {
+      const RankScores x = scores(item);
+      const TreeScores rules = dense(x);
+      const TreeInside exact = tree_inside(rules);
+      for (int64_t k = 0; k < kSamples; k++)
+        same_tree(drawn.data() + (k * b + item) * size,
+                  sampled_tree<T>(o.n, x, o.r > 0, rules, exact, {kSeed, item, k}), "sample", item);
+    }
+    drawn.check("samples");
   }
 
   // The gradients, summed over items in the order of the problem.

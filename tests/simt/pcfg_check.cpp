@@ -7,7 +7,7 @@
 #include "cuda/pcfg.h"
 #include "driver.h"
 #include "guarded.h"
-#include "pcfg_oracle.h"
+#include "pcfg_draws.h"
 
 namespace {
 
@@ -27,6 +27,8 @@ struct Check {
   // Sums are formed in float64: a float32 result is rounded once.
   static constexpr bool kDouble = sizeof(T) == 8;
   static constexpr double nats = 1e-10, narrow = kDouble ? nats : 1e-7, probability = kDouble ? 1e-9 : 1e-6;
+  static constexpr int kSamples = 3;
+  static constexpr uint64_t kSeed = (uint64_t(1) << 40) + 7;
   const Case& o;
   std::mt19937_64 random{7};
   int64_t b, rows, s;
@@ -107,6 +109,29 @@ struct Check {
     log_z_narrow.check("narrow log Z");
   }
 
+  // The best tree; and samples, in two ranges.
+  void trees() {
+    const int64_t nodes = b * g.spans_of_item() * o.nt, size = 3 * (2 * o.n - 1);
+    Guarded<double> best(nodes), inside(nodes), pairs(b * (o.n - 1) * g.pairs()),
+        memory(2 * b * std::max<int64_t>(o.n, s));
+    for (int w = 2; w <= o.n; w++) {
+      run_best(g, {best.data(), 0, b, pairs.data()}, w, nullptr);
+      run_inside(g, {inside.data(), 0, b, pairs.data()}, w, nullptr);
+    }
+    Guarded<int64_t> found(b * size), drawn(kSamples * b * size);
+    run_argmax(g, best.data(), found.data(), nullptr);
+    for (int first = 0; first < kSamples; first += 2)
+      run_sample(g, inside.data(), kSeed, first, std::min(2, kSamples - first), memory.data(), drawn.data(), nullptr);
+    for (int64_t item = 0; item < b; item++) {
+      const TreeScores x = scores(item);
+      const TreeInside in = tree_inside(x);
+      same_tree(found.data() + item * size, best_tree(o.n, x), "best tree", item);
+      for (int64_t k = 0; k < kSamples; k++)
+        same_tree(drawn.data() + (k * b + item) * size, sampled_tree<T>(o.n, x, in, {kSeed, item, k}), "sample", item);
+    }
+    found.check("best trees"), drawn.check("samples"), memory.check("memory");
+  }
+
   // The gradients, summed over items in double and in the order of the problem.
   void compare(const std::vector<TreePosterior>& exact, Guarded<T>& d_root, Guarded<T>& d_rules, Guarded<T>& d_unary,
                Guarded<T>& d_spans) {
@@ -143,6 +168,7 @@ const Case kCases[] = {
     {"one symbol each", {3}, {3}, 6, 1, 1, 0, 1, 1, false},
     {"a word and none", {5}, {1}, 2, 2, 2, 0, 1},
     {"holes", {4}, {4}, 5, 3, 3, 0.3, 1, 3},
+    {"all equal", {2}, {1}, 5, 3, 2, 0, 0, 1, false},
     {"impossible", {4}, {4}, 4, 2, 2, 0.8, 1},
     {"large scores", {3}, {3}, 5, 3, 3, 0.1, 300, 3, false},
     {"many nonterminals", {2}, {1}, 4, 33, 1, 0, 1, 1, false},
@@ -156,7 +182,12 @@ const Case kCases[] = {
 
 int main(int argc, char** argv) {
   return check_kernels(
-      "pcfg", argc, argv, kCases, [](const Case& o, auto t) { Check<decltype(t)>(o).run(); },
+      "pcfg", argc, argv, kCases,
+      [](const Case& o, auto t) {
+        Check<decltype(t)> check(o);
+        check.run();
+        check.trees();
+      },
       [](const Case& o) { return o.nt + o.t <= 4 && o.n <= 4 && product(o.batch) <= 2; },
       [](const Case&) { return kHopperShared; });
 }

@@ -6,7 +6,8 @@ The ordinary tests of the operators run on the emulated kernels too: ``make test
 import pytest
 import torch
 
-from tests.cases import HEADS, lowrank
+from structlv import reference
+from tests.cases import HEADS, SPANS, lowrank
 from tests.simt import emulated
 from tests.tolerance import assert_nats, assert_probabilities
 
@@ -42,6 +43,16 @@ def test_the_same_as_on_the_cpu(symbols, rank, grammar, heads, dtype):
     ]
     for a, b in zip(*gradients, strict=True):
         assert_probabilities(b, a, dtype)
+
+
+@pytest.mark.parametrize("spans", SPANS)
+@heads
+@DTYPES
+def test_the_same_samples_as_the_reference(heads, spans, dtype):
+    emulated.configure(2)
+    case = lowrank((5,), 9, (5, 37), 6, heads, spans=spans, holes=0.1, dtype=dtype)
+    _, drawn = both("sample", *case, 20, 2**40 + 7)
+    assert torch.equal(drawn, reference.lowrank.sample(*case, num_samples=20, seed=2**40 + 7))
 
 
 @heads
