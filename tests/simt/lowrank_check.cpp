@@ -1,6 +1,5 @@
 // The low-rank PCFG's kernels on small problems under the emulator, without torch.
 #include <algorithm>
-#include <cstring>
 #include <tuple>
 
 #include "checks.h"
@@ -105,7 +104,7 @@ struct Check {
     Guarded<double> rank_mass(b * o.n * r), tops(own), weights(own);
     Guarded<double> heads(head.size()), left_sums(left.size()), right_sums(right.size());
     for (Guarded<double>* x : {&mass, &words, &left_mass, &right_mass, &heads, &left_sums, &right_sums})
-      std::memset(x->data(), 0, x->size() * sizeof(double));
+      std::fill_n(x->data(), x->size(), 0.0);
     const RankMass m{mass.data(),      words.data(), left_mass.data(), right_mass.data(),
                      rank_mass.data(), tops.data(),  weights.data()};
     const GrammarSums sums{
