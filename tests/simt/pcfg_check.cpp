@@ -20,6 +20,7 @@ struct Case {
   double holes, scale;
   int labels = 1;  // of the spans; 0: none
   bool ragged = true;
+  bool twins = false;  // two rules of a symbol are equal and better than all others
 };
 
 template <class T>
@@ -50,6 +51,10 @@ struct Check {
         length(b),
         weight(draw(b, 0, 1)) {
     for (int64_t i = 0; i < b; i++) length.data()[i] = i == 0 ? o.n + 1 : i == 1 ? 1 : i == 2 ? -1 : o.n - i % o.n;
+    for (int64_t e = 0; o.twins && e < rules.size(); e++) {
+      const int64_t pair = e % (s * s);
+      rules.data()[e] = pair == 5 * s + 1 || pair == 5 * s + 2 ? 0 : -1;
+    }
     const RowMap map = row_map(o.lead, o.batch);
     g = {{b, o.n, o.nt, o.t, o.labels, root.data(), unary.data(), o.labels ? spans.data() : nullptr, map, map,
           o.ragged ? length.data() : nullptr},
@@ -169,6 +174,7 @@ const Case kCases[] = {
     {"a word and none", {5}, {1}, 2, 2, 2, 0, 1},
     {"holes", {4}, {4}, 5, 3, 3, 0.3, 1, 3},
     {"all equal", {2}, {1}, 5, 3, 2, 0, 0, 1, false},
+    {"equals in two rounds of a warp", {1}, {1}, 4, 6, 1, 0, 0, 0, false, true},
     {"impossible", {4}, {4}, 4, 2, 2, 0.8, 1},
     {"large scores", {3}, {3}, 5, 3, 3, 0.1, 300, 3, false},
     {"many nonterminals", {2}, {1}, 4, 33, 1, 0, 1, 1, false},
