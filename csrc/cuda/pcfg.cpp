@@ -20,7 +20,7 @@ Tensor log_partition(SLV_POTENTIALS, bool as_double) {
     BoundPcfg<T> p(root, rules, unary, spans, lengths);
     const Tensor own = p.doubles(p.nodes());
     inside_pass(p, data_of(own));
-    return log_partitions(p, data_of(own), as_double);
+    return p.log_partitions(data_of(own), as_double);
   });
 }
 
@@ -29,11 +29,11 @@ std::tuple<Tensor, Tensor> inside(SLV_POTENTIALS, bool as_double) {
     using T = decltype(t);
     BoundPcfg<T> p(root, rules, unary, spans, lengths);
     Tensor chart = p.empty({chart_size(p)});
-    double* kept = kept_inside(p, chart);
+    double* kept = kept_in<T>(chart, p.nodes());
     const Tensor own = p.doubles(kept ? 0 : p.nodes());
     double* values = kept ? kept : data_of(own);
     inside_pass(p, values);
-    return std::make_tuple(log_partitions(p, values, as_double), chart);
+    return std::make_tuple(p.log_partitions(values, as_double), chart);
   });
 }
 
@@ -45,7 +45,7 @@ FourTensors vjp(const Tensor& grad, const Tensor& chart, SLV_POTENTIALS) {
                     "chart: expected what pcfg_inside returned for these potentials");
     p.check_device("chart", chart);
     const Tensor weight = p.weights(grad);
-    double* kept = kept_inside(p, chart);
+    double* kept = kept_in<T>(chart, p.nodes());
     const Tensor own = p.doubles(kept ? 0 : p.nodes());
     double* values = kept ? kept : data_of(own);
     if (!kept) inside_pass(p, values);
@@ -53,9 +53,9 @@ FourTensors vjp(const Tensor& grad, const Tensor& chart, SLV_POTENTIALS) {
     Tensor ds = p.empty(spans ? shape_of(*spans) : Shape{0});
     TreeWeights<T> out(p);
     out.run(values, weight.const_data_ptr<double>(), p.rules.rows, &dr);
-    out.sum(p.root.rows, p.g.nt, out.top, dt);
-    out.sum(row_map(p.batch, p.batch), p.n * p.k, out.words, du);
-    if (spans) out.sum_spans(p.spans.rows, p.g.labels, ds);
+    p.sum(p.root.rows, p.g.nt, out.top, dt);
+    p.sum(row_map(p.batch, p.batch), p.n * p.k, out.words, du);
+    if (spans) p.sum_spans(p.spans.rows, p.g.labels, out.nodes, ds);
     return std::make_tuple(dt, dr, du, ds);
   });
 }
@@ -73,10 +73,42 @@ FourTensors marginals(SLV_POTENTIALS, bool want_rules, bool want_spans) {
     const RowMap each = row_map(p.batch, p.batch);
     TreeWeights<T> out(p);
     out.run(data_of(values), nullptr, each, want_rules ? &counts : nullptr);
-    out.sum(each, nt, out.top, top);
-    out.sum(each, p.n * p.k, out.words, words);
-    if (want_spans) out.sum_spans(each, nt, covers);
+    p.sum(each, nt, out.top, top);
+    p.sum(each, p.n * p.k, out.words, words);
+    if (want_spans) p.sum_spans(each, nt, out.nodes, covers);
     return std::make_tuple(top, counts, words, covers);
+  });
+}
+
+Tensor argmax(SLV_POTENTIALS) {
+  return dispatch(unary, [&](auto t) {
+    using T = decltype(t);
+    BoundPcfg<T> p(root, rules, unary, spans, lengths);
+    Tensor out = p.empty(p.event_shape(), ScalarType::Long);
+    if (out.numel() == 0) return out;
+    const Tensor best = p.doubles(p.nodes());
+    inside_pass(p, data_of(best), true);
+    run_argmax(p.g, data_of(best), out.mutable_data_ptr<int64_t>(), p.stream);
+    return out;
+  });
+}
+
+Tensor sample(SLV_POTENTIALS, int64_t num_samples, int64_t seed) {
+  STD_TORCH_CHECK(num_samples >= 0, "num_samples: expected a number >= 0, found ", num_samples);
+  return dispatch(unary, [&](auto t) {
+    using T = decltype(t);
+    BoundPcfg<T> p(root, rules, unary, spans, lengths);
+    Tensor out = p.empty(p.event_shape({num_samples}), ScalarType::Long);
+    if (out.numel() == 0) return out;
+    const Tensor values = p.doubles(p.nodes());
+    inside_pass(p, data_of(values));
+    const int64_t each = p.items * std::max<int64_t>(p.n, p.g.s());
+    const int64_t most = std::clamp<int64_t>(kPairsBytes / (8 * each), 1, num_samples);
+    const Tensor memory = p.doubles(most * each);
+    for (int64_t first = 0; first < num_samples; first += most)
+      run_sample(p.g, data_of(values), uint64_t(seed), first, std::min(most, num_samples - first), data_of(memory),
+                 out.mutable_data_ptr<int64_t>(), p.stream);
+    return out;
   });
 }
 
@@ -89,6 +121,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(structlv_emulated, m) {
   m.def("pcfg_inside(" SLV_SCHEMA ", bool as_double) -> (Tensor, Tensor)");
   m.def("pcfg_vjp(Tensor grad, Tensor chart, " SLV_SCHEMA ") -> (Tensor, Tensor, Tensor, Tensor)");
   m.def("pcfg_marginals(" SLV_SCHEMA ", bool want_rules, bool want_spans) -> (Tensor, Tensor, Tensor, Tensor)");
+  m.def("pcfg_argmax(" SLV_SCHEMA ") -> Tensor");
+  m.def("pcfg_sample(" SLV_SCHEMA ", SymInt num_samples, SymInt seed) -> Tensor");
 }
 STABLE_TORCH_LIBRARY_IMPL(structlv_emulated, CPU, m) {
 #else
@@ -98,6 +132,8 @@ STABLE_TORCH_LIBRARY_IMPL(structlv, CUDA, m) {
   m.impl("pcfg_inside", TORCH_BOX(&inside));
   m.impl("pcfg_vjp", TORCH_BOX(&vjp));
   m.impl("pcfg_marginals", TORCH_BOX(&marginals));
+  m.impl("pcfg_argmax", TORCH_BOX(&argmax));
+  m.impl("pcfg_sample", TORCH_BOX(&sample));
 }
 
 }  // namespace slv::cuda

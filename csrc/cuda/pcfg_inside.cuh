@@ -1,37 +1,17 @@
-// Inside: the sum over the trees of every span, width by width. A block has one span of one item.
+// Inside: the sum over the trees of every span, or the best of them, width by width. A block has one span of one item.
 #pragma once
 #include "cuda/pcfg.h"
-#include "cuda/warp.cuh"
+#include "cuda/pcfg_tree.cuh"
 
 namespace slv::cuda {
 
 // One item, as its block of threads sees it.
 template <class T>
-struct Sentence {
+struct DenseSentence : Sentence<T> {
   const Pcfg<T>& g;
-  int len;
-  int64_t item;
-  const T *rules, *spans;
-  SLV_DEVICE Sentence(const Pcfg<T>& g, int64_t b)
-      : g(g),
-        len(g.n),
-        item(b),
-        rules(g.rules + g.rule_row.row(b) * g.nt * g.pairs()),
-        spans(g.spans ? g.spans + g.span_row.row(b) * g.n * g.n * g.labels : nullptr) {
-    if (!g.length) return;
-    const int64_t given = g.length[b];
-    len = given < 0 ? 0 : given > g.n ? g.n : int(given);
-  }
-  SLV_DEVICE double span_score(int i, int w, int a) const {
-    if (!spans) return 0;
-    return double(spans[(int64_t(i) * g.n + i + w - 1) * g.labels + (g.labels == 1 ? 0 : a)]);
-  }
-  // The place of a node in the inside values; and the log of the sum over the trees of `w` words with `symbol` on top,
-  // a preterminal where w is 1 and a nonterminal otherwise.
-  SLV_DEVICE int64_t node(int i, int w) const { return (item * g.spans_of_item() + g.span(i, w)) * g.nt; }
-  SLV_DEVICE double below(const double* inside, int i, int w, int symbol) const {
-    return w == 1 ? double(g.unary[(item * g.n + i) * g.t + symbol - g.nt]) : inside[node(i, w) + symbol];
-  }
+  const T* rules;
+  SLV_DEVICE DenseSentence(const Pcfg<T>& g, int64_t b)
+      : Sentence<T>(g, b), g(g), rules(g.rules + g.rule_row.row(b) * g.nt * g.pairs()) {}
 };
 
 // The span of a block, of `width` words: spans of an item lie side by side.
@@ -48,79 +28,40 @@ struct SpanBlock {
   }
 };
 
-// The log of a sum as its largest term and the sum relative to it: top + log(sum). A probability is exp(term - top) /
-// sum, which is exact however large the terms are.
-struct LogSum {
-  double top, sum;
-  SLV_DEVICE bool possible() const { return top > -HUGE_VAL; }
-  SLV_DEVICE double log() const { return possible() ? top + ::log(sum) : -HUGE_VAL; }
-};
-// Over a warp, every lane of which gives terms: `term(q)` for q < count.
-template <class F>
-SLV_DEVICE LogSum warp_log_sum(const Thread& me, int64_t count, F&& term) {
-  LogSum x{-HUGE_VAL, 0};
-  for (int64_t q = me.lane; q < count; q += 32) x.top = larger(x.top, term(q));
-  x.top = warp_max(x.top);
-  for (int64_t q = me.lane; q < count && x.possible(); q += 32) x.sum += exp(term(q) - x.top);
-  x.sum = warp_sum(x.sum);
-  return x;
-}
-
-// Calls each(q, sum over the splits of i..i+w-1) for every pair q of a left and a right symbol, by one thread.
-template <class T, class F>
-SLV_DEVICE void sum_splits(const Thread& me, const Sentence<T>& s, const double* inside, int i, int w, F&& each) {
+// Calls each(q, sum over the splits of i..i+w-1) for every pair q of a left and a right symbol, by one thread. With
+// `Best`, here and below, there are maxima in place of sums.
+template <bool Best = false, class T, class F>
+SLV_DEVICE void sum_splits(const Thread& me, const DenseSentence<T>& s, const double* inside, int i, int w, F&& each) {
   const int symbols = s.g.s(), nt = s.g.nt;
   for (int64_t q = me.index; q < s.g.pairs(); q += blockDim.x) {
     const int y = int(q / symbols), z = int(q - int64_t(y) * symbols);
     // the words of the left part: one under a preterminal, more under a nonterminal, and so for those of the right part
     const int from = larger(y < nt ? 2 : 1, z < nt ? 1 : w - 1), to = w - larger(z < nt ? 2 : 1, y < nt ? 1 : w - 1);
-    LogSum x{-HUGE_VAL, 0};
-    for (int v = from; v <= to; v++) x.top = larger(x.top, s.below(inside, i, v, y) + s.below(inside, i + v, w - v, z));
-    for (int v = from; v <= to && x.possible(); v++)
-      x.sum += exp(s.below(inside, i, v, y) + s.below(inside, i + v, w - v, z) - x.top);
-    each(q, x);
+    each(q, log_sum<Best>(from, to + 1,
+                          [&](int v) { return s.below(inside, i, v, y) + s.below(inside, i + v, w - v, z); }));
   }
 }
 // The sum over the pairs of children of nonterminal `a`, from the logs of what `sum_splits` gave; by a warp.
-template <class T>
-SLV_DEVICE LogSum sum_rules(const Thread& me, const Sentence<T>& s, const double* pairs, int a) {
+template <bool Best = false, class T>
+SLV_DEVICE LogSum sum_rules(const Thread& me, const DenseSentence<T>& s, const double* pairs, int a) {
   const T* rules = s.rules + a * s.g.pairs();
-  return warp_log_sum(me, s.g.pairs(), [&](int64_t q) { return double(rules[q]) + pairs[q]; });
+  return warp_log_sum<Best>(me, s.g.pairs(), [&](int64_t q) { return double(rules[q]) + pairs[q]; });
 }
 
-template <class T>
+template <class T, bool Best>
 SLV_KERNEL(kLogThreads)
 pcfg_inside(Pcfg<T> g, TreeSpace<T> space, int width) {
   const Thread me;
   const SpanBlock<T> block(g, space.first, width);
-  const Sentence<T> s(g, block.item);
+  const DenseSentence<T> s(g, block.item);
   if (block.i + width > s.len) return;
   double* pairs = space.pairs + block.place;
-  sum_splits(me, s, space.inside, block.i, width, [&](int64_t q, const LogSum& x) { pairs[q] = x.log(); });
+  sum_splits<Best>(me, s, space.inside, block.i, width, [&](int64_t q, const LogSum& x) { pairs[q] = x.log(); });
   sync_block();
   for (int a = me.warp; a < g.nt; a += me.warps) {
-    const double sum = sum_rules(me, s, pairs, a).log();
+    const double sum = sum_rules<Best>(me, s, pairs, a).log();
     if (me.lane == 0) space.inside[s.node(block.i, width) + a] = sum + s.span_score(block.i, width, a);
   }
-}
-
-// Over the nonterminals at the top, by a warp; nothing for sentences of fewer than two words, which have no tree.
-template <class T>
-SLV_DEVICE LogSum sum_tops(const Thread& me, const Sentence<T>& s, const T* root, const double* inside) {
-  if (s.len < 2) return {-HUGE_VAL, 0};
-  const double* node = inside + s.node(0, s.len);
-  return warp_log_sum(me, s.g.nt, [&](int64_t a) { return double(root[a]) + node[a]; });
-}
-
-template <class T>
-SLV_KERNEL(32)
-pcfg_finish(Pcfg<T> g, const double* inside, double* log_z, T* log_z_narrow) {
-  const Thread me;
-  const int64_t b = blockIdx.x;
-  const double z = sum_tops(me, Sentence<T>(g, b), g.root + g.root_row.row(b) * g.nt, inside).log();
-  if (me.lane > 0) return;
-  if (log_z) log_z[b] = z;
-  if (log_z_narrow) log_z_narrow[b] = T(z);
 }
 
 }  // namespace slv::cuda

@@ -2,14 +2,17 @@
 #pragma once
 #include "cuda/pcfg_launch.cuh"
 
-#define SLV_PCFG_LAUNCHES(T)                                                                                   \
-  template void run_inside(const Pcfg<T>&, const TreeSpace<T>&, int, Stream);                                  \
-  template void run_finish(const Pcfg<T>&, const double*, double*, T*, Stream);                                \
-  template void run_tops(const Pcfg<T>&, const double*, const TreeMass&, Stream);                              \
-  template void run_outside(const Pcfg<T>&, const TreeSpace<T>&, const TreeMass&, int, const RowMap&, double*, \
-                            Stream);                                                                           \
-  template void run_sum_items(const RowMap&, int64_t, const double*, T*, Stream);                              \
-  template void run_sum_spans(const Pcfg<T>&, const RowMap&, int, const double*, T*, Stream);
+#define SLV_PCFG_LAUNCHES(T)                                                                                      \
+  template void run_inside(const Pcfg<T>&, const TreeSpace<T>&, int, Stream);                                     \
+  template void run_best(const Pcfg<T>&, const TreeSpace<T>&, int, Stream);                                       \
+  template void run_finish(const Tree<T>&, const double*, double*, T*, Stream);                                   \
+  template void run_tops(const Tree<T>&, const double*, const double*, double*, double*, Stream);                 \
+  template void run_outside(const Pcfg<T>&, const TreeSpace<T>&, const TreeMass&, int, const RowMap&, double*,    \
+                            Stream);                                                                              \
+  template void run_argmax(const Pcfg<T>&, const double*, int64_t*, Stream);                                      \
+  template void run_sample(const Pcfg<T>&, const double*, uint64_t, int64_t, int64_t, double*, int64_t*, Stream); \
+  template void run_sum_items(const RowMap&, int64_t, const double*, T*, Stream);                                 \
+  template void run_sum_spans(const Tree<T>&, const RowMap&, int, const double*, T*, Stream);
 
 namespace slv::cuda {
 SLV_PCFG_LAUNCHES(float)

@@ -1,10 +1,11 @@
-// How many blocks and threads each kernel of the PCFG gets: a function of the problem alone.
+// How many blocks and threads each kernel of dense rules gets: a function of the problem alone.
 #pragma once
+#include "cuda/pcfg_choose.cuh"
 #include "cuda/pcfg_outside.cuh"
+#include "cuda/pcfg_tree_launch.cuh"
 
 namespace slv::cuda {
 
-inline simt::Stream stream_of(Stream stream) { return static_cast<simt::Stream>(stream); }
 // A warp for every row of pairs of children, as far as a block goes.
 template <class T>
 int tree_threads(const Pcfg<T>& g) {
@@ -12,20 +13,15 @@ int tree_threads(const Pcfg<T>& g) {
   return int(warps < kLogThreads / 32 ? 32 * warps : kLogThreads);
 }
 
-// Blocks for a thread each.
-inline int64_t blocks_for(int64_t threads) { return (threads + kLogThreads - 1) / kLogThreads; }
-
 template <class T>
 void run_inside(const Pcfg<T>& g, const TreeSpace<T>& space, int width, Stream stream) {
-  simt::launch(pcfg_inside<T>, space.count * (g.n - width + 1), tree_threads(g), 0, stream_of(stream), g, space, width);
+  simt::launch(pcfg_inside<T, false>, space.count * (g.n - width + 1), tree_threads(g), 0, stream_of(stream), g, space,
+               width);
 }
 template <class T>
-void run_finish(const Pcfg<T>& g, const double* inside, double* log_z, T* log_z_narrow, Stream stream) {
-  simt::launch(pcfg_finish<T>, g.batch, 32, 0, stream_of(stream), g, inside, log_z, log_z_narrow);
-}
-template <class T>
-void run_tops(const Pcfg<T>& g, const double* inside, const TreeMass& mass, Stream stream) {
-  simt::launch(pcfg_tops<T>, g.batch, 32, 0, stream_of(stream), g, inside, mass);
+void run_best(const Pcfg<T>& g, const TreeSpace<T>& space, int width, Stream stream) {
+  simt::launch(pcfg_inside<T, true>, space.count * (g.n - width + 1), tree_threads(g), 0, stream_of(stream), g, space,
+               width);
 }
 template <class T>
 void run_outside(const Pcfg<T>& g, const TreeSpace<T>& space, const TreeMass& mass, int width, const RowMap& rows,
@@ -40,14 +36,14 @@ void run_outside(const Pcfg<T>& g, const TreeSpace<T>& space, const TreeMass& ma
                space, mass, width);
 }
 template <class T>
-void run_sum_items(const RowMap& rows, int64_t size, const double* from, T* out, Stream stream) {
-  simt::launch(pcfg_sum_items<T>, blocks_for(rows.rows * size), kLogThreads, 0, stream_of(stream), rows, size, from,
-               out);
+void run_argmax(const Pcfg<T>& g, const double* best, int64_t* events, Stream stream) {
+  simt::launch(pcfg_argmax<T>, blocks_for(32 * g.batch), kLogThreads, 0, stream_of(stream), g, best, events);
 }
 template <class T>
-void run_sum_spans(const Pcfg<T>& g, const RowMap& rows, int labels, const double* nodes, T* out, Stream stream) {
-  simt::launch(pcfg_sum_spans<T>, blocks_for(int64_t(rows.rows) * g.n * g.n * labels), kLogThreads, 0,
-               stream_of(stream), g, rows, labels, nodes, out);
+void run_sample(const Pcfg<T>& g, const double* inside, uint64_t seed, int64_t first, int64_t samples, double* memory,
+                int64_t* events, Stream stream) {
+  simt::launch(pcfg_sample<T>, blocks_for(32 * samples * g.batch), kLogThreads, 0, stream_of(stream), g, inside, seed,
+               first, samples, memory, events);
 }
 
 }  // namespace slv::cuda

@@ -6,32 +6,6 @@
 
 namespace slv::cuda {
 
-// The nonterminals at the top; a warp for each item. Other nodes have been cleared.
-template <class T>
-SLV_KERNEL(32)
-pcfg_tops(Pcfg<T> g, const double* inside, TreeMass mass) {
-  const Thread me;
-  const int64_t b = blockIdx.x;
-  const Sentence<T> s(g, b);
-  const T* root = g.root + g.root_row.row(b) * g.nt;
-  const LogSum all = sum_tops(me, s, root, inside);
-  const double weight = mass.weight ? mass.weight[b] : 1;
-  for (int a = me.lane; a < g.nt; a += 32) {
-    double top = 0;
-    if (all.possible()) {
-      const int64_t node = s.node(0, s.len) + a;
-      top = weight * exp(double(root[a]) + inside[node] - all.top) / all.sum;
-      mass.nodes[node] = top;
-    }
-    mass.top[b * g.nt + a] = top;
-  }
-}
-
-// What a rule and a pair of children, a log of sums, weigh below a node.
-SLV_DEVICE double of_pair(double weight, double top, double rule, double pair) {
-  return weight != 0 && pair > -HUGE_VAL ? weight * exp(rule + pair - top) : 0;
-}
-
 // What the outside pass has of a node's sum over pairs of children: the largest term, and the node's weight over the
 // sum relative to it. Places of the spans of one width, as those of pairs.
 template <class T>
@@ -45,7 +19,7 @@ SLV_KERNEL(kLogThreads)
 pcfg_pairs(Pcfg<T> g, TreeSpace<T> space, TreeMass mass, int width) {
   const Thread me;
   const SpanBlock<T> block(g, space.first, width);
-  const Sentence<T> s(g, block.item);
+  const DenseSentence<T> s(g, block.item);
   if (block.i + width > s.len) return;
   double *pairs = space.pairs + block.place, *tops = mass.split_tops + block.place, *out = mass.pairs + block.place;
   sum_splits(me, s, space.inside, block.i, width,
@@ -63,7 +37,8 @@ pcfg_pairs(Pcfg<T> g, TreeSpace<T> space, TreeMass mass, int width) {
   for (int64_t q = me.index; q < count; q += blockDim.x) {
     double sum = 0;
     for (int a = 0; a < g.nt; a++)
-      sum += of_pair(mass.rule_weights[place + a], mass.rule_tops[place + a], double(s.rules[a * count + q]), pairs[q]);
+      sum +=
+          share_of(mass.rule_weights[place + a], mass.rule_tops[place + a], double(s.rules[a * count + q]), pairs[q]);
     out[q] = sum != 0 ? sum / out[q] : 0;
   }
 }
@@ -80,11 +55,11 @@ pcfg_rules(Pcfg<T> g, TreeSpace<T> space, TreeMass mass, int width, RowMap rows,
   for (int64_t p = 0; p < rows.items_of_row(); p++) {
     const int64_t b = rows.item(row, p);
     if (b < space.first || b >= space.first + space.count) continue;
-    const Sentence<T> s(g, b);
+    const DenseSentence<T> s(g, b);
     for (int i = 0; i + width <= s.len; i++) {
       const int64_t node = node_place(g, b - space.first, i) + a;
-      sum += of_pair(mass.rule_weights[node], mass.rule_tops[node], double(s.rules[e]),
-                     space.pairs[((b - space.first) * (g.n - 1) + i) * pairs + q]);
+      sum += share_of(mass.rule_weights[node], mass.rule_tops[node], double(s.rules[e]),
+                      space.pairs[((b - space.first) * (g.n - 1) + i) * pairs + q]);
     }
   }
   counts[rule] = sum;
@@ -99,7 +74,7 @@ pcfg_children(Pcfg<T> g, TreeSpace<T> space, TreeMass mass, int width) {
   const int i = int(blockIdx.x % unsigned(g.n)), nt = g.nt, symbols = g.s();
   const int64_t rest = blockIdx.x / unsigned(g.n), count = rest / (width - 1);
   const int v = int(rest - count * (width - 1)) + 1, w = width - v;  // the words of the child, and of its sibling
-  const Sentence<T> s(g, space.first + count);
+  const DenseSentence<T> s(g, space.first + count);
   if (i + v > s.len) return;
   const int first = w == 1 ? nt : 0, last = w == 1 ? symbols : nt;  // the sibling's symbols
   // what the child gets as a part of the span that begins at `parent`, its sibling beginning at `other`
@@ -124,34 +99,6 @@ pcfg_children(Pcfg<T> g, TreeSpace<T> space, TreeMass mass, int width) {
     double* into = v == 1 ? mass.words + (s.item * g.n + i) * g.t : mass.nodes + s.node(i, v);
     into[a] += sum;
   }
-}
-
-// out (rows, size): sums of (items, size) over the items of each row; a thread has one of them.
-template <class T>
-SLV_KERNEL(kLogThreads)
-pcfg_sum_items(RowMap rows, int64_t size, const double* from, T* out) {
-  const int64_t at = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (at >= rows.rows * size) return;
-  const int64_t row = at / size, e = at - row * size;
-  double sum = 0;
-  for (int64_t p = 0; p < rows.items_of_row(); p++) sum += from[rows.item(row, p) * size + e];
-  out[at] = T(sum);
-}
-
-// out (rows, n, n, labels): the same of nodes, 0 where there is none; a label of 1 is all nonterminals.
-template <class T>
-SLV_KERNEL(kLogThreads)
-pcfg_sum_spans(Pcfg<T> g, RowMap rows, int labels, const double* nodes, T* out) {
-  const int64_t at = int64_t(blockIdx.x) * blockDim.x + threadIdx.x, size = int64_t(g.n) * g.n * labels;
-  if (at >= rows.rows * size) return;
-  const int64_t row = at / size, e = at - row * size, ij = e / labels;
-  const int i = int(ij / g.n), j = int(ij - int64_t(i) * g.n), label = int(e - ij * labels);
-  double sum = 0;
-  for (int64_t p = 0; i < j && p < rows.items_of_row(); p++) {
-    const double* node = nodes + (rows.item(row, p) * g.spans_of_item() + g.span(i, j - i + 1)) * g.nt;
-    for (int a = labels == 1 ? 0 : label; a < (labels == 1 ? g.nt : label + 1); a++) sum += node[a];
-  }
-  out[at] = T(sum);
 }
 
 }  // namespace slv::cuda

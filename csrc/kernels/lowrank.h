@@ -82,6 +82,10 @@ int64_t lowrank_chart_size(int64_t n, int64_t states, int64_t t, int64_t r, bool
   const int64_t vectors = inner * (padded(states) + (ranks ? padded(r) : 0)) + n * padded(t) + 2 * all * padded(r);
   return kLowRankMeta + vectors + padded(6 * all * int64_t(sizeof(double) / sizeof(T)) + 2 * all);
 }
+// Whether nonterminals are summed out of the rules beforehand, where no query names them.
+constexpr bool lowrank_folds(bool head, int64_t labels, int64_t r, int64_t nt, int64_t n) {
+  return head && labels == 1 && 2 * r <= nt && n * n >= nt;
+}
 
 template <class T>
 int64_t lowrank_chart_size(const LowRank<T>& p) {

@@ -41,7 +41,7 @@ struct BoundLowRank : BoundBatch<T> {
             t,
             rank,
             labels,
-            fold && h && labels == 1 && 2 * rank <= nt && n * n >= nt,
+            fold && lowrank_folds(h.has_value(), labels, rank, nt, n),
             pointer<T>(root),
             pointer<T>(head),
             pointer<T>(left),

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from structlv import _native
 from structlv.ops import _lowrank_fakes as fakes
 from structlv.ops._family import Family, discrete, keep, present
 from structlv.ops._register import Operator
@@ -35,6 +36,8 @@ FAMILY = Family(
     hvp=(_HVP, reference.hvp),
     linear=False,
 )
+if _native.available():
+    torch.library.impl("structlv::lowrank_hvp", "cuda", reference.hvp)
 
 
 def _marginals_setup(ctx: Any, inputs: tuple, output: Any) -> None:

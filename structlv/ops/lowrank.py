@@ -6,8 +6,8 @@ mixed. Half precision (and, under autocast, everything but float64) is computed 
 back in float32, marginals and gradients in the dtype of the input. Lengths are clamped to ``0..n``; a
 sentence of fewer than two words has no tree. Time O(b (n^3 r + n^2 r NT + n r T)).
 
-The kernels are for the CPU; other devices, and installations without kernels, run the reference. So do second
-derivatives. A query that is not here has no recursion over ranks: form the dense rules and ask
+The kernels are for the CPU and for GPUs; other devices, and installations without kernels, run the reference.
+So do second derivatives. A query that is not here has no recursion over ranks: form the dense rules and ask
 :mod:`structlv.ops.pcfg`.
 """
 
@@ -67,7 +67,7 @@ def marginals(
     found = _route.quick(ops.MARGINALS, potentials, with_rules, with_spans)
     if found is None:
         p = _route.prepare(*potentials)
-        if not p.native:
+        if not p.runs(ops.MARGINALS):
             fallback = reference.lowrank.marginals
             return p.narrow(fallback(*p.args, with_rules=with_rules, with_spans=with_spans))
         found = p.narrow(ops.MARGINALS(*p.args, with_rules, with_spans))

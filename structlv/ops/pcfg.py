@@ -7,8 +7,8 @@ float32, marginals and gradients in the dtype of the input. Lengths are clamped 
 fewer than two words has no tree. Time O(b n^3 S^2 + b n^2 NT S^2), S = NT + T, unless a docstring says
 otherwise.
 
-The kernels are for the CPU, some for GPUs too (log-partition, its gradient, marginals; their derivatives are
-formed on the CPU); what has no kernel runs the reference.
+The kernels are for the CPU, some for GPUs too (log-partition, its gradient, marginals, argmax, samples;
+second derivatives are formed on the CPU); what has no kernel runs the reference.
 """
 
 from __future__ import annotations

@@ -57,6 +57,14 @@ def test_second_order(gpu):
         assert_second_order(a.cpu(), b)
 
 
+@pytest.mark.parametrize("grammar", ["shared", "item"])
+def test_the_same_trees(grammar, gpu):
+    case = pcfg(batch=(5,), n=9, symbols=(5, 37), grammar=grammar, holes=0.1)
+    assert torch.equal(ops.argmax(*on(case, gpu)).cpu(), ops.argmax(*case))
+    drawn = ops.sample(*on(case, gpu), num_samples=20, seed=2**40 + 7).cpu()
+    assert torch.equal(drawn, ops.sample(*case, num_samples=20, seed=2**40 + 7))
+
+
 def test_the_same_bits_again(gpu):
     case = on(pcfg(batch=(16,), n=12, symbols=(8, 12), dtype=torch.float32), gpu)
     first = gradient(case)[2]
@@ -71,5 +79,7 @@ def test_nothing_waits_for_the_gpu(gpu):
     try:
         torch.autograd.grad(ops.log_partition(*copy).sum(), leaves)
         ops.marginals(*copy)
+        ops.argmax(*copy)
+        ops.sample(*copy, num_samples=2, seed=1)
     finally:
         torch.cuda.set_sync_debug_mode("default")

@@ -53,7 +53,16 @@ from structlv.ops import pcfg
 for name in ("log_partition", "inside", "vjp", "marginals", "hvp", "argmax", "sample", "score"):
     print(torch._C._dispatch_has_kernel_for_dispatch_key(f"structlv::pcfg_{name}", "CUDA"))
 """)
-    assert text.split() == ["True"] * 5 + ["False"] * 3
+    assert text.split() == ["True"] * 7 + ["False"]
+
+
+def test_the_operators_of_low_rank_trees_have_kernels_under_the_key_cuda():
+    text = run("""
+from structlv.ops import lowrank
+for name in ("log_partition", "inside", "vjp", "marginals", "hvp", "sample"):
+    print(torch._C._dispatch_has_kernel_for_dispatch_key(f"structlv::lowrank_{name}", "CUDA"))
+""")
+    assert text.split() == ["True"] * 6
 
 
 def test_fake_tensors_of_a_gpu_have_the_right_shapes():

@@ -6,6 +6,7 @@ The ordinary tests of the operators run on the emulated kernels too: ``make test
 import pytest
 import torch
 
+from structlv import reference
 from structlv.ops import _pcfg_ops
 from tests.simt import emulated
 from tests.tolerance import assert_nats, assert_probabilities
@@ -55,12 +56,23 @@ def test_the_same_as_on_the_cpu(nt, t, shared, dtype):
         assert_probabilities(b, a, dtype)
 
 
+@pytest.mark.parametrize("shared", [True, False])
+@DTYPES
+def test_the_same_trees(shared, dtype):
+    emulated.configure(3)
+    case = grammar(5, 37, 7, dtype=dtype, shared=shared)
+    best, mine = both("argmax", *case)
+    assert torch.equal(mine, best)
+    _, drawn = both("sample", *case, 20, 2**40 + 7)
+    assert torch.equal(drawn, reference.pcfg.sample(*case, num_samples=20, seed=2**40 + 7))
+
+
 def test_the_schedule_changes_no_bit():
     case = grammar(3, 4, 5, dtype=torch.float32, shared=False)
     results = []
     for seed in (0, 1, 2, 3):
         emulated.configure(seed)
-        results.append(both("marginals", *case, True, True)[1])
+        results.append((*both("marginals", *case, True, True)[1], both("argmax", *case)[1]))
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 

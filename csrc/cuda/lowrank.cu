@@ -1,0 +1,2 @@
+// The low-rank PCFG's kernels, compiled for the GPU.
+#include "cuda/lowrank_instances.h"

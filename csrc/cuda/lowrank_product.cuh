@@ -1,0 +1,135 @@
+// The one step of inside and outside that knows the grammar: a table times the scores of spans, in log space,
+//
+//   out(u) = log sum_v exp(table(u, v) + score(v))
+//
+// for all spans of one width of all items. The head leads from ranks to nonterminals so, left and right from symbols to
+// ranks. Going down, the weight of out(u) is shared out along p(v | u); an entry of the table weighs what it hands on.
+#pragma once
+#include "cuda/lowrank.h"
+#include "cuda/pcfg_tree.cuh"
+
+namespace slv::cuda {
+
+// Which span of `width` words, and which of its `each` numbers, the index-th thread or warp of a launch has.
+template <class T>
+struct SpanPlace {
+  int64_t item;
+  int i, e;
+  bool exists;
+  SLV_DEVICE SpanPlace(const Tree<T>& g, int width, int each, int64_t index) {
+    const int64_t span = index / each;
+    const int spans = g.n - width + 1;
+    e = int(index - span * each);
+    item = span / spans;
+    i = int(span - item * spans);
+    exists = item < g.batch && i + width <= Sentence<T>(g, item).len;
+  }
+};
+SLV_DEVICE int64_t thread_of_launch() { return int64_t(blockIdx.x) * blockDim.x + threadIdx.x; }
+SLV_DEVICE int64_t warp_of_launch(const Thread& me) { return int64_t(blockIdx.x) * me.warps + me.warp; }
+
+// Numbers of the spans of one width: `size` of each, an item's spans side by side, the first of which is `first`.
+template <class S>
+struct SpanRows {
+  S* data;
+  int64_t of_item, first;
+  int size;
+  SLV_DEVICE S* at(int64_t item, int i) const { return data + (item * of_item + first + i) * size; }
+};
+
+// Over the columns of a tile, for each row, as sum_of_columns.
+SLV_DEVICE double max_of_columns(double x) {
+  x = larger(x, shuffle_xor(x, 1));
+  x = larger(x, shuffle_xor(x, 2));
+  return larger(x, shuffle_xor(x, 4));
+}
+
+template <class T, class S>
+struct Product {
+  Table<T> table;
+  int first;          // of the columns that have scores
+  SpanRows<S> score;  // of these
+  SLV_DEVICE const T* row(int64_t item, int u) const { return table.of(item) + int64_t(u) * table.columns + first; }
+  // out(u) of a span, by the lanes of a row of a tile; where there is none they take part in the warp's exchanges
+  SLV_DEVICE LogSum sum(const Thread& me, int64_t item, int i, int u) const {
+    const bool exists = u < table.rows;
+    const T* own = row(item, exists ? u : 0);
+    const S* scores = score.at(item, i);
+    LogSum x;
+    for (int v = me.column; v < score.size && exists; v += kTileColumns)
+      x.top = larger(x.top, double(own[v]) + double(scores[v]));
+    x.top = max_of_columns(x.top);
+    for (int v = me.column; v < score.size && x.possible(); v += kTileColumns)
+      x.sum += exp(double(own[v]) + double(scores[v]) - x.top);
+    x.sum = sum_of_columns(x.sum);
+    return x;
+  }
+};
+
+// Warps of a span, each with a tile of rows.
+SLV_BOTH inline int tiles_of(int rows) { return (rows + kTileRows - 1) / kTileRows; }
+
+template <class T, class S>
+SLV_KERNEL(kLogThreads)
+lowrank_product(Tree<T> g, Product<T, S> p, SpanRows<double> out, int width) {
+  const Thread me;
+  const SpanPlace<T> at(g, width, tiles_of(p.table.rows), warp_of_launch(me));
+  if (!at.exists) return;
+  const int u = at.e * kTileRows + me.row;
+  const double sum = p.sum(me, at.item, at.i, u).log();
+  if (me.column == 0 && u < p.table.rows) out.at(at.item, at.i)[u] = sum;
+}
+
+// Of every out(u) the largest term, and its weight over the sum relative to that.
+template <class T, class S>
+SLV_KERNEL(kLogThreads)
+lowrank_relative(Tree<T> g, Product<T, S> p, SpanRows<double> mass, SpanRows<double> tops, SpanRows<double> weights,
+                 int width) {
+  const Thread me;
+  const SpanPlace<T> at(g, width, tiles_of(p.table.rows), warp_of_launch(me));
+  if (!at.exists) return;
+  const int u = at.e * kTileRows + me.row;
+  const LogSum x = p.sum(me, at.item, at.i, u);
+  if (me.column > 0 || u >= p.table.rows) return;
+  const double weight = mass.at(at.item, at.i)[u];
+  tops.at(at.item, at.i)[u] = x.top;
+  weights.at(at.item, at.i)[u] = weight != 0 ? weight / x.sum : 0;
+}
+
+// The weight of every score, which is what all out(u) hand on to it: added to what is there, or in its place.
+template <class T, class S>
+SLV_KERNEL(kLogThreads)
+lowrank_hand_on(Tree<T> g, Product<T, S> p, SpanRows<double> tops, SpanRows<double> weights, SpanRows<double> into,
+                bool add, int width) {
+  const SpanPlace<T> at(g, width, p.score.size, thread_of_launch());
+  if (!at.exists) return;
+  const T* column = p.row(at.item, 0) + at.e;
+  const double score = double(p.score.at(at.item, at.i)[at.e]);
+  const double *top = tops.at(at.item, at.i), *weight = weights.at(at.item, at.i);
+  double& out = into.at(at.item, at.i)[at.e];
+  double sum = add ? out : 0;
+  for (int u = 0; u < p.table.rows; u++)
+    sum += share_of(weight[u], top[u], double(column[int64_t(u) * p.table.columns]), score);
+  out = sum;
+}
+
+// Adds to the weight of every entry of the table, summed over the items of each row; a thread has one entry.
+template <class T, class S>
+SLV_KERNEL(kLogThreads)
+lowrank_count(Tree<T> g, Product<T, S> p, SpanRows<double> tops, SpanRows<double> weights, TableSums out, int width) {
+  const int64_t index = thread_of_launch(), live = int64_t(p.table.rows) * p.score.size, row = index / live;
+  if (row >= out.rows.rows) return;
+  const int u = int((index - row * live) / p.score.size), v = int(index - row * live - int64_t(u) * p.score.size);
+  double* into = out.sums + row * p.table.size() + int64_t(u) * p.table.columns + p.first + v;
+  double sum = *into;
+  for (int64_t q = 0; q < out.rows.items_of_row(); q++) {
+    const int64_t b = out.rows.item(row, q);
+    const double entry = double(p.row(b, u)[v]);
+    const int len = Sentence<T>(g, b).len;
+    for (int i = 0; i + width <= len; i++)
+      sum += share_of(weights.at(b, i)[u], tops.at(b, i)[u], entry, double(p.score.at(b, i)[v]));
+  }
+  *into = sum;
+}
+
+}  // namespace slv::cuda

@@ -1,0 +1,142 @@
+// What the kernels of all grammars share: one item's sentence, sums in log space, the symbols at the top, and sums over
+// the items that share a potential.
+#pragma once
+#include "cuda/pcfg_tree.h"
+#include "cuda/warp.cuh"
+
+namespace slv::cuda {
+
+// One item, as its threads see it.
+template <class T>
+struct Sentence {
+  const Tree<T>& tree;
+  int len;
+  int64_t item;
+  const T* spans;
+  SLV_DEVICE Sentence(const Tree<T>& tree, int64_t b)
+      : tree(tree),
+        len(tree.n),
+        item(b),
+        spans(tree.spans ? tree.spans + tree.span_row.row(b) * tree.n * tree.n * tree.labels : nullptr) {
+    if (!tree.length) return;
+    const int64_t given = tree.length[b];
+    len = given < 0 ? 0 : given > tree.n ? tree.n : int(given);
+  }
+  SLV_DEVICE double span_score(int i, int w, int a) const {
+    if (!spans) return 0;
+    return double(spans[(int64_t(i) * tree.n + i + w - 1) * tree.labels + (tree.labels == 1 ? 0 : a)]);
+  }
+  // The place of a node in the inside values; and the log of the sum over the trees of `w` words with `symbol` on top,
+  // a preterminal where w is 1 and a nonterminal otherwise.
+  SLV_DEVICE int64_t node(int i, int w) const { return (item * tree.spans_of_item() + tree.span(i, w)) * tree.nt; }
+  SLV_DEVICE double below(const double* inside, int i, int w, int symbol) const {
+    return w == 1 ? double(tree.unary[(item * tree.n + i) * tree.t + symbol - tree.nt]) : inside[node(i, w) + symbol];
+  }
+};
+
+// The log of a sum as its largest term and the sum relative to it: top + log(sum). A probability is exp(term - top) /
+// sum, which is exact however large the terms are.
+struct LogSum {
+  double top = -HUGE_VAL, sum = 0;
+  SLV_DEVICE bool possible() const { return top > -HUGE_VAL; }
+  SLV_DEVICE double log() const { return possible() ? top + ::log(sum) : -HUGE_VAL; }
+};
+// Of the terms `term(q)`, first <= q < end. With `Best` of the largest alone, so that its log is a maximum.
+template <bool Best = false, class F>
+SLV_DEVICE LogSum log_sum(int first, int end, F&& term) {
+  LogSum x;
+  for (int q = first; q < end; q++) x.top = larger(x.top, term(q));
+  if constexpr (Best)
+    x.sum = 1;
+  else
+    for (int q = first; q < end && x.possible(); q++) x.sum += exp(term(q) - x.top);
+  return x;
+}
+// Over a warp, every lane of which gives terms: `term(q)` for q < count.
+template <bool Best = false, class F>
+SLV_DEVICE LogSum warp_log_sum(const Thread& me, int64_t count, F&& term) {
+  LogSum x;
+  for (int64_t q = me.lane; q < count; q += 32) x.top = larger(x.top, term(q));
+  x.top = warp_max(x.top);
+  if constexpr (Best) {
+    x.sum = 1;
+  } else {
+    for (int64_t q = me.lane; q < count && x.possible(); q += 32) x.sum += exp(term(q) - x.top);
+    x.sum = warp_sum(x.sum);
+  }
+  return x;
+}
+// What a term of such a sum weighs: `weight` is that of the whole over its sum.
+SLV_DEVICE double share_of(double weight, double top, double rule, double below) {
+  return weight != 0 && below > -HUGE_VAL ? weight * exp(rule + below - top) : 0;
+}
+
+// Over the nonterminals at the top, by a warp; nothing for sentences of fewer than two words, which have no tree.
+template <class T>
+SLV_DEVICE LogSum sum_tops(const Thread& me, const Sentence<T>& s, const T* root, const double* inside) {
+  if (s.len < 2) return {};
+  const double* node = inside + s.node(0, s.len);
+  return warp_log_sum(me, s.tree.nt, [&](int64_t a) { return double(root[a]) + node[a]; });
+}
+
+template <class T>
+SLV_KERNEL(32)
+pcfg_finish(Tree<T> g, const double* inside, double* log_z, T* log_z_narrow) {
+  const Thread me;
+  const int64_t b = blockIdx.x;
+  const double z = sum_tops(me, Sentence<T>(g, b), g.root + g.root_row.row(b) * g.nt, inside).log();
+  if (me.lane > 0) return;
+  if (log_z) log_z[b] = z;
+  if (log_z_narrow) log_z_narrow[b] = T(z);
+}
+
+// The nonterminals at the top; a warp for each item. Other nodes have been cleared.
+template <class T>
+SLV_KERNEL(32)
+pcfg_tops(Tree<T> g, const double* inside, const double* weights, double* tops, double* nodes) {
+  const Thread me;
+  const int64_t b = blockIdx.x;
+  const Sentence<T> s(g, b);
+  const T* root = g.root + g.root_row.row(b) * g.nt;
+  const LogSum all = sum_tops(me, s, root, inside);
+  const double weight = weights ? weights[b] : 1;
+  for (int a = me.lane; a < g.nt; a += 32) {
+    double top = 0;
+    if (all.possible()) {
+      const int64_t node = s.node(0, s.len) + a;
+      top = weight * exp(double(root[a]) + inside[node] - all.top) / all.sum;
+      nodes[node] = top;
+    }
+    tops[b * g.nt + a] = top;
+  }
+}
+
+// out (rows, size): sums of (items, size) over the items of each row; a thread has one of them.
+template <class T>
+SLV_KERNEL(kLogThreads)
+pcfg_sum_items(RowMap rows, int64_t size, const double* from, T* out) {
+  const int64_t at = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (at >= rows.rows * size) return;
+  const int64_t row = at / size, e = at - row * size;
+  double sum = 0;
+  for (int64_t p = 0; p < rows.items_of_row(); p++) sum += from[rows.item(row, p) * size + e];
+  out[at] = T(sum);
+}
+
+// out (rows, n, n, labels): the same of nodes, 0 where there is none; a label of 1 is all nonterminals.
+template <class T>
+SLV_KERNEL(kLogThreads)
+pcfg_sum_spans(Tree<T> g, RowMap rows, int labels, const double* nodes, T* out) {
+  const int64_t at = int64_t(blockIdx.x) * blockDim.x + threadIdx.x, size = int64_t(g.n) * g.n * labels;
+  if (at >= rows.rows * size) return;
+  const int64_t row = at / size, e = at - row * size, ij = e / labels;
+  const int i = int(ij / g.n), j = int(ij - int64_t(i) * g.n), label = int(e - ij * labels);
+  double sum = 0;
+  for (int64_t p = 0; i < j && p < rows.items_of_row(); p++) {
+    const double* node = nodes + (rows.item(row, p) * g.spans_of_item() + g.span(i, j - i + 1)) * g.nt;
+    for (int a = labels == 1 ? 0 : label; a < (labels == 1 ? g.nt : label + 1); a++) sum += node[a];
+  }
+  out[at] = T(sum);
+}
+
+}  // namespace slv::cuda

@@ -1,0 +1,44 @@
+// What all grammars share on a GPU: sentences, the symbols at the top, and how spans are numbered.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+#include "cuda/row_map.h"
+
+namespace slv::cuda {
+
+using Stream = void*;  // a cudaStream_t
+
+// Symbols 0..nt-1 are nonterminals, nt..s-1 the preterminals.
+template <class T>
+struct Tree {
+  int64_t batch;
+  int n, nt, t, labels;
+  const T* root;   // (rows, nt)
+  const T* unary;  // (batch, n, t)
+  const T* spans;  // (rows, n, n, labels), labels 1 or nt; or null
+  RowMap root_row, span_row;
+  const int64_t* length;  // not yet clamped to 0..n; null: all n
+  SLV_BOTH int s() const { return nt + t; }
+  // Spans of two words or more, ordered by width, then by the first word.
+  SLV_BOTH int64_t spans_of_item() const { return int64_t(n) * (n > 0 ? n - 1 : 0) / 2; }
+  SLV_BOTH int64_t span(int i, int w) const { return int64_t(w - 2) * (2 * n + 1 - w) / 2 + i; }
+};
+
+// Nodes are numbers of all nonterminals over all spans of two words or more, (batch, spans, nt): `inside` are logs of
+// sums over trees, `nodes` posterior weights.
+
+// log Z into log_z or log_z_narrow (batch), either null
+template <class T>
+void run_finish(const Tree<T>&, const double* inside, double* log_z, T* log_z_narrow, Stream);
+// The weights of the tops into top (batch, nt) and, where possible, into nodes; `weight`: (batch), or null for ones
+template <class T>
+void run_tops(const Tree<T>&, const double* inside, const double* weight, double* top, double* nodes, Stream);
+// out (rows, size): sums of (items, size) over the items of each row
+template <class T>
+void run_sum_items(const RowMap& rows, int64_t size, const double* from, T* out, Stream);
+// out (rows, n, n, labels): the same of nodes, 0 where i < j does not hold; a label of 1 is all nonterminals
+template <class T>
+void run_sum_spans(const Tree<T>&, const RowMap& rows, int labels, const double* nodes, T* out, Stream);
+
+}  // namespace slv::cuda

@@ -1,0 +1,30 @@
+// Launches of the kernels that all grammars share.
+#pragma once
+#include "cuda/pcfg_tree.cuh"
+
+namespace slv::cuda {
+
+inline simt::Stream stream_of(Stream stream) { return static_cast<simt::Stream>(stream); }
+// Blocks for a thread each.
+inline int64_t blocks_for(int64_t threads) { return (threads + kLogThreads - 1) / kLogThreads; }
+
+template <class T>
+void run_finish(const Tree<T>& g, const double* inside, double* log_z, T* log_z_narrow, Stream stream) {
+  simt::launch(pcfg_finish<T>, g.batch, 32, 0, stream_of(stream), g, inside, log_z, log_z_narrow);
+}
+template <class T>
+void run_tops(const Tree<T>& g, const double* inside, const double* weight, double* top, double* nodes, Stream stream) {
+  simt::launch(pcfg_tops<T>, g.batch, 32, 0, stream_of(stream), g, inside, weight, top, nodes);
+}
+template <class T>
+void run_sum_items(const RowMap& rows, int64_t size, const double* from, T* out, Stream stream) {
+  simt::launch(pcfg_sum_items<T>, blocks_for(rows.rows * size), kLogThreads, 0, stream_of(stream), rows, size, from,
+               out);
+}
+template <class T>
+void run_sum_spans(const Tree<T>& g, const RowMap& rows, int labels, const double* nodes, T* out, Stream stream) {
+  simt::launch(pcfg_sum_spans<T>, blocks_for(int64_t(rows.rows) * g.n * g.n * labels), kLogThreads, 0,
+               stream_of(stream), g, rows, labels, nodes, out);
+}
+
+}  // namespace slv::cuda

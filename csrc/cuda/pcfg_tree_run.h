@@ -1,0 +1,73 @@
+// From tensors on a GPU to what all grammars share: sentences, log Z, sums over items.
+#pragma once
+#include "cuda/bind.h"
+#include "cuda/pcfg_tree.h"
+
+namespace slv::cuda {
+namespace {
+
+inline double* data_of(const Tensor& x) { return x.mutable_data_ptr<double>(); }
+
+template <class T>
+struct BoundTree : BoundBatch<T> {
+  using BoundBatch<T>::n, BoundBatch<T>::k, BoundBatch<T>::empty, BoundBatch<T>::stream;
+  Operand root, spans;
+  Tree<T> tree;
+
+  BoundTree(const Tensor& r, const Tensor& u, const MaybeTensor& w, const MaybeTensor& lengths)
+      : BoundBatch<T>(u, "unary: expected (*b, n, t)", lengths) {
+    STD_TORCH_CHECK(r.dim() >= 1, "root: expected (*b, nt), found ", text(shape_of(r)));
+    const int64_t nt = shape_of(r).back();
+    STD_TORCH_CHECK(nt > 0, "root: expected at least one nonterminal (nt >= 1), found ", text(shape_of(r)));
+    STD_TORCH_CHECK(k > 0, "unary: expected at least one preterminal (t >= 1), found ", text(shape_of(u)));
+    STD_TORCH_CHECK(nt <= 1 << 15 && n <= 1 << 15, "expected at most 2^15 nonterminals and words");
+    root = this->operand("root", r, {nt});
+    const int64_t labels = w ? span_labels(*w, nt) : 1;
+    spans = this->operand("spans", w, {n, n, labels});
+    tree = {this->items,
+            int(n),
+            int(nt),
+            int(k),
+            int(labels),
+            root.pointer<T>(),
+            this->unary.template const_data_ptr<T>(),
+            spans.pointer<T>(),
+            root.rows,
+            spans.rows,
+            this->length()};
+  }
+  int64_t nodes() const { return this->items * tree.spans_of_item() * tree.nt; }
+  // Of trees as rows (i, j, symbol).
+  Shape event_shape(const Shape& head = {}) const { return this->with({n > 0 ? 2 * n - 1 : 0, 3}, head); }
+  Tensor doubles(int64_t count, bool cleared = false) const {
+    Tensor out = empty({count}, ScalarType::Double);
+    if (cleared) torch::stable::zero_(out);
+    return out;
+  }
+  Tensor log_partitions(const double* inside, bool as_double) const {
+    Tensor z = empty(this->batch, as_double ? ScalarType::Double : scalar_type<T>);
+    if (z.scalar_type() == ScalarType::Double)
+      run_finish<T>(tree, inside, z.mutable_data_ptr<double>(), nullptr, stream);
+    else
+      run_finish<T>(tree, inside, nullptr, z.mutable_data_ptr<T>(), stream);
+    return z;
+  }
+  // Sums of numbers in float64, over the items of each row.
+  void sum(const RowMap& rows, int64_t size, const Tensor& from, Tensor& out) const {
+    run_sum_items(rows, size, data_of(from), out.mutable_data_ptr<T>(), stream);
+  }
+  void sum_spans(const RowMap& rows, int64_t labels, const Tensor& nodes, Tensor& out) const {
+    run_sum_spans(tree, rows, int(labels), data_of(nodes), out.mutable_data_ptr<T>(), stream);
+  }
+};
+
+// The place of `count` inside values in a chart, where they fit; null where the backward pass forms them again.
+template <class T>
+double* kept_in(const Tensor& chart, int64_t count) {
+  void* data = const_cast<void*>(chart.const_data_ptr());
+  const bool fits = chart.numel() * int64_t(sizeof(T)) >= count * 8;
+  return fits && reinterpret_cast<uintptr_t>(data) % 8 == 0 ? static_cast<double*>(data) : nullptr;
+}
+
+}  // namespace
+}  // namespace slv::cuda
