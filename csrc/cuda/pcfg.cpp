@@ -102,7 +102,7 @@ Tensor sample(SLV_POTENTIALS, int64_t num_samples, int64_t seed) {
     if (out.numel() == 0) return out;
     const Tensor values = p.doubles(p.nodes());
     inside_pass(p, data_of(values));
-    const int64_t each = p.items * std::max<int64_t>(p.n, p.g.s());
+    const int64_t each = p.items * p.g.alternatives();
     const int64_t most = std::clamp<int64_t>(kPairsBytes / (8 * each), 1, num_samples);
     const Tensor memory = p.doubles(most * each);
     for (int64_t first = 0; first < num_samples; first += most)

@@ -11,6 +11,10 @@ struct Pcfg : Tree<T> {
   const T* rules;  // (rows, nt, s, s)
   RowMap rule_row;
   SLV_BOTH int64_t pairs() const { return int64_t(this->s()) * this->s(); }
+  SLV_BOTH int64_t alternatives() const {  // at most, of one draw
+    const int most = this->n > this->s() ? this->n : this->s();
+    return most > 4 ? most : 4;
+  }
 };
 
 // What a pass over the widths works in. The pairs are those of the spans of one width, of the items
@@ -47,8 +51,8 @@ void run_outside(const Pcfg<T>&, const TreeSpace<T>&, const TreeMass&, int width
 // Trees as events (batch, 2n - 1, 3) from the scores of the best ones.
 template <class T>
 void run_argmax(const Pcfg<T>&, const double* best, int64_t* events, Stream);
-// Samples first .. first + samples - 1 of events (all samples, batch, 2n - 1, 3); memory: (samples, batch, the larger
-// of n and s).
+// Samples first .. first + samples - 1 of events (all samples, batch, 2n - 1, 3); memory: (samples, batch,
+// alternatives).
 template <class T>
 void run_sample(const Pcfg<T>&, const double* inside, uint64_t seed, int64_t first, int64_t samples, double* memory,
                 int64_t* events, Stream);

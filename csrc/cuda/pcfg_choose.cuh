@@ -69,8 +69,18 @@ pcfg_argmax(Pcfg<T> g, const double* inside, int64_t* events) {
             });
 }
 
-// A node draws its split, then the left symbol, then the right one; a left child of one word after the right one.
-// memory: (warps, the larger of n and s).
+// Splits of a node of w words into children of one kind: neither is a word, the right one, the left one, both are.
+// Those behind words first .. first + count - 1 of the node.
+struct Splits {
+  int first, count;
+  SLV_DEVICE static Splits of(int kind, int w) {
+    if (kind == 0) return {2, w > 3 ? w - 3 : 0};
+    return {kind == 1 ? w - 1 : 1, (kind == 3) == (w == 2) ? 1 : 0};
+  }
+};
+
+// A node draws the kind of its children, then the right one and the left one given it (the left one first where the
+// right one alone is a word), then the split. memory: (warps, alternatives).
 template <class T>
 SLV_KERNEL(kLogThreads)
 pcfg_sample(Pcfg<T> g, const double* inside, uint64_t seed, int64_t first, int64_t samples, double* memory,
@@ -80,9 +90,12 @@ pcfg_sample(Pcfg<T> g, const double* inside, uint64_t seed, int64_t first, int64
   if (!pair.exists) return;
   const int64_t sample = first + pair.sample;
   const DenseSentence<T> s(g, pair.item);
-  double* scores = memory + (pair.sample * g.batch + pair.item) * larger(g.n, g.s());
+  double* scores = memory + (pair.sample * g.batch + pair.item) * g.alternatives();
   TreeNumbers numbers{seed, uint32_t(pair.item), uint32_t(sample), {}};
   const int top = draw_top(me, s, inside, numbers);
+  auto write = [&](int q, double score) {
+    if (me.lane == 0) scores[q] = score;
+  };
   auto draw_from = [&](int count, uint32_t word) {
     sync_warp();
     const int drawn = draw_below<T>(me, count, word, [&](int q) { return scores[q]; });
@@ -93,25 +106,39 @@ pcfg_sample(Pcfg<T> g, const double* inside, uint64_t seed, int64_t first, int64
     const int w = j - i + 1;
     numbers.at_node(i, j);
     Division<T> d{s, inside, i, w, 1, s.rules + a * g.pairs()};
-    for (d.v = 1; d.v < w; d.v++) {
-      const double sum = warp_log_sum(me, d.pairs(), [&](int64_t q) { return d.score(q); }).log();
-      if (me.lane == 0) scores[d.v - 1] = sum;
+    auto behind = [&](int v) { return Division<T>{s, inside, i, w, v, d.rules}; };
+    for (int kind = 0; kind < 4; kind++) {
+      const Splits k = Splits::of(kind, w);
+      d.v = k.first;
+      const int64_t pairs = k.count ? d.pairs() : 1;
+      const LogSum sum = warp_log_sum(me, k.count * pairs,
+                                      [&](int64_t q) { return behind(k.first + int(q / pairs)).score(q % pairs); });
+      write(kind, sum.log());
     }
-    d.v = 1 + draw_from(w - 1, numbers.word[0][0]);
-    if (d.v == 1) {
-      for (int z = me.lane; z < d.rights(); z += 32)
-        scores[z] = d.right(z) + log_sum(0, d.lefts(), [&](int y) { return d.rule(y, z) + d.left(y); }).log();
-      const int z = draw_from(d.rights(), numbers.word[2][0]);
-      const int y = draw_below<T>(me, d.lefts(), numbers.word[1][0], [&](int y) { return d.rule(y, z) + d.left(y); });
-      return d.chosen(y, z);
+    const int kind = draw_from(4, numbers.word[0][0]);
+    const Splits k = Splits::of(kind, w);
+    d.v = k.first;
+    auto both = [&](int v, int y, int z) {
+      const Division<T> at = behind(v);
+      return at.left(y) + at.right(z);
+    };
+    // of a pair, over its splits
+    auto over_splits = [&](int y, int z) {
+      return d.rule(y, z) + log_sum(0, k.count, [&](int q) { return both(k.first + q, y, z); }).log();
+    };
+    int y, z;
+    if (kind == 1) {
+      for (y = 0; y < d.lefts(); y++)
+        write(y, warp_log_sum(me, d.rights(), [&](int64_t q) { return over_splits(y, int(q)); }).log());
+      y = draw_from(d.lefts(), numbers.word[1][0]);
+      z = draw_below<T>(me, d.rights(), numbers.word[2][0], [&](int q) { return over_splits(y, q); });
+    } else {
+      for (z = 0; z < d.rights(); z++)
+        write(z, warp_log_sum(me, d.lefts(), [&](int64_t q) { return over_splits(int(q), z); }).log());
+      z = draw_from(d.rights(), numbers.word[2][0]);
+      y = draw_below<T>(me, d.lefts(), numbers.word[1][0], [&](int q) { return over_splits(q, z); });
     }
-    for (int y = 0; y < d.lefts(); y++) {
-      const double sum =
-          warp_log_sum(me, d.rights(), [&](int64_t z) { return d.rule(y, int(z)) + d.right(int(z)); }).log();
-      if (me.lane == 0) scores[y] = d.left(y) + sum;
-    }
-    const int y = draw_from(d.lefts(), numbers.word[1][0]);
-    const int z = draw_below<T>(me, d.rights(), numbers.word[2][0], [&](int z) { return d.rule(y, z) + d.right(z); });
+    d.v = k.first + draw_below<T>(me, k.count, numbers.word[3][0], [&](int q) { return both(k.first + q, y, z); });
     return d.chosen(y, z);
   });
 }

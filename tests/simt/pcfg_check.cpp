@@ -117,8 +117,7 @@ struct Check {
   // The best tree; and samples, in two ranges.
   void trees() {
     const int64_t nodes = b * g.spans_of_item() * o.nt, size = 3 * (2 * o.n - 1);
-    Guarded<double> best(nodes), inside(nodes), pairs(b * (o.n - 1) * g.pairs()),
-        memory(2 * b * std::max<int64_t>(o.n, s));
+    Guarded<double> best(nodes), inside(nodes), pairs(b * (o.n - 1) * g.pairs()), memory(2 * b * g.alternatives());
     for (int w = 2; w <= o.n; w++) {
       run_best(g, {best.data(), 0, b, pairs.data()}, w, nullptr);
       run_inside(g, {inside.data(), 0, b, pairs.data()}, w, nullptr);

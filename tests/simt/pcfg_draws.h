@@ -60,17 +60,28 @@ Event sampled_tree(int n, const TreeScores& x, const TreeInside& in, const NodeW
       for (int q = 0; q < x.s(); q++) total = log_add(total, term(q));
       return total;
     };
-    const int k = i + take<T>(j - i, words(i, j, 0), [&](int v) {
-                    return sum([&](int y) { return sum([&](int z) { return pair(i + v, y, z); }); });
-                  });
+    auto kind = [&](int y, int z) { return 2 * (y >= x.nt) + (z >= x.nt); };
+    auto pairs = [&](int y, int z) {  // over all splits
+      double total = -HUGE_VAL;
+      for (int k = i; k < j; k++) total = log_add(total, pair(k, y, z));
+      return total;
+    };
+    const int chosen = take<T>(4, words(i, j, 0), [&](int kinds) {
+      return sum([&](int y) { return sum([&](int z) { return kind(y, z) == kinds ? pairs(y, z) : -HUGE_VAL; }); });
+    });
+    auto of_kind = [&](int y, int z) { return kind(y, z) == chosen ? pairs(y, z) : -HUGE_VAL; };
     auto left = [&](auto&& score) { return take<T>(x.s(), words(i, j, 1), score); };
     auto right = [&](auto&& score) { return take<T>(x.s(), words(i, j, 2), score); };
-    if (k == i) {
-      const int z = right([&](int z) { return sum([&](int y) { return pair(k, y, z); }); });
-      return Chosen{k, left([&](int y) { return pair(k, y, z); }), z};
+    int y, z;
+    if (chosen == 1) {
+      y = left([&](int y) { return sum([&](int z) { return of_kind(y, z); }); });
+      z = right([&](int z) { return of_kind(y, z); });
+    } else {
+      z = right([&](int z) { return sum([&](int y) { return of_kind(y, z); }); });
+      y = left([&](int y) { return of_kind(y, z); });
     }
-    const int y = left([&](int y) { return sum([&](int z) { return pair(k, y, z); }); });
-    return Chosen{k, y, right([&](int z) { return pair(k, y, z); })};
+    const int split = take<T>(j - i, words(i, j, 3), [&](int v) { return pair(i + v, y, z); });
+    return Chosen{i + split, y, z};
   });
 }
 
