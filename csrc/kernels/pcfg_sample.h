@@ -170,9 +170,9 @@ class ChartSampler {
         numbers_{seed, {}, {}, 1} {
     std::fill_n(numbers_.item, kLanes, uint32_t(item));
   }
-  // Samples first .. first + count - 1; event(sample) is where one goes.
+  // Samples first .. first + count - 1; event(sample) is where one goes. False where T lost what a node is made of.
   template <class F>
-  void run(int64_t first, int64_t count, const T* roots, F&& event) {
+  bool run(int64_t first, int64_t count, const T* roots, F&& event) {
     nodes_.clear();
     words_.clear();
     for (int64_t k = first; k < first + count; k++) {
@@ -180,16 +180,15 @@ class ChartSampler {
       std::fill(to + 3 * (2 * len_ - 1), to + event_size(n_), -1);
       Draws<1> top{numbers_.seed, {numbers_.item[0]}, {uint32_t(k)}, 2};
       const int64_t root = draw(ways_.roots(roots), T(uniform<In>(*top(0))));
-      if (root < 0)
-        lost_.push_back(k);
-      else
+      if (root >= 0)
         wait(0, len_, k, root, to);
+      else
+        std::fill_n(to, event_size(n_), -1);
     }
     for (int64_t w = len_; w >= 2; w--)
       for (int64_t i = 0; i + w <= len_; i++) divide(i, w);
     draw_words();
-    for (int64_t k : lost_) std::fill_n(event(k), event_size(n_), -1);
-    lost_.clear();
+    return !lost_;
   }
 
  private:
@@ -200,7 +199,7 @@ class ChartSampler {
     int64_t next;  // that waits for the same span; -1: none
   };
   struct Word {
-    int64_t sample, at, sibling;
+    int64_t at, sibling;
     int64_t* row;
     T u;
     bool on_left;
@@ -245,26 +244,26 @@ class ChartSampler {
       const Node& n = node[q];
       write(n.row, i, i + w - 1, n.symbol);
       if (first[q] < 0) {
-        lost_.push_back(n.sample);
+        lost_ = true;
       } else if (kind[q] == Layout::kWide) {
         divide_wide(n, first[q], u(1, q), u(3, q));
       } else if (kind[q] == Layout::kLeafRight) {
         wait(i, w - 1, n.sample, first[q], n.row + 3);
-        wait_for_word(n.symbol, {n.sample, i + w - 1, first[q], n.row + 3 * (2 * (w - 1)), u(2, q), false});
+        wait_for_word(n.symbol, {i + w - 1, first[q], n.row + 3 * (2 * (w - 1)), u(2, q), false});
       } else if (kind[q] == Layout::kLeafLeft) {
         wait(i + 1, w - 1, n.sample, first[q], n.row + 6);
-        wait_for_word(n.symbol, {n.sample, i, first[q], n.row + 3, u(1, q), true});
+        wait_for_word(n.symbol, {i, first[q], n.row + 3, u(1, q), true});
       } else {
         const int64_t x = ways_.z.nt + first[q];
         write(n.row + 6, i + 1, i + 1, x);
-        wait_for_word(n.symbol, {n.sample, i, x, n.row + 3, u(1, q), true});
+        wait_for_word(n.symbol, {i, x, n.row + 3, u(1, q), true});
       }
     }
   }
   void divide_wide(const Node& n, int64_t x, T u_left, T u_split) {
     const int64_t i = ways_.i, w = ways_.w, y = draw(ways_.second(n.symbol, Layout::kWide, x), u_left);
     const int64_t k = y < 0 ? -1 : draw(ways_.splits(y, x), u_split);
-    if (k < 0) return lost_.push_back(n.sample);
+    if (k < 0) return void(lost_ = true);
     wait(i, k + 2, n.sample, y, n.row + 3);
     wait(i + k + 2, w - k - 2, n.sample, x, n.row + 3 * (2 * (k + 2)));
   }
@@ -274,7 +273,7 @@ class ChartSampler {
       for (int64_t& head = words_of_[A]; head >= 0; head = words_[head].next) {
         const Word& word = words_[head];
         const int64_t symbol = draw(ways_.word(A, word.at, word.sibling, word.on_left), word.u);
-        if (symbol < 0) lost_.push_back(word.sample);
+        lost_ = lost_ || symbol < 0;
         write(word.row, word.at, word.at, ways_.z.nt + symbol);
       }
   }
@@ -287,7 +286,7 @@ class ChartSampler {
   Vector<Node> nodes_;
   Vector<int64_t> words_of_;  // by the symbol above: the first of the words
   Vector<Word> words_;
-  Vector<int64_t> lost_;  // samples without a tree
+  bool lost_ = false;
   Draws<kLanes> numbers_;
 };
 
@@ -324,8 +323,11 @@ void sample_block(const Pcfg<In>& c, const int64_t* items, int64_t count, uint64
   each_chart<In, T>(c, items, count, again, [&](int64_t item, ChartWays<In, T> ways, const T* probability) {
     ChartSampler<In, T> sampler(ways, c.n, seed, item);
     constexpr int64_t kMost = ChartSampler<In, T>::kTogether;
-    for (int64_t k = 0; k < samples; k += kMost)
-      sampler.run(k, std::min(kMost, samples - k), probability, [&](int64_t sample) { return event(sample, item); });
+    bool found = true;
+    for (int64_t k = 0; found && k < samples; k += kMost)
+      found = sampler.run(k, std::min(kMost, samples - k), probability,
+                          [&](int64_t sample) { return event(sample, item); });
+    if (!found) again.push_back(item);
   });
   for (int64_t q = 0; q < count; q++)
     for (int64_t k = 0; c.len(items[q]) < 2 && k < samples; k++) std::fill_n(event(k, items[q]), event_size(c.n), -1);

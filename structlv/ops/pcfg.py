@@ -158,7 +158,7 @@ def sample_distinct(
 
     Those are log p + standard Gumbel noise, the largest k over all trees. A draw is a function of (seed
     in [0, 2^63), item of the flattened batch) alone; fewer are the first of more. Not differentiable.
-    Time O(n NT^2 + S^2) a node of a tree, after the inside pass.
+    Time O(NT^2 + S + n) a node of a tree, after the inside pass.
     """
     require_int("k", k, 0)
     require_int("seed", seed, 0, MAX_SEED)
