@@ -76,7 +76,7 @@ test-ray: $(STAMP)/test  ## shards made by Ray on a cluster of two workers here,
 SCHEDULES := 0 1 2 3
 OP_SCHEDULES ?= 0 1
 SIMT := build/simt
-STRUCTURES := chain pcfg
+STRUCTURES := chain factorial pcfg
 CHAIN_OPS := $(addprefix tests/ops/test_chain_,values.py hard.py)
 TREE_OPS_ONCE := $(addprefix tests/ops/test_pcfg_,values.py hard.py gradients.py raw_ops.py layout.py)
 CHAIN_OPS_ONCE := $(addprefix tests/ops/test_chain_,gradients.py sampling.py raw_ops.py layout.py)

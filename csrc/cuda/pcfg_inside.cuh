@@ -1,7 +1,7 @@
 // Inside: the sum over the trees of every span, width by width. A block has one span of one item.
 #pragma once
+#include "cuda/log_sum.cuh"
 #include "cuda/pcfg.h"
-#include "cuda/warp.cuh"
 
 namespace slv::cuda {
 
@@ -47,24 +47,6 @@ struct SpanBlock {
     place = (count * (g.n - 1) + i) * g.pairs();
   }
 };
-
-// The log of a sum as its largest term and the sum relative to it: top + log(sum). A probability is exp(term - top) /
-// sum, which is exact however large the terms are.
-struct LogSum {
-  double top, sum;
-  SLV_DEVICE bool possible() const { return top > -HUGE_VAL; }
-  SLV_DEVICE double log() const { return possible() ? top + ::log(sum) : -HUGE_VAL; }
-};
-// Over a warp, every lane of which gives terms: `term(q)` for q < count.
-template <class F>
-SLV_DEVICE LogSum warp_log_sum(const Thread& me, int64_t count, F&& term) {
-  LogSum x{-HUGE_VAL, 0};
-  for (int64_t q = me.lane; q < count; q += 32) x.top = larger(x.top, term(q));
-  x.top = warp_max(x.top);
-  for (int64_t q = me.lane; q < count && x.possible(); q += 32) x.sum += exp(term(q) - x.top);
-  x.sum = warp_sum(x.sum);
-  return x;
-}
 
 // Calls each(q, sum over the splits of i..i+w-1) for every pair q of a left and a right symbol, by one thread.
 template <class T, class F>

@@ -1,0 +1,49 @@
+// Logs of sums in float64, the maximum first: of terms of a thread, a warp or a block.
+#pragma once
+#include "cuda/warp.cuh"
+
+namespace slv::cuda {
+
+// The log of a sum as its largest term and the sum relative to it: top + log(sum). A probability is exp(term - top) /
+// sum, which is exact however large the terms are.
+struct LogSum {
+  double top, sum;
+  SLV_DEVICE bool possible() const { return top > -HUGE_VAL; }
+  SLV_DEVICE double log() const { return possible() ? top + ::log(sum) : -HUGE_VAL; }
+};
+// Over a warp, every lane of which gives terms: `term(q)` for q < count.
+template <class F>
+SLV_DEVICE LogSum warp_log_sum(const Thread& me, int64_t count, F&& term) {
+  LogSum x{-HUGE_VAL, 0};
+  for (int64_t q = me.lane; q < count; q += 32) x.top = larger(x.top, term(q));
+  x.top = warp_max(x.top);
+  for (int64_t q = me.lane; q < count && x.possible(); q += 32) x.sum += exp(term(q) - x.top);
+  x.sum = warp_sum(x.sum);
+  return x;
+}
+// By one thread.
+template <class F>
+SLV_DEVICE LogSum log_sum(int count, F&& term) {
+  LogSum x{-HUGE_VAL, 0};
+  for (int q = 0; q < count; q++) x.top = larger(x.top, term(q));
+  for (int q = 0; q < count && x.possible(); q++) x.sum += exp(term(q) - x.top);
+  return x;
+}
+// Over a block, every thread of which gives terms and gets the sum; parts: 2 kMaxWarps in shared memory.
+template <class F>
+SLV_DEVICE LogSum block_log_sum(const Thread& me, double* parts, int count, F&& term) {
+  LogSum x{-HUGE_VAL, 0};
+  for (int q = me.index; q < count; q += int(blockDim.x)) x.top = larger(x.top, term(q));
+  x.top = warp_max(x.top);
+  if (me.lane == 0) parts[me.warp] = x.top;
+  sync_block();
+  x.top = max_of_parts(parts, me.warps);
+  for (int q = me.index; q < count && x.possible(); q += int(blockDim.x)) x.sum += exp(term(q) - x.top);
+  x.sum = warp_sum(x.sum);
+  if (me.lane == 0) parts[kMaxWarps + me.warp] = x.sum;
+  sync_block();
+  x.sum = sum_of_parts(parts + kMaxWarps, me.warps);
+  return x;
+}
+
+}  // namespace slv::cuda
