@@ -80,6 +80,8 @@ STRUCTURES := chain factorial pcfg
 CHAIN_OPS := $(addprefix tests/ops/test_chain_,values.py hard.py)
 TREE_OPS_ONCE := $(addprefix tests/ops/test_pcfg_,values.py hard.py gradients.py raw_ops.py layout.py)
 CHAIN_OPS_ONCE := $(addprefix tests/ops/test_chain_,gradients.py sampling.py raw_ops.py layout.py)
+FACTORIAL_OPS := $(addprefix tests/ops/test_factorial_,values.py hard.py)
+FACTORIAL_OPS_ONCE := $(addprefix tests/ops/test_factorial_,gradients.py sampling.py layout.py functorch.py)
 EMULATED := $(PYTEST) -n auto -p tests.simt.emulated -k "not reference and not thread"
 
 test-cuda: $(STAMP)/dev  ## the CUDA kernels without a GPU: emulated, under sanitizers, through nvcc
@@ -93,8 +95,8 @@ test-cuda: $(STAMP)/dev  ## the CUDA kernels without a GPU: emulated, under sani
 	  $(SIMT)/$${structure}_check_asan 1; $(SIMT)/$${structure}_check_tsan small 1; done
 	$(call say,Running the tests of the operators on the emulated kernels)
 	$(PYTEST) -n auto tests/simt tests/gpu
-	set -e; for seed in $(OP_SCHEDULES); do STRUCTLV_SIMT_SEED=$$seed $(EMULATED) $(CHAIN_OPS); done
-	STRUCTLV_SIMT_SEED=1 $(EMULATED) $(CHAIN_OPS_ONCE)
+	set -e; for seed in $(OP_SCHEDULES); do STRUCTLV_SIMT_SEED=$$seed $(EMULATED) $(CHAIN_OPS) $(FACTORIAL_OPS); done
+	STRUCTLV_SIMT_SEED=1 $(EMULATED) $(CHAIN_OPS_ONCE) $(FACTORIAL_OPS_ONCE)
 	STRUCTLV_SIMT_SEED=1 $(EMULATED) $(TREE_OPS_ONCE) --deselect tests/ops/test_pcfg_hard.py::test_float32_log_z
 	$(call say,Compiling the kernels for every architecture)
 	$(BIN)/python scripts/check_cuda.py

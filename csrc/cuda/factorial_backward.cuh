@@ -46,17 +46,23 @@ SLV_DEVICE void take_edges(const Thread& me, const Factorial<T>& c, double* part
   }
 }
 
-// What a block has of the step before it: of each move (m, S) the largest term of its sums, and the sums relative to
-// it, which become posterior weights over them; posteriors (S), and two rows of values between the moves.
+// Where joint state z lies in a row that lanes read at a power of two from each other: so they meet other banks.
+SLV_BOTH inline int spaced(int z) { return z + (z >> 4); }
+// What a block has of the step before it: of each move (m, spaced S) the largest term of its sums, and the sums
+// relative to it, which become posterior weights over them; posteriors (S), and two rows of values between the moves.
 template <class T>
 SLV_BOTH int64_t backward_size(const Factorial<T>& c) {
-  return (2 * int64_t(c.m) + 3) * c.states;
+  return 2 * int64_t(c.m) * spaced(c.states) + 3 * int64_t(c.states);
 }
 struct StepSums {
+  int row;
   double *tops, *sums, *mu, *rows;
   template <class T>
-  SLV_DEVICE StepSums(const Factorial<T>& c, double* memory)
-      : tops(memory), sums(tops + int64_t(c.m) * c.states), mu(sums + int64_t(c.m) * c.states), rows(mu + c.states) {}
+  SLV_DEVICE StepSums(const Factorial<T>& c, double* memory) : row(spaced(c.states)), tops(memory) {
+    sums = tops + int64_t(c.m) * row;
+    mu = sums + int64_t(c.m) * row;
+    rows = mu + c.states;
+  }
 };
 
 // The sums of all moves from alpha at a step, the last ones as posterior weights over sums; also(move, from, z, sum)
@@ -68,12 +74,12 @@ SLV_DEVICE void sum_moves(const Thread& me, const JointItem<T>& item, const doub
   const double* from = alpha;
   item.each_move([&](const Move<T>& move) {
     const bool last = move.chain == item.c.m - 1;
-    double *tops = s.tops + move.chain * states, *sums = s.sums + move.chain * states;
+    double *tops = s.tops + move.chain * s.row, *sums = s.sums + move.chain * s.row;
     double* to = s.rows + move.chain % 2 * states;
     for (int z = me.index; z < states; z += int(blockDim.x)) {
       const LogSum x = move.into(from, z);
-      tops[z] = x.top;
-      sums[z] = !last ? x.sum : s.mu[z] > 0 ? s.mu[z] / x.sum : 0;
+      tops[spaced(z)] = x.top;
+      sums[spaced(z)] = !last ? x.sum : s.mu[z] > 0 ? s.mu[z] / x.sum : 0;
       if (!last) to[z] = x.log();
       also(move, from, z, x);
     }
@@ -83,12 +89,12 @@ SLV_DEVICE void sum_moves(const Thread& me, const JointItem<T>& item, const doub
 }
 
 // From the posterior weights after one chain's move those before it: each(z, weight), after begin(z) for the same z by
-// the same thread. Edges go into `partial`: edge(i, j, to, p), or p alone, of what has the posterior weight p > 0.
+// the same thread. Edges go into `partial`: edge(i, j, to, p) of what has the posterior weight p > 0, `to` spaced.
 template <class T, class B, class E, class F>
 SLV_DEVICE void spread(const Thread& me, const JointItem<T>& item, const Move<T>& move, const double* alpha,
                        const StepSums& s, double* partial, B&& begin, E&& edge, F&& each) {
   const int states = item.c.states, k = move.k, rest = states / k;
-  const double *tops = s.tops + move.chain * states, *weights = s.sums + move.chain * states;
+  const double *tops = s.tops + move.chain * s.row, *weights = s.sums + move.chain * s.row;
   const Tiles tiles(k, rest, me.warps);
   const int place = me.lane % tiles.lanes;
   for (int unit = me.warp; unit < tiles.blocks * tiles.slots; unit += me.warps) {
@@ -101,10 +107,11 @@ SLV_DEVICE void spread(const Thread& me, const JointItem<T>& item, const Move<T>
       double own = 0, sum = 0, keep = 0;
       if (live) {
         begin(z);
-        own = move.chain == 0 ? alpha[z] : LogSum{tops[z - states], weights[z - states]}.log();
+        const int at = spaced(z) - s.row;
+        own = move.chain == 0 ? alpha[z] : LogSum{tops[at], weights[at]}.log();
       }
       for (int j = 0; j < k; j++) {
-        const int to = base + j * move.inner, which = j & (tiles.lanes - 1);
+        const int to = spaced(base + j * move.inner), which = j & (tiles.lanes - 1);
         const double weight = live ? weights[to] : 0;
         const double p = weight > 0 ? weight * exp(own + double(move.a[i * k + j]) - tops[to]) : 0;
         sum += p;
@@ -119,8 +126,8 @@ SLV_DEVICE void spread(const Thread& me, const JointItem<T>& item, const Move<T>
   }
 }
 // What `each` of a move leaves to the one before it: the weights over that one's sums.
-SLV_DEVICE void put_weight(const StepSums& s, int chain, int states, int z, double mu) {
-  double* sum = s.sums + (chain - 1) * states + z;
+SLV_DEVICE void put_weight(const StepSums& s, int chain, int z, double mu) {
+  double* sum = s.sums + (chain - 1) * s.row + spaced(z);
   *sum = mu > 0 ? mu / *sum : 0;
 }
 
@@ -192,7 +199,7 @@ factorial_backward(Factorial<T> c, Beginnings s, JointPosterior<T> out) {
       spread(
           me, item, move, alpha(t), step, edges, [](int) {}, [](int, int, int, double p) { return p; },
           [&](int z, double mu) {
-            if (move.chain > 0) return put_weight(step, move.chain, states, z, mu);
+            if (move.chain > 0) return put_weight(step, move.chain, z, mu);
             step.mu[z] = mu;
             results.put(t, z, mu);
           });

@@ -9,8 +9,8 @@ namespace slv::cuda {
 // One chain's move among the joint states of an item.
 template <class T>
 struct Move {
-  int chain, k, inner;  // inner: joint states of the chains after it
-  const T* a;           // (k, k)
+  int chain, k, inner, edge;  // inner: joint states of the chains after it; edge: the first of its matrix
+  const T* a;                 // (k, k)
   SLV_DEVICE int state(int z) const { return z / inner % k; }
   // The sum over what the chain may have come from into joint state z, from the sums in `from`.
   SLV_DEVICE LogSum into(const double* from, int z) const {
@@ -54,22 +54,20 @@ struct JointItem {
   // Calls body(move) for every chain, from the first to the last and back.
   template <class F>
   SLV_DEVICE void each_move(F&& body) const {
-    Move<T> move{0, 1, c.states, transition};
-    for (; move.chain < c.m; move.chain++) {
-      move.k = c.sizes[move.chain];
-      move.inner /= move.k;
-      body(move);
-      move.a += move.k * move.k;
+    for (int i = 0, inner = c.states, edge = 0; i < c.m; i++) {
+      const int k = c.sizes[i];
+      inner /= k;
+      body(Move<T>{i, k, inner, edge, transition + edge});
+      edge += k * k;
     }
   }
   template <class F>
   SLV_DEVICE void each_move_back(F&& body) const {
-    Move<T> move{c.m - 1, 1, 1, transition + c.edges};
-    for (; move.chain >= 0; move.chain--) {
-      move.k = c.sizes[move.chain];
-      move.a -= move.k * move.k;
-      body(move);
-      move.inner *= move.k;
+    for (int i = c.m - 1, inner = 1, edge = c.edges; i >= 0; i--) {
+      const int k = c.sizes[i];
+      edge -= k * k;
+      body(Move<T>{i, k, inner, edge, transition + edge});
+      inner *= k;
     }
   }
 };

@@ -9,6 +9,7 @@
 namespace slv::cuda {
 namespace {
 
+constexpr int64_t kMostJoint = 1 << 20;
 constexpr int64_t kSweepBytes = int64_t(256) << 20;  // for the passes over as many items as fit at once
 
 template <class T>
@@ -21,11 +22,13 @@ struct BoundFactorial : BoundBatch<T> {
   // direction: its transition may be one per step, of one dimension more than batch and edges
   BoundFactorial(const Tensor& u, const Tensor& a, const MaybeTensor& i, const Tensor& s, const MaybeTensor& lengths,
                  bool direction = false)
-      : Base(u, "unary: expected (*b, n, s)", lengths) {
+      : Base(u, "unary: expected (*b, n, s)", lengths, kMostJoint) {
     STD_TORCH_CHECK(!s.is_cuda(), "sizes: expected on the CPU, where it is read");
     const ChainSizes sizes(s, k);
     STD_TORCH_CHECK(sizes.sizes.size() <= kMostChains, "sizes: expected at most ", kMostChains, " chains, found ",
                     sizes.sizes.size());
+    STD_TORCH_CHECK(sizes.edges <= INT32_MAX, "sizes: expected fewer than 2^31 elements in the transition, found ",
+                    sizes.edges);
     c.per_step = direction && a.dim() == u.dim();
     transition = this->operand("transition", a,
                                c.per_step ? Shape{std::max<int64_t>(n - 1, 0), sizes.edges} : Shape{sizes.edges});

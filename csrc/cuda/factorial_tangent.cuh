@@ -7,10 +7,11 @@
 
 namespace slv::cuda {
 
-// What second order has beside the sums of a step: means of f before each move (m, S), and two rows of them.
+// What second order has beside the sums of a step: means of f before each move (m, S), and two spaced rows of those
+// after.
 template <class T>
 SLV_BOTH int64_t tangent_size(const Factorial<T>& c) {
-  return backward_size(c) + (int64_t(c.m) + 2) * c.states;
+  return backward_size(c) + int64_t(c.m) * c.states + 2 * int64_t(spaced(c.states));
 }
 
 // The mean of f up to joint state z after a move, from the means before it; d: the direction of its matrix.
@@ -37,14 +38,14 @@ factorial_tangent(Factorial<T> c, Beginnings s, Direction<T> direction, JointPos
   double* parts = shared.take<double>(2 * kMaxWarps);
   double* memory = s.spill ? s.spill + place * tangent_size(c) : shared.take<double>(int(tangent_size(c)));
   const StepSums step(c, memory);
-  double *means = memory + backward_size(c), *suffix = means + int64_t(c.m) * states, *before = suffix + states;
+  double *means = memory + backward_size(c), *suffix = means + int64_t(c.m) * states, *before = suffix + step.row;
   const JointItem<T> item(c, b), f(direction.v, b);
   const Results<T> results(me, c, out, place, b, item.len);
   results.clear(me);
   auto row = [&](double* of_all, int t) { return of_all + (place * c.n + t) * states; };
   // the direction of a move's matrix, from t to t + 1
   auto of_move = [&](const Move<T>& move, int t) {
-    return f.transition + int64_t(f.c.per_step ? t : 0) * c.edges + (move.a - item.transition);
+    return f.transition + int64_t(f.c.per_step ? t : 0) * c.edges + move.edge;
   };
   // the means of f before a move from step t
   auto means_of = [&](int chain, int t) { return chain == 0 ? row(direction.prefix, t) : means + chain * states; };
@@ -81,14 +82,14 @@ factorial_tangent(Factorial<T> c, Beginnings s, Direction<T> direction, JointPos
 
   auto put = [&](int t, int z) {
     const double mu = step.mu[z];
-    results.put(t, z, mu > 0 ? mu * (row(direction.prefix, t)[z] + suffix[z] - mean) : 0);
+    results.put(t, z, mu > 0 ? mu * (row(direction.prefix, t)[z] + suffix[spaced(z)] - mean) : 0);
   };
   for (int z = me.index; z < states && end >= 0; z += stride) {
-    suffix[z] = 0;
+    suffix[spaced(z)] = 0;
     put(end, z);
   }
   for (int t = end - 1; t >= 0; t--) {
-    for (int z = me.index; z < states; z += stride) suffix[z] += f.template u<double>(t + 1, z);
+    for (int z = me.index; z < states; z += stride) suffix[spaced(z)] += f.template u<double>(t + 1, z);
     sum_step(t, nullptr);
     double* edges = results.partial + partial_size(c, me.warps);
     item.each_move_back([&](const Move<T>& move) {
@@ -104,9 +105,9 @@ factorial_tangent(Factorial<T> c, Beginnings s, Direction<T> direction, JointPos
             return p * (rest + behind);
           },
           [&](int z, double mu) {
-            before[z] = mu > 0 ? ahead / mu : 0;
+            before[spaced(z)] = mu > 0 ? ahead / mu : 0;
             if (move.chain > 0)
-              put_weight(step, move.chain, states, z, mu);
+              put_weight(step, move.chain, z, mu);
             else
               step.mu[z] = mu;
           });

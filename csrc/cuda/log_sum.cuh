@@ -29,20 +29,15 @@ SLV_DEVICE LogSum log_sum(int count, F&& term) {
   for (int q = 0; q < count && x.possible(); q++) x.sum += exp(term(q) - x.top);
   return x;
 }
-// Over a block, every thread of which gives terms and gets the sum; parts: 2 kMaxWarps in shared memory.
+// Over a block, every thread of which gets the sum; parts: 2 kMaxWarps in shared memory.
 template <class F>
 SLV_DEVICE LogSum block_log_sum(const Thread& me, double* parts, int count, F&& term) {
-  LogSum x{-HUGE_VAL, 0};
-  for (int q = me.index; q < count; q += int(blockDim.x)) x.top = larger(x.top, term(q));
-  x.top = warp_max(x.top);
-  if (me.lane == 0) parts[me.warp] = x.top;
+  const int first = count * me.warp / me.warps, end = count * (me.warp + 1) / me.warps;
+  const LogSum own = warp_log_sum(me, end - first, [&](int64_t q) { return term(first + int(q)); });
+  if (me.lane == 0) parts[me.warp] = own.top, parts[kMaxWarps + me.warp] = own.sum;
   sync_block();
-  x.top = max_of_parts(parts, me.warps);
-  for (int q = me.index; q < count && x.possible(); q += int(blockDim.x)) x.sum += exp(term(q) - x.top);
-  x.sum = warp_sum(x.sum);
-  if (me.lane == 0) parts[kMaxWarps + me.warp] = x.sum;
-  sync_block();
-  x.sum = sum_of_parts(parts + kMaxWarps, me.warps);
+  LogSum x{max_of_parts(parts, me.warps), 0};
+  for (int w = 0; w < me.warps && x.possible(); w++) x.sum += parts[kMaxWarps + w] * exp(parts[w] - x.top);
   return x;
 }
 
