@@ -7,12 +7,16 @@
 
 namespace slv::cuda {
 
-// The score of the step from joint state z to `next` added to x, chain by chain in the order of moves; -1: there is
-// none.
+// The score of the step from joint state z to `next` added to x; -1: there is none.
 template <class A, class T>
 SLV_DEVICE A with_step(const JointItem<T>& item, A x, int z, int next) {
-  if (next < 0) return x;
-  item.each_move([&](const Move<T>& move) { x += A(move.a[move.state(z) * move.k + move.state(next)]); });
+  const T* a = item.transition + item.c.edges;
+  for (int i = item.c.m - 1; i >= 0 && next >= 0; i--) {
+    const int k = item.c.sizes[i], above = z / k, next_above = next / k;
+    a -= k * k;
+    x += A(a[(z - above * k) * k + next - next_above * k]);
+    z = above, next = next_above;
+  }
   return x;
 }
 

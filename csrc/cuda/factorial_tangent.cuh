@@ -1,14 +1,13 @@
 // Hessian-vector products: the covariance of the parts with f = <v, parts>, by conditional expectations of f's prefix
 // and suffix, as in chain_tangent.cuh, a chain's move being a step:
-//   prefix(j) = E[f up to here | j], suffix(i) = E[f from here | i]; cov(part) = p(part) (prefix + v(part) + suffix - E
-//   f).
+//   prefix(j) = E[f up to here | j], suffix(i) = E[f from here | i];
+//   cov(part) = p(part) (prefix + v(part) + suffix - E f).
 #pragma once
 #include "cuda/factorial_backward.cuh"
 
 namespace slv::cuda {
 
-// What second order has beside the sums of a step: means of f before each move (m, S), and two spaced rows of those
-// after.
+// What second order has beside the sums of a step: prefixes before each move (m, S), and two spaced rows of suffixes.
 template <class T>
 SLV_BOTH int64_t tangent_size(const Factorial<T>& c) {
   return backward_size(c) + int64_t(c.m) * c.states + 2 * int64_t(spaced(c.states));
