@@ -76,12 +76,14 @@ test-ray: $(STAMP)/test  ## shards made by Ray on a cluster of two workers here,
 SCHEDULES := 0 1 2 3
 OP_SCHEDULES ?= 0 1
 SIMT := build/simt
-STRUCTURES := chain lowrank pcfg
+STRUCTURES := chain factorial lowrank pcfg
 CHAIN_OPS := $(addprefix tests/ops/test_chain_,values.py hard.py)
 TREE_OPS_ONCE := $(addprefix tests/ops/test_pcfg_,values.py hard.py gradients.py raw_ops.py layout.py sampling.py raw_sampling.py)
 RANK_OPS := tests/ops/test_lowrank_values.py
 RANK_OPS_ONCE := $(addprefix tests/ops/test_lowrank_,gradients.py layout.py transforms.py)
 CHAIN_OPS_ONCE := $(addprefix tests/ops/test_chain_,gradients.py sampling.py raw_ops.py layout.py)
+FACTORIAL_OPS := $(addprefix tests/ops/test_factorial_,values.py hard.py)
+FACTORIAL_OPS_ONCE := $(addprefix tests/ops/test_factorial_,gradients.py sampling.py layout.py functorch.py)
 EMULATED := $(PYTEST) -n auto -p tests.simt.emulated -k "not reference and not thread"
 
 test-cuda: $(STAMP)/dev  ## the CUDA kernels without a GPU: emulated, under sanitizers, through nvcc
@@ -95,11 +97,10 @@ test-cuda: $(STAMP)/dev  ## the CUDA kernels without a GPU: emulated, under sani
 	  $(SIMT)/$${structure}_check_asan 1; $(SIMT)/$${structure}_check_tsan small 1; done
 	$(call say,Running the tests of the operators on the emulated kernels)
 	$(PYTEST) -n auto tests/simt tests/gpu
-	set -e; for seed in $(OP_SCHEDULES); do STRUCTLV_SIMT_SEED=$$seed $(EMULATED) $(CHAIN_OPS) $(RANK_OPS); done
-	STRUCTLV_SIMT_SEED=1 $(EMULATED) $(CHAIN_OPS_ONCE)
-	STRUCTLV_SIMT_SEED=1 $(EMULATED) $(TREE_OPS_ONCE) --deselect tests/ops/test_pcfg_hard.py::test_float32_log_z \
-	  --deselect tests/ops/test_pcfg_sampling.py::test_joint_law
-	STRUCTLV_SIMT_SEED=1 $(EMULATED) $(RANK_OPS_ONCE)
+	set -e; for seed in $(OP_SCHEDULES); do \
+	  STRUCTLV_SIMT_SEED=$$seed $(EMULATED) $(CHAIN_OPS) $(FACTORIAL_OPS) $(RANK_OPS); done
+	STRUCTLV_SIMT_SEED=1 $(EMULATED) $(CHAIN_OPS_ONCE) $(FACTORIAL_OPS_ONCE) $(TREE_OPS_ONCE) $(RANK_OPS_ONCE) \
+	  --deselect tests/ops/test_pcfg_hard.py::test_float32_log_z --deselect tests/ops/test_pcfg_sampling.py::test_joint_law
 	$(call say,Compiling the kernels for every architecture)
 	$(BIN)/python scripts/check_cuda.py
 

@@ -25,14 +25,15 @@ struct BoundBatch {
   int64_t items = 0, n = 0, k = 0;
   void* stream;
 
-  BoundBatch(const Tensor& u, const char* expected, const MaybeTensor& l) : device(u), stream(device.stream()) {
+  BoundBatch(const Tensor& u, const char* expected, const MaybeTensor& l, int64_t most_states = 1 << 15)
+      : device(u), stream(device.stream()) {
     STD_TORCH_CHECK(u.dim() >= 2, expected, ", found ", text(shape_of(u)));
     const Shape shape = shape_of(u);
     n = shape[shape.size() - 2], k = shape.back();
     batch = Shape(shape.begin(), shape.end() - 2);
     items = product(batch);
-    STD_TORCH_CHECK(items <= INT32_MAX && n <= INT32_MAX && k <= 1 << 15, expected,
-                    " with fewer than 2^31 items and steps and at most 2^15 states, found ", text(shape));
+    STD_TORCH_CHECK(items <= INT32_MAX && n <= INT32_MAX && k <= most_states, expected,
+                    " with fewer than 2^31 items and steps and at most ", most_states, " states, found ", text(shape));
     unary = as_contiguous(u);
     if (!l) return;
     STD_TORCH_CHECK(l->scalar_type() == ScalarType::Long, "lengths: expected dtype int64");

@@ -1,5 +1,6 @@
 // Inside: the sum over the trees of every span, or the best of them, width by width. A block has one span of one item.
 #pragma once
+#include "cuda/log_sum.cuh"
 #include "cuda/pcfg.h"
 #include "cuda/pcfg_tree.cuh"
 

@@ -1,8 +1,8 @@
 // What the kernels of all grammars share: one item's sentence, sums in log space, the symbols at the top, and sums over
 // the items that share a potential.
 #pragma once
+#include "cuda/log_sum.cuh"
 #include "cuda/pcfg_tree.h"
-#include "cuda/warp.cuh"
 
 namespace slv::cuda {
 
@@ -34,38 +34,6 @@ struct Sentence {
   }
 };
 
-// The log of a sum as its largest term and the sum relative to it: top + log(sum). A probability is exp(term - top) /
-// sum, which is exact however large the terms are.
-struct LogSum {
-  double top = -HUGE_VAL, sum = 0;
-  SLV_DEVICE bool possible() const { return top > -HUGE_VAL; }
-  SLV_DEVICE double log() const { return possible() ? top + ::log(sum) : -HUGE_VAL; }
-};
-// Of the terms `term(q)`, first <= q < end. With `Best` of the largest alone, so that its log is a maximum.
-template <bool Best = false, class F>
-SLV_DEVICE LogSum log_sum(int first, int end, F&& term) {
-  LogSum x;
-  for (int q = first; q < end; q++) x.top = larger(x.top, term(q));
-  if constexpr (Best)
-    x.sum = 1;
-  else
-    for (int q = first; q < end && x.possible(); q++) x.sum += exp(term(q) - x.top);
-  return x;
-}
-// Over a warp, every lane of which gives terms: `term(q)` for q < count.
-template <bool Best = false, class F>
-SLV_DEVICE LogSum warp_log_sum(const Thread& me, int64_t count, F&& term) {
-  LogSum x;
-  for (int64_t q = me.lane; q < count; q += 32) x.top = larger(x.top, term(q));
-  x.top = warp_max(x.top);
-  if constexpr (Best) {
-    x.sum = 1;
-  } else {
-    for (int64_t q = me.lane; q < count && x.possible(); q += 32) x.sum += exp(term(q) - x.top);
-    x.sum = warp_sum(x.sum);
-  }
-  return x;
-}
 // What a term of such a sum weighs: `weight` is that of the whole over its sum.
 SLV_DEVICE double share_of(double weight, double top, double rule, double below) {
   return weight != 0 && below > -HUGE_VAL ? weight * exp(rule + below - top) : 0;

@@ -6,7 +6,8 @@ precision (and, under autocast, everything but float64) is computed in float32; 
 float32, marginals and gradients in the dtype of the input. Lengths are clamped to ``0..n``.
 
 With S joint states and k_1 ... k_m states of the m chains, time O(b n S sum(k)) unless a docstring says
-otherwise. The kernels are for the CPU; other devices, and installations without kernels, run the reference.
+otherwise. On a GPU, log Z, gradients, marginals, argmax and samples have kernels where those were compiled;
+other queries and devices, and installations without kernels, run the reference.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ def marginals(
     if found is not None:
         return found
     p = route.prepare(*potentials)
-    if p.native and not (edges and transformed()):
+    if p.runs(ops.MARGINALS) and not (edges and transformed()):
         return p.narrow(ops.MARGINALS(*p.args, edges))
     return p.narrow(_reference("marginals", sizes)(*p.args, edges=edges))
 

@@ -20,12 +20,13 @@ constexpr size_t kHopperShared = 227 * 1024;  // bytes of shared memory that a b
 template <class Cases, class Check, class IsSmall, class SharedBytes>
 int check_kernels(const char* structure, int argc, char** argv, const Cases& cases, Check&& check, IsSmall&& is_small,
                   SharedBytes&& shared_bytes) {
-  const bool small = argc > 1 && std::strcmp(argv[1], "small") == 0;
-  int first = small ? 2 : 1;
+  int first = 1;
 #if defined(SLV_MUTANTS)
   slv_mutant = argc > 1 ? std::atoi(argv[1]) : 0;
   first = 2;
 #endif
+  const bool small = argc > first && std::strcmp(argv[first], "small") == 0;
+  first += small;
   for (int i = first; i < argc; i++)
     for (const auto& problem : cases)
       for (bool wide : {false, true}) try {

@@ -1,4 +1,4 @@
-"""A pytest plugin: the operators of chains and of trees run on the emulated CUDA kernels.
+"""A pytest plugin: operators of chains, factorial chains and trees run on the emulated CUDA kernels.
 
 ``pytest -p tests.simt.emulated tests/ops/test_chain_values.py`` runs the ordinary tests of the operators on
 the kernels of ``csrc/cuda``, as the emulator of ``tests/simt/runtime.cpp`` executes them.
@@ -19,6 +19,7 @@ import torch
 LIBRARY = Path(__file__).resolve().parents[2] / "build" / "simt" / "libstructlv_emulated.so"
 OPERATORS = (
     *(f"chain_{x}" for x in ("log_partition", "inside", "vjp", "marginals", "hvp", "argmax", "sample")),
+    *(f"factorial_{x}" for x in ("log_partition", "inside", "vjp", "marginals", "hvp", "argmax", "sample")),
     *(f"pcfg_{x}" for x in ("log_partition", "inside", "vjp", "marginals", "argmax", "sample")),
     *(f"lowrank_{x}" for x in ("log_partition", "inside", "vjp", "marginals", "sample")),
 )

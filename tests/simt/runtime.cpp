@@ -425,6 +425,7 @@ void run(int64_t blocks, int threads, size_t shared, void (*body)(void*), void* 
   std::vector<unsigned> order = numbers(blocks);
   mix(order);
   for (unsigned block : order) run_block(block);
+  release_arrays();
 #if defined(SLV_TSAN)
   __tsan_acquire(&grid.end_tag);
   for (void* fiber : grid.spent) __tsan_destroy_fiber(fiber);

@@ -65,6 +65,29 @@ for name in ("log_partition", "inside", "vjp", "marginals", "hvp", "sample"):
     assert text.split() == ["True"] * 6
 
 
+def test_the_operators_of_factorial_chains_have_kernels_under_the_key_cuda():
+    text = run("""
+from structlv.ops import factorial
+for name in ("log_partition", "inside", "vjp", "marginals", "hvp", "argmax", "sample", "score"):
+    print(torch._C._dispatch_has_kernel_for_dispatch_key(f"structlv::factorial_{name}", "CUDA"))
+""")
+    assert text.split() == ["True"] * 7 + ["False"]
+
+
+def test_sizes_of_a_factorial_chain_stay_on_the_cpu():
+    text = run("""
+from structlv.ops import factorial
+with mode:
+    sizes, joint, edges = (2, 3), gpu(2, 4, 6), gpu(13)
+    results = [factorial.log_partition(joint, edges, sizes=sizes),
+               *factorial.marginals(joint, edges, sizes=sizes), factorial.argmax(joint, edges, sizes=sizes),
+               factorial.sample(joint, edges, sizes=sizes, num_samples=5, seed=1)]
+assert all(x.device.type == "cuda" for x in results)
+print([tuple(x.shape) for x in results])
+""")
+    assert eval(text) == [(2,), (2, 4, 6), (2, 13), (2, 4), (5, 2, 4)]
+
+
 def test_fake_tensors_of_a_gpu_have_the_right_shapes():
     text = run("""
 with mode:
