@@ -76,9 +76,10 @@ test-ray: $(STAMP)/test  ## shards made by Ray on a cluster of two workers here,
 SCHEDULES := 0 1 2 3
 OP_SCHEDULES ?= 0 1
 SIMT := build/simt
-STRUCTURES := chain pcfg
+STRUCTURES := chain noise pcfg
 CHAIN_OPS := $(addprefix tests/ops/test_chain_,values.py hard.py)
 TREE_OPS_ONCE := $(addprefix tests/ops/test_pcfg_,values.py hard.py gradients.py raw_ops.py layout.py)
+NOISE_OPS := tests/ops/test_noise.py
 CHAIN_OPS_ONCE := $(addprefix tests/ops/test_chain_,gradients.py sampling.py raw_ops.py layout.py)
 EMULATED := $(PYTEST) -n auto -p tests.simt.emulated -k "not reference and not thread"
 
@@ -93,7 +94,7 @@ test-cuda: $(STAMP)/dev  ## the CUDA kernels without a GPU: emulated, under sani
 	  $(SIMT)/$${structure}_check_asan 1; $(SIMT)/$${structure}_check_tsan small 1; done
 	$(call say,Running the tests of the operators on the emulated kernels)
 	$(PYTEST) -n auto tests/simt tests/gpu
-	set -e; for seed in $(OP_SCHEDULES); do STRUCTLV_SIMT_SEED=$$seed $(EMULATED) $(CHAIN_OPS); done
+	set -e; for seed in $(OP_SCHEDULES); do STRUCTLV_SIMT_SEED=$$seed $(EMULATED) $(CHAIN_OPS) $(NOISE_OPS); done
 	STRUCTLV_SIMT_SEED=1 $(EMULATED) $(CHAIN_OPS_ONCE)
 	STRUCTLV_SIMT_SEED=1 $(EMULATED) $(TREE_OPS_ONCE) --deselect tests/ops/test_pcfg_hard.py::test_float32_log_z
 	$(call say,Compiling the kernels for every architecture)

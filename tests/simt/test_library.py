@@ -56,6 +56,17 @@ for name in ("log_partition", "inside", "vjp", "marginals", "hvp", "argmax", "sa
     assert text.split() == ["True"] * 5 + ["False"] * 3
 
 
+def test_noise_has_a_kernel_under_the_key_cuda():
+    text = run("""
+from structlv.ops.noise import gumbel
+print(torch._C._dispatch_has_kernel_for_dispatch_key("structlv::gumbel", "CUDA"))
+with mode:
+    drawn = gumbel(u, event_dims=2, num_samples=5, seed=1)
+print(drawn.device.type, tuple(drawn.shape))
+""")
+    assert text.splitlines() == ["True", "cuda (5, 2, 4, 3)"]
+
+
 def test_fake_tensors_of_a_gpu_have_the_right_shapes():
     text = run("""
 with mode:
