@@ -41,10 +41,11 @@ def run(code: str) -> str:
 
 def test_the_operators_have_kernels_under_the_key_cuda():
     text = run("""
-for name in ("log_partition", "inside", "vjp", "marginals", "hvp", "argmax", "sample", "topk", "filter"):
+for name in ("log_partition", "inside", "vjp", "marginals", "hvp", "argmax", "sample", "filter",
+             "filter_inside", "filter_vjp", "relaxed", "relaxed_vjp", "topk", "sample_distinct"):
     print(torch._C._dispatch_has_kernel_for_dispatch_key(f"structlv::chain_{name}", "CUDA"))
 """)
-    assert text.split() == ["True"] * 7 + ["False"] * 2
+    assert text.split() == ["True"] * 12 + ["False"] * 2
 
 
 def test_the_operators_of_dense_trees_have_kernels_under_the_key_cuda():
@@ -74,12 +75,13 @@ with mode:
     results = [ops.log_partition(u, a), *ops.marginals(u, a), ops.argmax(u, a),
                ops.sample(u, a, num_samples=5, seed=1),
                *raw.chain_vjp(grad, chart, u, a, None, None, None),
-               *raw.chain_hvp(None, u, a, None, None, u, a, None, None, None)]
+               *raw.chain_hvp(None, u, a, None, None, u, a, None, None, None),
+               *ops.relaxed_sample(u, a, temperature=grad, num_samples=5, seed=1)]
 assert all(x.device.type == "cuda" for x in results)
 print([tuple(x.shape) for x in results])
 """)
     expected = [(2,), (2, 4, 3), (2, 3, 3), (2, 4), (5, 2, 4), (2, 4, 3), (3, 3), (0,), (0,)]
-    assert eval(text) == [*expected, (2,), (2, 4, 3), (3, 3), (0,), (0,)]
+    assert eval(text) == [*expected, (2,), (2, 4, 3), (3, 3), (0,), (0,), (5, 2, 4), (5, 2, 4, 3)]
 
 
 def test_a_gpu_s_tensors_take_the_kernels_that_exist():
