@@ -76,10 +76,10 @@ test-ray: $(STAMP)/test  ## shards made by Ray on a cluster of two workers here,
 SCHEDULES := 0 1 2 3
 OP_SCHEDULES ?= 0 1
 SIMT := build/simt
-STRUCTURES := chain chain_filter noise pcfg
+STRUCTURES := chain chain_distinct chain_filter noise pcfg
 CHAIN_OPS := $(addprefix tests/ops/test_chain_,values.py hard.py)
 TREE_OPS_ONCE := $(addprefix tests/ops/test_pcfg_,values.py hard.py gradients.py raw_ops.py layout.py)
-NOISE_OPS := tests/ops/test_noise.py
+NOISE_OPS := tests/ops/test_noise.py tests/ops/test_sampling_without_replacement.py
 CHAIN_OPS_ONCE := $(addprefix tests/ops/test_chain_,second_order.py gradients.py sampling.py raw_ops.py layout.py)
 EMULATED := $(PYTEST) -n auto -p tests.simt.emulated -k "not reference and not thread"
 

@@ -6,8 +6,8 @@ wrong shape, value or device and ``TypeError`` for a wrong type or dtype; dtypes
 marginals and gradients in the dtype of the input. Lengths are clamped to ``0..n``. Time O(b n k^2) unless a
 docstring says otherwise.
 
-The kernels are for the CPU, those of log_partition, marginals, argmax, sample, filter and relaxed_sample,
-with their derivatives, for GPUs too; whatever has none runs the reference.
+The kernels are for the CPU, those of log_partition, marginals, argmax, sample, sample_distinct, filter and
+relaxed_sample, with their derivatives, for GPUs too; whatever has none runs the reference.
 """
 
 from __future__ import annotations

@@ -9,28 +9,109 @@ constexpr int kSamples = 3;
 template <class T>
 struct Check : Problem<T> {
   using P = Problem<T>;
-  using P::o, P::b, P::c, P::weight, P::chain, P::scores, P::zeros, P::add, P::gradient, P::finish, P::compare,
-      P::ranges, P::v_unary, P::v_transition, P::v_initial, P::v_final;
+  using P::o, P::b, P::c, P::kk, P::len, P::unary, P::weight, P::chain, P::scores, P::zeros, P::add, P::gradient,
+      P::finish, P::compare, P::ranges, P::v_unary, P::v_transition, P::v_initial, P::v_final;
   using typename P::Gradient, typename P::Sums;
   static constexpr bool kDouble = sizeof(T) == 8;
   static constexpr double nats = kDouble ? 1e-10 : 2e-6, probability = kDouble ? 1e-10 : 2e-5;
 
-  explicit Check(const Case& o) : P(o) {}
+  explicit Check(const Case& o) : P(o) {
+    if (o.broken == 0) return;
+    this->transition.data()[kk - 1] = T(o.broken);
+    unary.data()[b * o.n * o.k - 1] = T(o.broken);
+  }
+
+  // ---- the ladder: on which rung an item is, and that it has to leave it where its argument fails
+  // --------------------
+
+  std::vector<Kind> kinds;  // of the items
+  static Kind kind_of(const T* a, int k) {
+    double high = -HUGE_VAL, low = HUGE_VAL;
+    bool forbidden = false;
+    for (int e = 0; e < k * k; e++) {
+      if (!(a[e] < HUGE_VAL)) return kUnusable;
+      forbidden = forbidden || a[e] == -HUGE_VAL;
+      if (a[e] > -HUGE_VAL) high = std::max(high, double(a[e])), low = std::min(low, double(a[e]));
+    }
+    if (high == -HUGE_VAL) return kWide;
+    if (std::abs(high) >= Range<T>::huge) return kUnusable;
+    if (!forbidden && 2 * (high - low) + 2 * std::log(double(k)) <= Range<T>::mild) return kMild;
+    return high - low <= Range<T>::wide ? kWide : kUnusable;
+  }
+  static void near_one(const T* e, int64_t size, const char* what) {
+    const T most = *std::max_element(e, e + size);
+    require(most == T(0) || (most > T(0.7) && most < T(1.42)), std::string(what) + ": its largest entry is not near 1");
+  }
+  void check_ladder(Workspace<T>& w) {
+    const int k = o.k, width = padded<T>(k);
+    for (int64_t m = 0; m < c.matrices(); m++) {
+      const Kind kind = kind_of(c.transition + m * kk, k);
+      require(w.kind[m] == kind, "the rung of matrix " + std::to_string(m));
+      if (!o.per_step && kind != kUnusable) near_one(w.matrix.data() + m * kk, kk, "matrix");
+    }
+    for (int64_t i = 0; i < b; i++) {
+      const int n = len(i);
+      Kind kind = kMild;
+      for (int t = 0; t < (o.per_step ? n - 1 : 1); t++)
+        kind = std::max(kind, Kind(w.kind[c.matrix.row(i) * c.steps() + t]));
+      kinds.push_back(kind);
+      bool leaves = n > 0 && kind == kUnusable;
+      for (int t = 0; t < n; t++) leaves = check_row(w, i, t) || leaves;
+      if (kind == kMild || leaves) require(w.meta[i * kMeta + 1] == T(leaves), "whether an item leaves its rung");
+      const bool stays = w.meta[i * kMeta + 1] == T(0);
+      for (int t = 0; stays && t < n; t++) {
+        const T *alpha = w.alpha.data() + (i * o.n + t) * width,
+                most = t ? *std::max_element(alpha - width, alpha - width + k) : 0;
+        const T scale = std::isnormal(most) ? std::ldexp(T(1), -std::ilogb(most)) : T(1);
+        require(w.scale[i * o.n + t] == scale, "the scale of a step");
+      }
+    }
+    check_entries(w, w.alpha, w.meta.data() + 1, kMeta);
+  }
+  // Whether the item cannot be held because of this row.
+  bool check_row(Workspace<T>& w, int64_t item, int t) {
+    const int64_t row = item * o.n + t;
+    const T* e = w.e.data() + row * padded<T>(o.k);
+    const Scores s = scores(item);
+    bool bad = false, thin = false;
+    double top = -HUGE_VAL;
+    for (int i = 0; i < o.k; i++) {
+      const double u = s.unary(t, i);
+      bad = bad || !(u < HUGE_VAL);
+      top = std::max(top, u);
+      thin = thin || (u > -HUGE_VAL && e[i] < Range<T>::tiny);
+    }
+    bad = bad || (top > -HUGE_VAL && std::abs(top) >= Range<T>::huge);
+    require(w.code[row] == (bad ? kBad : thin ? kThin : kPlain), "what a row holds");
+    if (!bad) near_one(e, o.k, "row");
+    return bad || (kinds.back() == kWide && thin);
+  }
+  // In wide items that stay, what is possible is not too small.
+  void check_entries(Workspace<T>& w, Guarded<T>& x, const T* left, int stride) {
+    const int width = padded<T>(o.k);
+    for (int64_t i = 0; i < b; i++)
+      for (int64_t e = i * o.n * width; kinds[i] == kWide && left[i * stride] == T(0) && e < (i * o.n + len(i)) * width;
+           e++)
+        if (e % width < o.k && w.alpha[e] > T(0))
+          require(!(x[e] > T(0) && x[e] < Range<T>::tiny), "a small entry of a wide item");
+  }
+
+  // ---- values
+  // ---------------------------------------------------------------------------------------------------------
+
   void run() {
     Workspace<T> w(*this);
     const Scaled<T>& s = w.s;
-    const int64_t part = (b + 1) / 2 * o.n * o.k;
     prepare_matrices(c, s, nullptr);
     exponentiate_rows(c, s, nullptr);
     forward(c, s, nullptr);
+    check_ladder(w);
+    if (o.broken != 0) return;
     ranges(w.meta.data() + 1, kMeta,
            [&](const auto& l) { log_forward(c, l, w.log_z.data(), w.narrow.data(), nullptr); });
 
     std::vector<Posterior> exact;
     Sums first = zeros();
-    // NaN would send an item to log space, which would hide what went wrong
-    for (int64_t i = 0; i < b && o.scale < 5; i++)
-      require(w.meta[i * kMeta + 1] == T(0), "an item left the scaled domain, forward");
     for (int64_t i = 0; i < b; i++) {
       exact.push_back(posterior(scores(i)));
       close(w.log_z[i], exact[i].log_z, nats, "log Z", i);
@@ -41,8 +122,7 @@ struct Check : Problem<T> {
     Gradient d = gradient();
     Adjoint<T> a{weight.data(), w.g.data(), d.unary.data(), w.redo.data()};
     backward(c, s, a, nullptr);
-    for (int64_t i = 0; i < b && o.scale < 5; i++)
-      require(w.redo[i] == T(0), "an item left the scaled domain, backward");
+    check_entries(w, w.g, w.redo.data(), 1);
     edges(c, s, a, d.sums, nullptr);
     ranges(w.redo.data(), 1, [&](const auto& l) {
       log_forward<T>(c, l, nullptr, nullptr, nullptr);
@@ -52,7 +132,14 @@ struct Check : Problem<T> {
     finish(d);
     compare(d, first, probability, "gradient");
 
-    // second order: the difference of exact marginals moved along v and against it
+    if (o.offset == 0) second_order();
+    choose(w, exact);
+    w.check();
+  }
+
+  // The difference of exact marginals moved along v and against it.
+  void second_order() {
+    const int64_t part = (b + 1) / 2 * o.n * o.k;
     Gradient h = gradient();
     std::memset(h.partial.data(), 0, h.partial.size() * sizeof(double));
     std::memset(static_cast<void*>(h.edges.data()), 0, h.edges.size() * sizeof(T));
@@ -79,11 +166,14 @@ struct Check : Problem<T> {
       close(mean_narrow[i], mean[i], 1e-6, "narrow E f", i);
     }
     compare(h, second, 1e-5, "second order");
+    for (Guarded<double>* x : {&prefix, &suffix, &mean}) x->check("workspace");
+  }
 
+  void choose(Workspace<T>& w, const std::vector<Posterior>& exact) {
     Guarded<int> from(b * o.n * o.k);
     Guarded<int64_t> best(b * o.n), drawn(kSamples * b * o.n);
     run_argmax(c, from.data(), best.data(), nullptr);
-    run_sample(c, s, kSeed, kSamples, drawn.data(), nullptr);
+    run_sample(c, w.s, kSeed, kSamples, drawn.data(), nullptr);
     ranges(w.meta.data() + 1, kMeta, [&](const auto& l) {
       log_forward<T>(c, l, nullptr, nullptr, nullptr);
       run_log_sample(c, l, kSeed, kSamples, drawn.data(), nullptr);
@@ -101,8 +191,6 @@ struct Check : Problem<T> {
              "sample");
       }
     }
-    w.check();
-    for (Guarded<double>* x : {&prefix, &suffix, &mean}) x->check("workspace");
     from.check("from"), best.check("best"), drawn.check("samples");
   }
 };
@@ -118,11 +206,29 @@ const Case kCases[] = {
     {"log space", {5}, {1}, 5, 7, false, 0.1, 60, 2},
     {"log space per step", {4}, {4}, 5, 6, true, 0.1, 60},
     {"log space, large", {2}, {1}, 3, 70, false, 0, 40, 1, kHopperShared, false},
-    {"impossible", {4}, {4}, 5, 4, false, 0.75, 1},
+    {"impossible", {4}, {4}, 5, 4, false, 0.75, 1, 1, kHopperShared, false},
     {"a warp and one", {2}, {1}, 35, 33, false, 0, 1, 1, kHopperShared, false, false},
-    {"not resident", {2}, {1}, 4, 50, false, 0.1, 1, 1, 9000, false},
-    {"large", {1}, {1}, 3, 136, false, 0, 1, 1, kHopperShared, false},
+    {"not resident", {2}, {2}, 4, 50, false, 0, 1, 1, 9000, false},
+    {"large", {2}, {1}, 3, 250, false, 0, 1, 1, kHopperShared, false},
     {"one state", {3}, {3}, 3, 1, false, 0, 1},
+    {"whole tiles", {2, 2}, {2, 1}, 4, 32, false, 0.1, 1, 2},
+    {"no padding in shared memory", {3}, {3}, 3, 40, false, 0, 1},
+    {"ties", {2}, {1}, 4, 34, false, 0, 0, 1, kHopperShared, false, false},
+    {"ties of some", {4}, {1}, 40, 34, false, 0.5, 0, 1, kHopperShared, false, false},
+    // differences of which one is not in the range of exp
+    {"far apart", {24}, {1}, 5, 7, false, 0.1, 3000, 2},
+    {"far apart, large", {2}, {1}, 3, 70, false, 0, 700, 1, kHopperShared, false},
+    {"far apart, impossible", {4}, {4}, 5, 4, false, 0.75, 700},
+    {"far from 0", {16}, {1}, 60, 9, false, 0, 1, 1, kHopperShared, false, true, 1, -1, 3e3},
+    {"every rung", {2, 3}, {1, 3}, 6, 9, false, 0, 1, 1, kHopperShared, true, true, 6, 25},
+    {"every rung per step", {2, 3}, {1, 3}, 6, 9, true, 0.1, 1, 1, kHopperShared, true, true, 6},
+    {"mild at most", {3}, {1}, 6, 20, false, 0, 3.4, 1, kHopperShared, false, false, 1, 20},
+    {"mild no more", {3}, {1}, 6, 20, false, 0, 3.49, 1, kHopperShared, false, false, 1, 1},
+    {"thin", {4}, {1}, 6, 2, false, 0, 1, 1, kHopperShared, false, false, 1, 30},
+    {"small backward alone", {30}, {30}, 6, 3, false, 0.2, 9},
+    {"wide at most", {16}, {1}, 12, 20, false, 0.1, 6, 1, kHopperShared, true, false, 1, 4},
+    {"not a number", {2, 3}, {2, 1}, 4, 9, false, 0, 1, 1, kHopperShared, false, true, 1, -1, 0, NAN},
+    {"infinite", {2, 3}, {2, 1}, 4, 9, false, 0, 1, 1, kHopperShared, false, true, 1, -1, 0, HUGE_VAL},
 };
 
 }  // namespace

@@ -5,8 +5,10 @@
 #include "cuda/chain.h"
 #include "driver.h"
 #include "guarded.h"
+#include "kernels/range.h"
 
 using namespace slv::cuda;
+using slv::Range;
 
 struct Case {
   const char* name;
@@ -17,6 +19,10 @@ struct Case {
   int chunks = 1;
   size_t shared = kHopperShared;
   bool ragged = true, ends = true;
+  double growth = 1;        // of the scale of the transition, from one of its rows to the next
+  double unary_scale = -1;  // where it is another than `scale`
+  double offset = 0;        // of all unary scores
+  double broken = 0;        // a score that is no number; what it touches must leave the scaled domain
 };
 
 template <class T>
@@ -36,7 +42,7 @@ struct Problem {
         rows(product(o.lead)),
         steps(o.per_step ? o.n - 1 : 1),
         kk(int64_t(o.k) * o.k),
-        unary(draw(b * o.n * o.k, o.holes, o.scale)),
+        unary(draw(b * o.n * o.k, o.holes, o.unary_scale < 0 ? o.scale : o.unary_scale)),
         transition(draw(rows * steps * kk, o.holes, o.scale)),
         initial(draw(rows * o.k, 0, 1)),
         final(draw(b * o.k, 0, 1)),
@@ -46,7 +52,16 @@ struct Problem {
         v_final(draw(b * o.k, 0, 1)),
         length(b),
         weight(draw(b, 0, 1)) {
-    for (int64_t i = 0; i < b; i++) length.data()[i] = i == 0 ? o.n + 3 : i == 1 ? 1 : i == 2 ? -1 : o.n - i % o.n;
+    const int64_t odd[] = {o.n + 3, 1, -1};
+    for (int64_t i = 0; i < b; i++) length.data()[i] = i < 3 ? odd[(i + o.n) % 3] : o.n - i % o.n;
+    const int64_t row = steps * kk;
+    for (int64_t e = 0; e < transition.size(); e++) transition.data()[e] *= T(std::pow(o.growth, double(e / row)));
+    for (int64_t e = 0; e < unary.size(); e++) unary.data()[e] += T(o.offset);
+    for (int64_t i = 0; i < b; i++) {  // padding is never read
+      for (int64_t e = int64_t(len(i)) * o.k; e < o.n * o.k; e++) unary.data()[i * o.n * o.k + e] = T(NAN);
+      const int64_t used = std::max(len(i) - 1, 0) * kk;
+      for (int64_t e = used; o.per_step && rows == b && e < row; e++) transition.data()[i * row + e] = T(NAN);
+    }
     c = chain(unary, transition, initial, final);
   }
   Chain<T> chain(Guarded<T>& u, Guarded<T>& a, Guarded<T>& i, Guarded<T>& f) {

@@ -20,7 +20,10 @@ LIBRARY = Path(__file__).resolve().parents[2] / "build" / "simt" / "libstructlv_
 OPERATORS = (
     *(f"chain_{x}" for x in ("log_partition", "inside", "vjp", "marginals", "hvp", "argmax", "sample")),
     *(f"pcfg_{x}" for x in ("log_partition", "inside", "vjp", "marginals")),
-    *(f"chain_{x}" for x in ("filter", "filter_inside", "filter_vjp", "relaxed", "relaxed_vjp")),
+    *(
+        f"chain_{x}"
+        for x in ("filter", "filter_inside", "filter_vjp", "relaxed", "relaxed_vjp", "sample_distinct")
+    ),
     "gumbel",
 )
 HOPPER = 227 * 1024  # bytes of shared memory that a block may have there

@@ -312,11 +312,11 @@ void run_block(unsigned block) {
     for (unsigned warp : grid.warp_order) moved = run_warp(warp) || moved;
     if (!moved) throw std::runtime_error("SIMT: " + standstill());
   }
-  release_arrays();
   for (const Array& array : grid.arrays)
     for (size_t i = 0; i < kGuard; i++)
       if (array.memory[array.bytes + i] != kPoison)
         throw std::runtime_error("SIMT: the shared array taken at " + text(array.place) + " was overrun");
+  release_arrays();
 }
 
 }  // namespace
