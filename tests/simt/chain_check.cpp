@@ -221,7 +221,7 @@ const Case kCases[] = {
     {"far apart, impossible", {4}, {4}, 5, 4, false, 0.75, 700},
     {"far from 0", {16}, {1}, 60, 9, false, 0, 1, 1, kHopperShared, false, true, 1, -1, 3e3},
     {"every rung", {2, 3}, {1, 3}, 6, 9, false, 0, 1, 1, kHopperShared, true, true, 6, 25},
-    {"every rung per step", {2, 3}, {1, 3}, 6, 9, true, 0.1, 1, 1, kHopperShared, true, true, 6},
+    {"every rung per step", {2, 3}, {1, 3}, 6, 9, true, 0.1, 1, 1, kHopperShared, true, true, 6, 25},
     {"mild at most", {3}, {1}, 6, 20, false, 0, 3.4, 1, kHopperShared, false, false, 1, 20},
     {"mild no more", {3}, {1}, 6, 20, false, 0, 3.49, 1, kHopperShared, false, false, 1, 1},
     {"thin", {4}, {1}, 6, 2, false, 0, 1, 1, kHopperShared, false, false, 1, 30},

@@ -7,7 +7,7 @@
 namespace {
 
 constexpr uint64_t kSeed = 0x1234567890abcdef;
-constexpr int kCount = 6;
+constexpr int kCount = 40;
 
 struct Start {
   double perturbed, log_prob;
@@ -89,7 +89,7 @@ const Case kCases[] = {
     {"fewer than are wanted", {4}, {4}, 2, 2, false, 0, 1},
     {"few possible", {8}, {8}, 5, 4, false, 0.6, 1},
     {"one state", {3}, {3}, 3, 1, false, 0, 1},
-    {"pruned", {3}, {1}, 5, 136, false, 0, 0.1},
+    {"pruned", {6}, {1}, 5, 136, false, 0, 0.1},
     {"far apart", {5}, {1}, 5, 7, false, 0.1, 700},
 };
 

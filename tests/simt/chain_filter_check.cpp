@@ -212,6 +212,7 @@ const Case kCases[] = {
     {"log space", {5}, {1}, 5, 7, false, 0.1, 60, 2},
     {"log space per step", {4}, {4}, 5, 6, true, 0.1, 60},
     {"log space, large", {2}, {1}, 3, 70, false, 0, 40, 1, kHopperShared, false},
+    {"far apart", {24}, {1}, 5, 7, false, 0.1, 3000},
     {"impossible", {4}, {4}, 5, 4, false, 0.75, 1},
     {"a warp and one", {2}, {1}, 35, 33, false, 0, 1, 1, kHopperShared, false, false},
     {"not resident", {2}, {1}, 3, 136, false, 0.1, 1, 1, 70000, false},
