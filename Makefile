@@ -71,17 +71,18 @@ test-ray: $(STAMP)/test  ## shards made by Ray on a cluster of two workers here,
 	$(call say,Labelling a text with Ray)
 	OMP_NUM_THREADS=1 $(RAY)/bin/python -m pytest -q tests/cli/test_ray.py
 
-# The kernels' own check runs on every schedule of the emulator; the first tests of operators on OP_SCHEDULES, the rest on
-# one
+# The kernels' own check runs on every schedule of the emulator; the first tests of operators on OP_SCHEDULES (all of them
+# in make experiments), the rest on one
 SCHEDULES := 0 1 2 3
-OP_SCHEDULES ?= 0 1
+OP_SCHEDULES ?= 1
 SIMT := build/simt
-STRUCTURES := chain factorial lowrank pcfg
+STRUCTURES := chain chain_distinct chain_filter factorial lowrank noise pcfg
 CHAIN_OPS := $(addprefix tests/ops/test_chain_,values.py hard.py)
 TREE_OPS_ONCE := $(addprefix tests/ops/test_pcfg_,values.py hard.py gradients.py raw_ops.py layout.py sampling.py raw_sampling.py)
 RANK_OPS := tests/ops/test_lowrank_values.py
 RANK_OPS_ONCE := $(addprefix tests/ops/test_lowrank_,gradients.py layout.py transforms.py)
-CHAIN_OPS_ONCE := $(addprefix tests/ops/test_chain_,gradients.py sampling.py raw_ops.py layout.py)
+NOISE_OPS := tests/ops/test_noise.py tests/ops/test_sampling_without_replacement.py
+CHAIN_OPS_ONCE := $(addprefix tests/ops/test_chain_,second_order.py gradients.py sampling.py raw_ops.py layout.py)
 FACTORIAL_OPS := $(addprefix tests/ops/test_factorial_,values.py hard.py)
 FACTORIAL_OPS_ONCE := $(addprefix tests/ops/test_factorial_,gradients.py sampling.py layout.py functorch.py)
 EMULATED := $(PYTEST) -n auto -p tests.simt.emulated -k "not reference and not thread"
@@ -98,7 +99,7 @@ test-cuda: $(STAMP)/dev  ## the CUDA kernels without a GPU: emulated, under sani
 	$(call say,Running the tests of the operators on the emulated kernels)
 	$(PYTEST) -n auto tests/simt tests/gpu
 	set -e; for seed in $(OP_SCHEDULES); do \
-	  STRUCTLV_SIMT_SEED=$$seed $(EMULATED) $(CHAIN_OPS) $(FACTORIAL_OPS) $(RANK_OPS); done
+	  STRUCTLV_SIMT_SEED=$$seed $(EMULATED) $(CHAIN_OPS) $(NOISE_OPS) $(FACTORIAL_OPS) $(RANK_OPS); done
 	STRUCTLV_SIMT_SEED=1 $(EMULATED) $(CHAIN_OPS_ONCE) $(FACTORIAL_OPS_ONCE) $(TREE_OPS_ONCE) $(RANK_OPS_ONCE) \
 	  --deselect tests/ops/test_pcfg_hard.py::test_float32_log_z --deselect tests/ops/test_pcfg_sampling.py::test_joint_law
 	$(call say,Compiling the kernels for every architecture)
@@ -106,6 +107,7 @@ test-cuda: $(STAMP)/dev  ## the CUDA kernels without a GPU: emulated, under sani
 
 mutants-cuda: test-cuda  ## every seeded bug of the CUDA kernels: is it noticed?
 	$(call say,Switching on seeded bugs of the CUDA kernels)
+	$(BIN)/cmake --build $(SIMT) --target mutants
 	set -e; for structure in $(STRUCTURES); do \
 	  $(BIN)/python tests/simt/mutate.py run $(SIMT)/$${structure}_check_mutants --sample 0; done
 

@@ -37,7 +37,13 @@ def learn(corpus: str, settings: Settings) -> dict[str, Any]:
     """One grammar: what ``structlv induce`` reports, and the seconds it took."""
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        run(settings, DATA / corpus / "train.trees", Path(folder) / "run", Console(), DATA / corpus / "test.trees")
+        run(
+            settings,
+            DATA / corpus / "train.trees",
+            Path(folder) / "run",
+            Console(),
+            DATA / corpus / "test.trees",
+        )
         seconds = time.perf_counter() - start
         found = json.loads((Path(folder) / "run" / "result.json").read_text())
     return {"seed": settings.seed, "perplexity": found["perplexity"], "f1": found["f1"], "seconds": seconds}

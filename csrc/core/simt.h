@@ -62,6 +62,7 @@ SLV_DEVICE T shuffle_up(T value, int delta) {
 SLV_DEVICE uint32_t ballot(bool mine) { return __ballot_sync(0xffffffffu, mine); }
 SLV_DEVICE int first_of(uint32_t lanes) { return __ffs(int(lanes)) - 1; }
 SLV_DEVICE int last_of(uint32_t lanes) { return 31 - __clz(int(lanes)); }
+SLV_DEVICE int count_of(uint32_t lanes) { return __popc(lanes); }
 
 inline void require(cudaError_t error, const char* what) {
   if (error != cudaSuccess)
@@ -155,6 +156,7 @@ inline uint32_t ballot(bool mine, Place place = Place::current()) {
 }
 inline int first_of(uint32_t lanes) { return lanes ? std::countr_zero(lanes) : -1; }
 inline int last_of(uint32_t lanes) { return 31 - std::countl_zero(lanes); }
+inline int count_of(uint32_t lanes) { return std::popcount(lanes); }
 
 template <class... P, class... A>
 void launch(void (*kernel)(P...), int64_t blocks, int threads, size_t shared, Stream, const A&... arguments) {

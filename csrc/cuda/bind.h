@@ -16,6 +16,17 @@ struct Operand {
   }
 };
 
+// On the device of `like`.
+inline Tensor new_tensor(const Tensor& like, const Shape& shape, ScalarType dtype) {
+  Tensor out = torch::stable::new_empty(like, shape, std::optional<ScalarType>(dtype));
+#if defined(SLV_EMULATE)
+  const size_t size = dtype == ScalarType::Float || dtype == ScalarType::Int ? 4 : 8;
+  const bool integers = dtype == ScalarType::Int || dtype == ScalarType::Long;
+  simt::poison(out.mutable_data_ptr(), size * size_t(product(shape)), integers);
+#endif
+  return out;
+}
+
 // What every structure has: a unary potential (*b, n, k), which carries the batch and the device, and lengths.
 template <class T>
 struct BoundBatch {
@@ -50,15 +61,7 @@ struct BoundBatch {
     s.insert(s.end(), tail.begin(), tail.end());
     return s;
   }
-  Tensor empty(const Shape& shape, ScalarType dtype = scalar_type<T>) const {
-    Tensor out = torch::stable::new_empty(unary, shape, std::optional<ScalarType>(dtype));
-#if defined(SLV_EMULATE)
-    const size_t size = dtype == ScalarType::Float || dtype == ScalarType::Int ? 4 : 8;
-    const bool integers = dtype == ScalarType::Int || dtype == ScalarType::Long;
-    simt::poison(out.mutable_data_ptr(), size * size_t(product(shape)), integers);
-#endif
-    return out;
-  }
+  Tensor empty(const Shape& shape, ScalarType dtype = scalar_type<T>) const { return new_tensor(unary, shape, dtype); }
   void check_device(const char* name, const Tensor& x) const {
     STD_TORCH_CHECK(x.is_cuda() == unary.is_cuda() && x.get_device_index() == unary.get_device_index(), name,
                     ": expected on the device of unary");
@@ -86,9 +89,9 @@ struct BoundBatch {
 
 // Calls body(T()) for the dtype of `x`.
 template <class F>
-auto dispatch(const Tensor& x, F&& body) {
+auto dispatch(const Tensor& x, F&& body, const char* name = "unary") {
   const ScalarType t = x.scalar_type();
-  STD_TORCH_CHECK(t == ScalarType::Float || t == ScalarType::Double, "unary: expected dtype float32 or float64");
+  STD_TORCH_CHECK(t == ScalarType::Float || t == ScalarType::Double, name, ": expected dtype float32 or float64");
   return t == ScalarType::Float ? body(float{}) : body(double{});
 }
 

@@ -25,6 +25,12 @@ struct Chain {
   SLV_BOTH int64_t matrices() const { return matrix.rows * steps(); }
 };
 
+// What a transition matrix allows (see kernels/range.h): nothing need be watched; every entry must be; log space alone.
+enum Kind { kMild, kWide, kUnusable };
+// What a row of unary scores holds: nothing special; a finite score whose exponential is too small for a wide item; a
+// score that is NaN, infinite or too large to be scaled.
+enum RowCode { kPlain, kThin, kBad };
+
 // Of one item: 1/Z relative to its scales, and whether it left the scaled domain.
 constexpr int kMeta = 2;
 // Rows of scaled values are padded to 64 bytes.

@@ -44,14 +44,14 @@ SLV_DEVICE void each_edge(const EdgeBlock& block, int k, F&& each) {
     if (i < k && j < k) each(q, i, j);
   }
 }
-// Where the sums go: added to the row's piece, or written as they are.
+// Where the sums go: to the row's piece, added to what is there or in its place.
 template <class T>
 SLV_DEVICE void deliver(const Edges<T>& out, const EdgeBlock& block, int steps, int k, const double (&sum)[4],
                         bool add) {
   each_edge(block, k, [&](int q, int i, int j) {
     const int64_t at = block.place(out.chunks, steps, k, i, j);
     if (out.direct)
-      out.direct[at] = T(sum[q]);
+      out.direct[at] = T(add ? double(out.direct[at]) + sum[q] : sum[q]);
     else
       out.partial[at] = add ? out.partial[at] + sum[q] : sum[q];
   });

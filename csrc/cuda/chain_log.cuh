@@ -76,6 +76,31 @@ chain_log_forward(Chain<T> c, LogSpace<T> l, double* log_z, T* log_z_narrow) {
   if (log_z_narrow) log_z_narrow[b] = T(z);
 }
 
+// What comes back along p(z_t | z_t+1) from the values that l.mu holds at the step after: put(t, i, sum), which writes
+// l.mu at step t, for every step but the last.
+template <class T, class F>
+SLV_DEVICE void pull_back(const Chain<T>& c, const LogSpace<T>& l, const Item<T>& item, int64_t b, const Thread& me,
+                          double* after, F&& put) {
+  const int k = c.k;
+  for (int t = item.len - 2; t >= 0; t--) {
+    sync_block();
+    const int64_t row = log_row(c, l, b, t), next = row + k;
+    for (int j = me.index; j < k; j += int(blockDim.x)) after[j] = l.mu[next + j];
+    sync_block();
+    const T* a = item.edges(t);
+    for (int first = me.warp * kTileRows; first < k; first += me.warps * kTileRows) {
+      const int i = first + me.row;
+      const double alpha = i < k ? log_alpha(item, l, row, t, i) : 0;
+      double sum = 0;
+      for (int j = me.column; j < k && i < k; j += kTileColumns)
+        if (after[j] != 0)
+          sum += after[j] * predecessor(alpha, a[int64_t(i) * k + j], l.top[next + j], l.sum[next + j]);
+      sum = sum_of_columns(sum);
+      if (me.column == 0 && i < k) put(t, i, sum);
+    }
+  }
+}
+
 // Posteriors of states, into the workspace and, where `unary` is given, weighted into the results, whose padding the
 // scaled backward pass has cleared.
 template <class T>
@@ -114,25 +139,11 @@ chain_log_backward(Chain<T> c, LogSpace<T> l, const double* weight, T* unary) {
     const double alpha = log_alpha(item, l, log_row(c, l, b, end), end, i);
     put(end, i, top > -HUGE_VAL ? exp(alpha - top) / sum : 0);
   }
-  for (int t = end - 1; t >= 0; t--) {
-    sync_block();
-    const int64_t row = log_row(c, l, b, t), next = row + k;
-    for (int j = me.index; j < k; j += int(blockDim.x)) after[j] = l.mu[next + j];
-    sync_block();
-    const T* a = item.edges(t);
-    for (int first = me.warp * kTileRows; first < k; first += me.warps * kTileRows) {
-      const int i = first + me.row;
-      const double alpha = i < k ? log_alpha(item, l, row, t, i) : 0;
-      double mu = 0;
-      for (int j = me.column; j < k && i < k; j += kTileColumns)
-        if (after[j] > 0) mu += after[j] * predecessor(alpha, a[int64_t(i) * k + j], l.top[next + j], l.sum[next + j]);
-      mu = sum_of_columns(mu);
-      if (me.column == 0 && i < k) put(t, i, mu);
-    }
-  }
+  pull_back(c, l, item, b, me, after, put);
 }
 
-// The weights of edges, like chain_edges; `each(b, row of t, i, j, p)` gives the weight of one edge of probability p.
+// The weights of edges, like chain_edges; `each(b, row of t, i, j, p)` gives the weight of one edge of probability p:
+// or of whatever, negative too, l.mu holds of states.
 template <class T, class F>
 SLV_DEVICE void log_edge_sums(const Chain<T>& c, const LogSpace<T>& l, const Edges<T>& out, F&& each) {
   const int k = c.k, steps = !out.per_step ? 1 : c.n - 1;
@@ -150,10 +161,10 @@ SLV_DEVICE void log_edge_sums(const Chain<T>& c, const LogSpace<T>& l, const Edg
       const T* a = item.edges(t);
       each_edge(block, k, [&](int p, int i, int j) {
         const double mu = l.mu[next + j];
-        if (!(mu > 0)) return;
+        if (mu == 0) return;
         const double alpha = log_alpha(item, l, row, t, i);
         const double weight = mu * predecessor(alpha, a[int64_t(i) * k + j], l.top[next + j], l.sum[next + j]);
-        if (weight > 0) sum[p] += each(item, b, t, i, j, weight);
+        if (weight != 0) sum[p] += each(item, b, t, i, j, weight);
       });
     }
   }

@@ -6,12 +6,6 @@
 
 namespace slv::cuda {
 
-// What a transition matrix allows (see kernels/range.h): nothing need be watched; every entry must be; log space alone.
-enum Kind { kMild, kWide, kUnusable };
-// What a row of unary scores holds: nothing special; a finite score whose exponential is too small for a wide item; a
-// score that is NaN, infinite or too large to be scaled.
-enum RowCode { kPlain, kThin, kBad };
-
 // One block for each matrix: its range, and, where the steps share it, its exponential.
 template <class T>
 SLV_KERNEL(256)

@@ -111,11 +111,15 @@ SLV_DEVICE T power_of_two(int n) {
   return x;
 }
 constexpr double kLn2 = 0.69314718055994530942, kLog2E = 1.44269504088896340736;
-// exp(x + more) 2^-n, for whole n near (x + more) / ln 2 or above it. The parts are added where they are small: digits
+// x + more - n ln 2, for whole n near (x + more) / ln 2 or above it. The parts are added where they are small: digits
 // of one that the other's size would swallow are kept.
 template <class T>
+SLV_DEVICE T log_scaled(T x, T n, T more = 0) {
+  return fma(-n, Float<T>::ln2_low, fma(-n, Float<T>::ln2_high, x) + more);
+}
+template <class T>
 SLV_DEVICE T exp_scaled(T x, T n, T more = 0) {
-  return exp(fma(-n, Float<T>::ln2_low, fma(-n, Float<T>::ln2_high, x) + more));
+  return exp(log_scaled(x, n, more));
 }
 
 // ---- a vector times a matrix ------------------------------------------------------------------------------------

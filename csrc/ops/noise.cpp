@@ -3,6 +3,7 @@
 
 #include "ops/bind.h"
 #include "ops/dispatch.h"
+#include "ops/noise_event.h"
 #include "ops/parallel.h"
 
 namespace slv {
@@ -30,24 +31,16 @@ void draw_spans(NoiseRun run, int64_t n, int64_t labels, T* out) {
 
 // like (*b, *event) -> (num_samples, *b, *event)
 Tensor gumbel(const Tensor& like, int64_t event_dims, int64_t num_samples, int64_t seed, bool spans) {
-  const Shape shape = shape_of(like);
-  STD_TORCH_CHECK(num_samples >= 0, "num_samples: expected a number >= 0, found ", num_samples);
-  STD_TORCH_CHECK(event_dims >= (spans ? 3 : 0) && event_dims <= int64_t(shape.size()),
-                  "event_dims: expected as many as `like` has, and 3 for spans, found ", event_dims);
-  const Shape event(shape.end() - event_dims, shape.end());
-  STD_TORCH_CHECK(!spans || event[0] == event[1], "like: expected (*b, n, n, labels), found ", text(shape));
-  const int64_t size = product(event), items = product(Shape(shape.begin(), shape.end() - event_dims));
-  Shape full = shape;
-  full.insert(full.begin(), num_samples);
+  const NoiseEvent e(like, event_dims, num_samples, spans);
   return dispatch(
       like,
       [&](auto t) {
         using T = decltype(t);
-        Tensor out = empty_tensor(full, scalar_type<T>);
+        Tensor out = empty_tensor(e.out, scalar_type<T>);
         T* data = out.mutable_data_ptr<T>();
-        parallel_units(num_samples * items, 10.0 * double(num_samples * items * size), [&](int64_t u) {
-          const NoiseRun run{uint64_t(seed), uint32_t(u % items), uint32_t(u / items), spans ? 4u : 3u, 0, size};
-          spans ? draw_spans(run, event[0], event[2], data + u * size) : draw(run, data + u * size);
+        parallel_units(num_samples * e.items, 10.0 * double(num_samples * e.items * e.size), [&](int64_t u) {
+          const NoiseRun run{uint64_t(seed), uint32_t(u % e.items), uint32_t(u / e.items), spans ? 4u : 3u, 0, e.size};
+          spans ? draw_spans(run, e.event[0], e.event[2], data + u * e.size) : draw(run, data + u * e.size);
         });
         return out;
       },

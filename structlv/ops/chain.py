@@ -6,8 +6,8 @@ wrong shape, value or device and ``TypeError`` for a wrong type or dtype; dtypes
 marginals and gradients in the dtype of the input. Lengths are clamped to ``0..n``. Time O(b n k^2) unless a
 docstring says otherwise.
 
-The kernels are for the CPU, those of log_partition, marginals, argmax and sample, with their derivatives,
-for GPUs too; whatever has none runs the reference.
+The kernels are for the CPU, those of log_partition, marginals, argmax, sample, sample_distinct, filter and
+relaxed_sample, with their derivatives, for GPUs too; whatever has none runs the reference.
 """
 
 from __future__ import annotations
@@ -256,7 +256,7 @@ def relaxed_sample(
     p = _route.prepare(*args[:5])
     unary, transition, initial, final, lengths = p.args
     temperature = temperature.to(unary.dtype)
-    if p.native and not transformed():
+    if p.runs(ops.RELAXED) and not transformed():
         relaxed, states = ops.RELAXED(*p.args, temperature, num_samples, seed)[:2]
     else:
         filtered = filter(unary, transition, initial, None, lengths)

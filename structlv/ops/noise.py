@@ -45,7 +45,7 @@ def gumbel(like: Tensor, *, event_dims: int, num_samples: int, seed: int, spans:
     require_int("num_samples", num_samples, 0)
     require_int("seed", seed, 0, MAX_SEED)
     like = like.detach()
-    if not like.is_cpu or _GUMBEL.op is None:
+    if not _GUMBEL.runs_on(like):
         return philox.gumbel(like, event_dims, num_samples, seed, spans=spans)
     wide = like.float() if like.dtype.itemsize < 4 else like
     return _GUMBEL(wide, event_dims, num_samples, seed, spans).to(like.dtype)

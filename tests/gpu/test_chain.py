@@ -90,6 +90,9 @@ def test_nothing_waits_for_the_gpu(gpu):
         ops.marginals(*case)
         ops.argmax(*case)
         ops.sample(*case, num_samples=2, seed=1)
+        heat = torch.ones(8, device=gpu)
+        soft = ops.relaxed_sample(*leafy, temperature=heat, num_samples=2, seed=1)[1]
+        torch.autograd.grad(soft.square().sum() + ops.filter(*leafy).exp().square().sum(), leaves[:2])
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
@@ -123,6 +126,5 @@ def test_another_device_than_the_current_one(gpu):
 def test_queries_without_a_kernel_run_the_reference(gpu):
     case = chain(batch=(3,), n=5, k=4)
     there = on(case, gpu)
-    assert_nats(ops.filter(*there).cpu(), ops.filter(*case))
     assert torch.equal(ops.topk(*there, k=3).cpu(), ops.topk(*case, k=3))
     assert_nats(ops.score(ops.argmax(*there), *there).cpu(), ops.score(ops.argmax(*case), *case))

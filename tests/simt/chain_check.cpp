@@ -1,190 +1,130 @@
 // The chain's kernels on small problems under the emulator, without torch.
-#include "chain_oracle.h"
-#include "checks.h"
-#include "cuda/chain.h"
-#include "driver.h"
-#include "guarded.h"
+#include "chain_problem.h"
 
 namespace {
-
-using namespace slv::cuda;
-
-struct Case {
-  const char* name;
-  Shape batch, lead;  // lead: of the transition and of initial
-  int n, k;
-  bool per_step;
-  double holes, scale;
-  int chunks = 1;
-  size_t shared = kHopperShared;
-  bool ragged = true, ends = true;
-};
 
 constexpr uint64_t kSeed = 0x1234567890abcdef;
 constexpr int kSamples = 3;
 
 template <class T>
-struct Check {
+struct Check : Problem<T> {
+  using P = Problem<T>;
+  using P::o, P::b, P::c, P::kk, P::len, P::unary, P::weight, P::chain, P::scores, P::zeros, P::add, P::gradient,
+      P::finish, P::compare, P::ranges, P::v_unary, P::v_transition, P::v_initial, P::v_final;
+  using typename P::Gradient, typename P::Sums;
   static constexpr bool kDouble = sizeof(T) == 8;
   static constexpr double nats = kDouble ? 1e-10 : 2e-6, probability = kDouble ? 1e-10 : 2e-5;
-  const Case& o;
-  std::mt19937_64 random{7};
-  int64_t b, rows, steps, kk;
-  Guarded<T> unary, transition, initial, final, v_unary, v_transition, v_initial, v_final;
-  Guarded<int64_t> length;
-  Guarded<double> weight;
-  Chain<T> c;
 
-  Doubles draw(int64_t size, double holes, double scale) { return ::draw(random, size, holes, scale); }
-  explicit Check(const Case& o)
-      : o(o),
-        b(product(o.batch)),
-        rows(product(o.lead)),
-        steps(o.per_step ? o.n - 1 : 1),
-        kk(int64_t(o.k) * o.k),
-        unary(draw(b * o.n * o.k, o.holes, o.scale)),
-        transition(draw(rows * steps * kk, o.holes, o.scale)),
-        initial(draw(rows * o.k, 0, 1)),
-        final(draw(b * o.k, 0, 1)),
-        v_unary(draw(b * o.n * o.k, 0, 1)),
-        v_transition(draw(rows * steps * kk, 0, 1)),
-        v_initial(draw(rows * o.k, 0, 1)),
-        v_final(draw(b * o.k, 0, 1)),
-        length(b),
-        weight(draw(b, 0, 1)) {
-    for (int64_t i = 0; i < b; i++) length.data()[i] = i == 0 ? o.n + 3 : i == 1 ? 1 : i == 2 ? -1 : o.n - i % o.n;
-    c = chain(unary, transition, initial, final);
-  }
-  Chain<T> chain(Guarded<T>& u, Guarded<T>& a, Guarded<T>& i, Guarded<T>& f) {
-    const RowMap map = row_map(o.lead, o.batch);
-    return {b,
-            o.n,
-            o.k,
-            o.per_step,
-            u.data(),
-            a.data(),
-            o.ends ? i.data() : nullptr,
-            o.ends ? f.data() : nullptr,
-            map,
-            map,
-            row_map(o.batch, o.batch),
-            o.ragged ? length.data() : nullptr};
-  }
-  int len(int64_t item) { return !o.ragged ? o.n : int(std::clamp<int64_t>(length[item], 0, o.n)); }
-  // The scores of an item, moved by `by` times v.
-  Scores scores(int64_t item, double by = 0) {
-    const int k = o.k, n = len(item);
-    const int64_t row = c.matrix.row(item), u = item * o.n * k, a = row * steps * kk, i = row * k, f = item * k;
-    auto at = [by](Guarded<T>& x, Guarded<T>& v, int64_t e) { return double(x[e]) + by * double(v[e]); };
-    return {n, k,
-            [=, this](int t, int s) {
-              double x = at(unary, v_unary, u + t * k + s);
-              if (o.ends && t == 0) x += at(initial, v_initial, i + s);
-              if (o.ends && t == n - 1) x += at(final, v_final, f + s);
-              return x;
-            },
-            [=, this](int t, int s, int r) {
-              return at(transition, v_transition, a + (o.per_step ? t : 0) * kk + s * k + r);
-            }};
+  explicit Check(const Case& o) : P(o) {
+    if (o.broken == 0) return;
+    this->transition.data()[kk - 1] = T(o.broken);
+    unary.data()[b * o.n * o.k - 1] = T(o.broken);
   }
 
-  // What the weighted sum of marginals over items must be.
-  struct Sums {
-    Doubles unary, edges, initial, final;
-  };
-  void add(Sums& s, int64_t item, double w, const Posterior& p) {
-    const int n = len(item), k = o.k;
-    const int64_t row = c.matrix.row(item);
-    for (int e = 0; e < n * k; e++) s.unary[item * o.n * k + e] += w * p.unary[e];
-    for (size_t e = 0; e < p.edges.size(); e++) s.edges[row * steps * kk + (o.per_step ? e : e % kk)] += w * p.edges[e];
-    for (int i = 0; n > 0 && i < k; i++) {
-      s.initial[row * k + i] += w * p.unary[i];
-      s.final[item * k + i] += w * p.unary[(n - 1) * k + i];
+  // ---- the ladder: on which rung an item is, and that it has to leave it where its argument fails
+  // --------------------
+
+  std::vector<Kind> kinds;  // of the items
+  static Kind kind_of(const T* a, int k) {
+    double high = -HUGE_VAL, low = HUGE_VAL;
+    bool forbidden = false;
+    for (int e = 0; e < k * k; e++) {
+      if (!(a[e] < HUGE_VAL)) return kUnusable;
+      forbidden = forbidden || a[e] == -HUGE_VAL;
+      if (a[e] > -HUGE_VAL) high = std::max(high, double(a[e])), low = std::min(low, double(a[e]));
     }
+    if (high == -HUGE_VAL) return kWide;
+    if (std::abs(high) >= Range<T>::huge) return kUnusable;
+    if (!forbidden && 2 * (high - low) + 2 * std::log(double(k)) <= Range<T>::mild) return kMild;
+    return high - low <= Range<T>::wide ? kWide : kUnusable;
   }
-  Sums zeros() { return {Doubles(b * o.n * o.k), Doubles(rows * steps * kk), Doubles(rows * o.k), Doubles(b * o.k)}; }
-
-  struct Gradient {
-    Guarded<T> unary, edges, initial, final;
-    Guarded<double> partial;
-    Edges<T> sums;
-  };
-  Gradient gradient() {
-    Gradient g{Guarded<T>(b * o.n * o.k),
-               Guarded<T>(rows * steps * kk),
-               Guarded<T>(rows * o.k),
-               Guarded<T>(b * o.k),
-               Guarded<double>(rows * o.chunks * steps * kk),
-               {}};
-    const bool direct = rows == b;
-    g.sums = {c.matrix, o.per_step, direct ? 1 : o.chunks, direct ? nullptr : g.partial.data(),
-              direct ? g.edges.data() : nullptr};
-    return g;
+  static void near_one(const T* e, int64_t size, const char* what) {
+    const T most = *std::max_element(e, e + size);
+    require(most == T(0) || (most > T(0.7) && most < T(1.42)), std::string(what) + ": its largest entry is not near 1");
   }
-  void finish(Gradient& g) {
-    if (!g.sums.direct) finish_edges(c, g.sums, g.edges.data(), nullptr);
-    sum_ends(c, c.matrix, g.unary.data(), false, g.initial.data(), nullptr);
-    sum_ends(c, row_map(o.batch, o.batch), g.unary.data(), true, g.final.data(), nullptr);
-  }
-  void compare(Gradient& g, const Sums& e, double tolerance, const char* what) {
-    const std::pair<Guarded<T>*, const Doubles*> all[] = {
-        {&g.unary, &e.unary}, {&g.edges, &e.edges}, {&g.initial, &e.initial}, {&g.final, &e.final}};
-    for (auto [found, expected] : all) {
-      double most = 1;
-      for (double x : *expected) most = std::max(most, std::abs(x));
-      for (int64_t i = 0; i < found->size(); i++) close((*found)[i] / most, (*expected)[i] / most, tolerance, what, i);
-      found->check(what);
+  void check_ladder(Workspace<T>& w) {
+    const int k = o.k, width = padded<T>(k);
+    for (int64_t m = 0; m < c.matrices(); m++) {
+      const Kind kind = kind_of(c.transition + m * kk, k);
+      require(w.kind[m] == kind, "the rung of matrix " + std::to_string(m));
+      if (!o.per_step && kind != kUnusable) near_one(w.matrix.data() + m * kk, kk, "matrix");
     }
-    g.partial.check(what);
+    for (int64_t i = 0; i < b; i++) {
+      const int n = len(i);
+      Kind kind = kMild;
+      for (int t = 0; t < (o.per_step ? n - 1 : 1); t++)
+        kind = std::max(kind, Kind(w.kind[c.matrix.row(i) * c.steps() + t]));
+      kinds.push_back(kind);
+      bool leaves = n > 0 && kind == kUnusable;
+      for (int t = 0; t < n; t++) leaves = check_row(w, i, t) || leaves;
+      if (kind == kMild || leaves) require(w.meta[i * kMeta + 1] == T(leaves), "whether an item leaves its rung");
+      const bool stays = w.meta[i * kMeta + 1] == T(0);
+      for (int t = 0; stays && t < n; t++) {
+        const T *alpha = w.alpha.data() + (i * o.n + t) * width,
+                most = t ? *std::max_element(alpha - width, alpha - width + k) : 0;
+        const T scale = std::isnormal(most) ? std::ldexp(T(1), -std::ilogb(most)) : T(1);
+        require(w.scale[i * o.n + t] == scale, "the scale of a step");
+      }
+    }
+    check_entries(w, w.alpha, w.meta.data() + 1, kMeta);
   }
+  // Whether the item cannot be held because of this row.
+  bool check_row(Workspace<T>& w, int64_t item, int t) {
+    const int64_t row = item * o.n + t;
+    const T* e = w.e.data() + row * padded<T>(o.k);
+    const Scores s = scores(item);
+    bool bad = false, thin = false;
+    double top = -HUGE_VAL;
+    for (int i = 0; i < o.k; i++) {
+      const double u = s.unary(t, i);
+      bad = bad || !(u < HUGE_VAL);
+      top = std::max(top, u);
+      thin = thin || (u > -HUGE_VAL && e[i] < Range<T>::tiny);
+    }
+    bad = bad || (top > -HUGE_VAL && std::abs(top) >= Range<T>::huge);
+    require(w.code[row] == (bad ? kBad : thin ? kThin : kPlain), "what a row holds");
+    if (!bad) near_one(e, o.k, "row");
+    return bad || (kinds.back() == kWide && thin);
+  }
+  // In wide items that stay, what is possible is not too small.
+  void check_entries(Workspace<T>& w, Guarded<T>& x, const T* left, int stride) {
+    const int width = padded<T>(o.k);
+    for (int64_t i = 0; i < b; i++)
+      for (int64_t e = i * o.n * width; kinds[i] == kWide && left[i * stride] == T(0) && e < (i * o.n + len(i)) * width;
+           e++)
+        if (e % width < o.k && w.alpha[e] > T(0))
+          require(!(x[e] > T(0) && x[e] < Range<T>::tiny), "a small entry of a wide item");
+  }
+
+  // ---- values
+  // ---------------------------------------------------------------------------------------------------------
 
   void run() {
-    const int width = padded<T>(o.k);
-    const int64_t states = b * o.n * width, matrices = c.matrices();
-    Guarded<T> matrix(matrices * kk), into(matrices * kk), exponent(matrices), row_exponent(b * o.n), e(states);
-    Guarded<T> alpha(states), scale(b * o.n), meta(b * kMeta), narrow(b), g(states), redo(b);
-    Guarded<int> kind(matrices), code(b * o.n);
-    const int64_t half = (b + 1) / 2, part = half * o.n * o.k;  // log space in two ranges of items
-    Guarded<double> log_z(b), top(part), sum(part), mu(part);
-    Scaled<T> s{o.per_step ? nullptr : matrix.data(),
-                o.per_step ? nullptr : into.data(),
-                exponent.data(),
-                kind.data(),
-                row_exponent.data(),
-                code.data(),
-                e.data(),
-                alpha.data(),
-                scale.data(),
-                meta.data(),
-                log_z.data(),
-                narrow.data()};
+    Workspace<T> w(*this);
+    const Scaled<T>& s = w.s;
     prepare_matrices(c, s, nullptr);
     exponentiate_rows(c, s, nullptr);
     forward(c, s, nullptr);
-    auto ranges = [&](const T* which, int stride, auto&& body) {
-      for (int64_t first = 0; first < b; first += half)
-        body(LogSpace<T>{first, std::min(half, b - first), which, stride, top.data(), sum.data(), mu.data()});
-    };
-    ranges(meta.data() + 1, kMeta, [&](const auto& l) { log_forward(c, l, log_z.data(), narrow.data(), nullptr); });
+    check_ladder(w);
+    if (o.broken != 0) return;
+    ranges(w.meta.data() + 1, kMeta,
+           [&](const auto& l) { log_forward(c, l, w.log_z.data(), w.narrow.data(), nullptr); });
 
     std::vector<Posterior> exact;
     Sums first = zeros();
-    // NaN would send an item to log space, which would hide what went wrong
-    for (int64_t i = 0; i < b && o.scale < 5; i++)
-      require(meta[i * kMeta + 1] == T(0), "an item left the scaled domain, forward");
     for (int64_t i = 0; i < b; i++) {
       exact.push_back(posterior(scores(i)));
-      close(log_z[i], exact[i].log_z, nats, "log Z", i);
-      close(narrow[i], exact[i].log_z, 2e-6, "narrow log Z", i);
+      close(w.log_z[i], exact[i].log_z, nats, "log Z", i);
+      close(w.narrow[i], exact[i].log_z, 2e-6, "narrow log Z", i);
       add(first, i, weight[i], exact[i]);
     }
 
     Gradient d = gradient();
-    Adjoint<T> a{weight.data(), g.data(), d.unary.data(), redo.data()};
+    Adjoint<T> a{weight.data(), w.g.data(), d.unary.data(), w.redo.data()};
     backward(c, s, a, nullptr);
-    for (int64_t i = 0; i < b && o.scale < 5; i++) require(redo[i] == T(0), "an item left the scaled domain, backward");
+    check_entries(w, w.g, w.redo.data(), 1);
     edges(c, s, a, d.sums, nullptr);
-    ranges(redo.data(), 1, [&](const auto& l) {
+    ranges(w.redo.data(), 1, [&](const auto& l) {
       log_forward<T>(c, l, nullptr, nullptr, nullptr);
       log_backward(c, l, weight.data(), d.unary.data(), nullptr);
       log_edges(c, l, d.sums, weight.data(), nullptr);
@@ -192,7 +132,14 @@ struct Check {
     finish(d);
     compare(d, first, probability, "gradient");
 
-    // second order: the difference of exact marginals moved along v and against it
+    if (o.offset == 0) second_order();
+    choose(w, exact);
+    w.check();
+  }
+
+  // The difference of exact marginals moved along v and against it.
+  void second_order() {
+    const int64_t part = (b + 1) / 2 * o.n * o.k;
     Gradient h = gradient();
     std::memset(h.partial.data(), 0, h.partial.size() * sizeof(double));
     std::memset(static_cast<void*>(h.edges.data()), 0, h.edges.size() * sizeof(T));
@@ -219,12 +166,15 @@ struct Check {
       close(mean_narrow[i], mean[i], 1e-6, "narrow E f", i);
     }
     compare(h, second, 1e-5, "second order");
+    for (Guarded<double>* x : {&prefix, &suffix, &mean}) x->check("workspace");
+  }
 
+  void choose(Workspace<T>& w, const std::vector<Posterior>& exact) {
     Guarded<int> from(b * o.n * o.k);
     Guarded<int64_t> best(b * o.n), drawn(kSamples * b * o.n);
     run_argmax(c, from.data(), best.data(), nullptr);
-    run_sample(c, s, kSeed, kSamples, drawn.data(), nullptr);
-    ranges(meta.data() + 1, kMeta, [&](const auto& l) {
+    run_sample(c, w.s, kSeed, kSamples, drawn.data(), nullptr);
+    ranges(w.meta.data() + 1, kMeta, [&](const auto& l) {
       log_forward<T>(c, l, nullptr, nullptr, nullptr);
       run_log_sample(c, l, kSeed, kSamples, drawn.data(), nullptr);
     });
@@ -241,10 +191,7 @@ struct Check {
              "sample");
       }
     }
-    for (Guarded<T>* x : {&matrix, &into, &exponent, &row_exponent, &e, &alpha, &scale, &meta, &narrow, &g, &redo})
-      x->check("workspace");
-    for (Guarded<double>* x : {&log_z, &top, &sum, &mu, &prefix, &suffix, &mean}) x->check("workspace");
-    kind.check("kind"), code.check("code"), from.check("from"), best.check("best"), drawn.check("samples");
+    from.check("from"), best.check("best"), drawn.check("samples");
   }
 };
 
@@ -259,11 +206,29 @@ const Case kCases[] = {
     {"log space", {5}, {1}, 5, 7, false, 0.1, 60, 2},
     {"log space per step", {4}, {4}, 5, 6, true, 0.1, 60},
     {"log space, large", {2}, {1}, 3, 70, false, 0, 40, 1, kHopperShared, false},
-    {"impossible", {4}, {4}, 5, 4, false, 0.75, 1},
+    {"impossible", {4}, {4}, 5, 4, false, 0.75, 1, 1, kHopperShared, false},
     {"a warp and one", {2}, {1}, 35, 33, false, 0, 1, 1, kHopperShared, false, false},
-    {"not resident", {2}, {1}, 4, 50, false, 0.1, 1, 1, 9000, false},
-    {"large", {1}, {1}, 3, 136, false, 0, 1, 1, kHopperShared, false},
+    {"not resident", {2}, {2}, 4, 50, false, 0, 1, 1, 9000, false},
+    {"large", {2}, {1}, 3, 250, false, 0, 1, 1, kHopperShared, false},
     {"one state", {3}, {3}, 3, 1, false, 0, 1},
+    {"whole tiles", {2, 2}, {2, 1}, 4, 32, false, 0.1, 1, 2},
+    {"no padding in shared memory", {3}, {3}, 3, 40, false, 0, 1},
+    {"ties", {2}, {1}, 4, 34, false, 0, 0, 1, kHopperShared, false, false},
+    {"ties of some", {4}, {1}, 40, 34, false, 0.5, 0, 1, kHopperShared, false, false},
+    // differences of which one is not in the range of exp
+    {"far apart", {24}, {1}, 5, 7, false, 0.1, 3000, 2},
+    {"far apart, large", {2}, {1}, 3, 70, false, 0, 700, 1, kHopperShared, false},
+    {"far apart, impossible", {4}, {4}, 5, 4, false, 0.75, 700},
+    {"far from 0", {16}, {1}, 60, 9, false, 0, 1, 1, kHopperShared, false, true, 1, -1, 3e3},
+    {"every rung", {2, 3}, {1, 3}, 6, 9, false, 0, 1, 1, kHopperShared, true, true, 6, 25},
+    {"every rung per step", {2, 3}, {1, 3}, 6, 9, true, 0.1, 1, 1, kHopperShared, true, true, 6, 25},
+    {"mild at most", {3}, {1}, 6, 20, false, 0, 3.4, 1, kHopperShared, false, false, 1, 20},
+    {"mild no more", {3}, {1}, 6, 20, false, 0, 3.49, 1, kHopperShared, false, false, 1, 1},
+    {"thin", {4}, {1}, 6, 2, false, 0, 1, 1, kHopperShared, false, false, 1, 30},
+    {"small backward alone", {30}, {30}, 6, 3, false, 0.2, 9},
+    {"wide at most", {16}, {1}, 12, 20, false, 0.1, 6, 1, kHopperShared, true, false, 1, 4},
+    {"not a number", {2, 3}, {2, 1}, 4, 9, false, 0, 1, 1, kHopperShared, false, true, 1, -1, 0, NAN},
+    {"infinite", {2, 3}, {2, 1}, 4, 9, false, 0, 1, 1, kHopperShared, false, true, 1, -1, 0, HUGE_VAL},
 };
 
 }  // namespace

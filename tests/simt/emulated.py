@@ -22,6 +22,11 @@ OPERATORS = (
     *(f"factorial_{x}" for x in ("log_partition", "inside", "vjp", "marginals", "hvp", "argmax", "sample")),
     *(f"pcfg_{x}" for x in ("log_partition", "inside", "vjp", "marginals", "argmax", "sample")),
     *(f"lowrank_{x}" for x in ("log_partition", "inside", "vjp", "marginals", "sample")),
+    *(
+        f"chain_{x}"
+        for x in ("filter", "filter_inside", "filter_vjp", "relaxed", "relaxed_vjp", "sample_distinct")
+    ),
+    "gumbel",
 )
 HOPPER = 227 * 1024  # bytes of shared memory that a block may have there
 

@@ -110,9 +110,10 @@ def key(mutant: dict) -> str:
 
 
 def structure(file: str) -> str:
-    """Whose driver must notice the bugs of a file."""
-    own = SHARED.get(file, file.split("_")[0])
-    return own if (HERE / f"{own}_check.cpp").exists() else "chain"
+    """Whose driver must notice the bugs of a file: the chain's for most of what all share."""
+    drivers = [path.name.removesuffix("_check.cpp") for path in HERE.glob("*_check.cpp")]
+    own = [name for name in drivers if file.startswith((f"{name}_", f"{name}."))]
+    return SHARED.get(file, max(own, key=len, default="chain"))
 
 
 def notices(program: Path, mutant: dict) -> bool:
@@ -127,7 +128,7 @@ def notices(program: Path, mutant: dict) -> bool:
 
 def run(program: Path, sample: int, seed: int, record: bool) -> int:
     everything = json.loads((program.parent / "mutated" / "mutants.json").read_text())
-    mutants = [m for m in everything if program.name.startswith(structure(m["file"]))]
+    mutants = [m for m in everything if program.name == f"{structure(m['file'])}_check_mutants"]
     listed = json.loads(UNNOTICED.read_text()) if UNNOTICED.exists() else {}
     reasons = {entry: reason for reason, entries in listed.items() for entry in entries}
     if notices(program, {"id": 0}):

@@ -299,7 +299,7 @@ bool run_warp(unsigned warp) {
 
 void run_block(unsigned block) {
   blockIdx.x = block;
-  release_arrays();
+  release_arrays();  // of a block that failed
   grid.used = 0;
   for (size_t i = 0; i < grid.fibers.size(); i++) begin(grid.fibers[i], i);
   std::fill(grid.waiting.begin(), grid.waiting.end(), 0);
@@ -316,6 +316,7 @@ void run_block(unsigned block) {
     for (size_t i = 0; i < kGuard; i++)
       if (array.memory[array.bytes + i] != kPoison)
         throw std::runtime_error("SIMT: the shared array taken at " + text(array.place) + " was overrun");
+  release_arrays();
 }
 
 }  // namespace

@@ -41,10 +41,11 @@ def run(code: str) -> str:
 
 def test_the_operators_have_kernels_under_the_key_cuda():
     text = run("""
-for name in ("log_partition", "inside", "vjp", "marginals", "hvp", "argmax", "sample", "topk", "filter"):
+for name in ("log_partition", "inside", "vjp", "marginals", "hvp", "argmax", "sample", "filter",
+             "filter_inside", "filter_vjp", "relaxed", "relaxed_vjp", "sample_distinct", "topk"):
     print(torch._C._dispatch_has_kernel_for_dispatch_key(f"structlv::chain_{name}", "CUDA"))
 """)
-    assert text.split() == ["True"] * 7 + ["False"] * 2
+    assert text.split() == ["True"] * 13 + ["False"]
 
 
 def test_the_operators_of_dense_trees_have_kernels_under_the_key_cuda():
@@ -88,6 +89,17 @@ print([tuple(x.shape) for x in results])
     assert eval(text) == [(2,), (2, 4, 6), (2, 13), (2, 4), (5, 2, 4)]
 
 
+def test_noise_has_a_kernel_under_the_key_cuda():
+    text = run("""
+from structlv.ops.noise import gumbel
+print(torch._C._dispatch_has_kernel_for_dispatch_key("structlv::gumbel", "CUDA"))
+with mode:
+    drawn = gumbel(u, event_dims=2, num_samples=5, seed=1)
+print(drawn.device.type, tuple(drawn.shape))
+""")
+    assert text.splitlines() == ["True", "cuda (5, 2, 4, 3)"]
+
+
 def test_fake_tensors_of_a_gpu_have_the_right_shapes():
     text = run("""
 with mode:
@@ -95,12 +107,13 @@ with mode:
     results = [ops.log_partition(u, a), *ops.marginals(u, a), ops.argmax(u, a),
                ops.sample(u, a, num_samples=5, seed=1),
                *raw.chain_vjp(grad, chart, u, a, None, None, None),
-               *raw.chain_hvp(None, u, a, None, None, u, a, None, None, None)]
+               *raw.chain_hvp(None, u, a, None, None, u, a, None, None, None),
+               *ops.relaxed_sample(u, a, temperature=grad, num_samples=5, seed=1)]
 assert all(x.device.type == "cuda" for x in results)
 print([tuple(x.shape) for x in results])
 """)
     expected = [(2,), (2, 4, 3), (2, 3, 3), (2, 4), (5, 2, 4), (2, 4, 3), (3, 3), (0,), (0,)]
-    assert eval(text) == [*expected, (2,), (2, 4, 3), (3, 3), (0,), (0,)]
+    assert eval(text) == [*expected, (2,), (2, 4, 3), (3, 3), (0,), (0,), (5, 2, 4), (5, 2, 4, 3)]
 
 
 def test_a_gpu_s_tensors_take_the_kernels_that_exist():

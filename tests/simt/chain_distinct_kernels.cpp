@@ -1,0 +1,2 @@
+// The kernel of paths without replacement, compiled for the emulator.
+#include "cuda/chain_distinct_instances.h"
