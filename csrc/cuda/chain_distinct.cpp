@@ -3,7 +3,6 @@
 
 #include <torch/csrc/stable/library.h>
 
-#include <limits>
 #include <tuple>
 
 #include "cuda/chain_run.h"
@@ -26,10 +25,8 @@ std::tuple<Tensor, Tensor> sample_distinct(const Tensor& unary, const Tensor& tr
     Bound<T> p(unary, transition, initial, final, lengths);
     Tensor states = p.empty(p.with({p.n}, {k}), ScalarType::Long);
     Tensor perturbed = p.empty(p.with({}, {k}), ScalarType::Double);
-    torch::stable::fill_(states, -1);
-    torch::stable::fill_(perturbed, -std::numeric_limits<double>::infinity());
     if (perturbed.numel() == 0) return std::make_tuple(states, perturbed);
-    Distinct d = Distinct::of(uint64_t(seed), paths(p.k, p.n, k), p.n, p.k);
+    Distinct d = Distinct::of(uint64_t(seed), k, paths(p.k, p.n, k), p.n, p.k);
     STD_TORCH_CHECK(d.width <= INT32_MAX && d.opened <= INT32_MAX, "k: too many structures: ", k);
     d.states = states.mutable_data_ptr<int64_t>(), d.perturbed = perturbed.mutable_data_ptr<double>();
     const int64_t row = std::max<int64_t>(p.n * p.k, 1), arrays = (d.stride + row - 1) / row;

@@ -92,6 +92,11 @@ chain_distinct(Chain<T> c, LogSpace<T> l, Distinct d) {
   Frontier frontier{reinterpret_cast<Beginning*>(memory), 1};
   OpenedBeginning* opened = reinterpret_cast<OpenedBeginning*>(memory + 4 * d.width);
   if (me.lane == 0) frontier.all[0] = {distinct_noise(d.seed, b, 0, 0), 0, item.len, -1, -1, 0};
+  for (int64_t rank = 0; rank < d.rows; rank++) {
+    const int64_t row = rank * c.batch + b;
+    for (int t = me.lane; t < c.n; t += 32) d.states[row * c.n + t] = -1;
+    if (me.lane == 0) d.perturbed[row] = -HUGE_VAL;
+  }
   sync_warp();
   uint32_t openings = 0;
   int number = 0;

@@ -20,12 +20,13 @@ struct Distinct {
   int64_t count, width, opened;
   double* memory;  // `stride` for each item of a range
   int64_t stride;
-  int64_t* states;    // (count or more, batch, n), -1 where nothing is found
-  double* perturbed;  // (count or more, batch), -inf there
-  static Distinct of(uint64_t seed, int64_t count, int64_t n, int64_t k) {
+  int64_t rows;       // of the results: `count` or more
+  int64_t* states;    // (rows, batch, n), -1 where nothing is found
+  double* perturbed;  // (rows, batch), -inf there
+  static Distinct of(uint64_t seed, int64_t rows, int64_t count, int64_t n, int64_t k) {
     const int64_t width = 2 * count + 64 + k, opened = count * (n + 1);
     static_assert(sizeof(Beginning) == 4 * sizeof(double) && sizeof(OpenedBeginning) == sizeof(double));
-    return {seed, count, width, opened, nullptr, 4 * width + opened, nullptr, nullptr};
+    return {seed, count, width, opened, nullptr, 4 * width + opened, rows, nullptr, nullptr};
   }
 };
 

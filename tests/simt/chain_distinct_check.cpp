@@ -57,9 +57,7 @@ void check(const Case& o) {
   Problem<T> p(o);
   Guarded<int64_t> states(kCount * p.b * o.n);
   Guarded<double> perturbed(kCount * p.b);
-  for (int64_t e = 0; e < states.size(); e++) states.data()[e] = -1;
-  for (int64_t e = 0; e < perturbed.size(); e++) perturbed.data()[e] = -HUGE_VAL;
-  Distinct d = Distinct::of(kSeed, kCount, o.n, o.k);
+  Distinct d = Distinct::of(kSeed, kCount, kCount, o.n, o.k);
   Guarded<double> memory(d.stride * ((p.b + 1) / 2));
   d.memory = memory.data(), d.states = states.data(), d.perturbed = perturbed.data();
   p.ranges(nullptr, 1, [&](const auto& l) {
