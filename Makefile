@@ -183,6 +183,8 @@ experiments: $(STAMP)/test  ## benchmarks against peers and full trainings with 
 	$(BIN)/python -m benchmarks.em_hmm tags
 	$(BIN)/python -m benchmarks.em_hmm earthquakes
 	$(BIN)/python -m benchmarks.em_hmmlearn
+	$(call say,Inducing grammars; results go to $(RESULTS))
+	$(BIN)/python -m benchmarks.induction
 	$(MAKE) test-ray
 	$(MAKE) mutants-cuda OP_SCHEDULES='$(SCHEDULES)'
 
