@@ -4,37 +4,19 @@ import pytest
 import torch
 
 from structlv.ops import lowrank as ops
-from tests.cases import HEADS, SMALL_LOWRANKS, LowRank, lowrank, name
+from tests.cases import HEADS, SMALL_LOWRANKS, lowrank, name
+from tests.gpu.grammars import assert_alike, gradient, on
 from tests.ops.test_lowrank_values import HARD
-from tests.tolerance import assert_nats, assert_probabilities, assert_second_order
+from tests.tolerance import assert_second_order
 
 SIZES = (((1, 1), 1), ((4, 8), 8), ((31, 2), 33), ((2, 31), 4), ((33, 1), 3), ((60, 90), 25))
 dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
 heads = pytest.mark.parametrize("heads", HEADS)
 
 
-def on(case, device):
-    return LowRank(*[None if x is None else x.to(device) for x in case])
-
-
-def gradient(case, create_graph=False):
-    copy, leaves = case.leaves()
-    z = ops.log_partition(*copy)
-    return leaves, z, torch.autograd.grad(z[z.isfinite()].sum(), leaves, create_graph=create_graph)
-
-
-def assert_alike(case, device):
-    dtype, there = case.unary.dtype, on(case, device)
-    assert_nats(ops.log_partition(*there).cpu(), ops.log_partition(*case), dtype)
-    for a, b in zip(ops.marginals(*there), ops.marginals(*case), strict=True):
-        assert b is None or assert_probabilities(a.cpu(), b, dtype) is None
-    for a, b in zip(gradient(there)[2], gradient(case)[2], strict=True):
-        assert_probabilities(a.cpu(), b, dtype)
-
-
 @pytest.mark.parametrize("options", SMALL_LOWRANKS, ids=name)
 def test_small(options, gpu):
-    assert_alike(lowrank(**options), gpu)
+    assert_alike(ops, lowrank(**options), gpu)
 
 
 @pytest.mark.parametrize(("symbols", "rank"), SIZES, ids=str)
@@ -42,19 +24,19 @@ def test_small(options, gpu):
 @heads
 @dtypes
 def test_sizes(symbols, rank, grammar, heads, dtype, gpu):
-    assert_alike(lowrank((3,), 9, symbols, rank, heads, grammar, dtype=dtype), gpu)
+    assert_alike(ops, lowrank((3,), 9, symbols, rank, heads, grammar, dtype=dtype), gpu)
 
 
 @pytest.mark.parametrize("build", HARD.values(), ids=HARD.keys())
 def test_hard(build, gpu):
-    assert_alike(build(), gpu)
+    assert_alike(ops, build(), gpu)
 
 
 @heads
 def test_second_order(heads, gpu):
     case, found = lowrank(heads=heads), []
     for x in (on(case, gpu), case):
-        leaves, _, first = gradient(x, create_graph=True)
+        leaves, _, first = gradient(ops, x, create_graph=True)
         found.append(torch.autograd.grad(sum((g**2).sum() for g in first), leaves))
     for a, b in zip(*found, strict=True):
         assert_second_order(a.cpu(), b)
@@ -70,9 +52,9 @@ def test_the_same_samples(heads, grammar, gpu):
 
 def test_the_same_bits_again(gpu):
     case = on(lowrank((16,), 12, (8, 12), 9, dtype=torch.float32), gpu)
-    first = gradient(case)[2]
+    first = gradient(ops, case)[2]
     for _ in range(3):
-        assert all(torch.equal(a, b) for a, b in zip(gradient(case)[2], first, strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(gradient(ops, case)[2], first, strict=True))
 
 
 def test_nothing_waits_for_the_gpu(gpu):

@@ -4,54 +4,36 @@ import pytest
 import torch
 
 from structlv.ops import pcfg as ops
-from tests.cases import PCFG, SMALL_PCFGS, name, pcfg
+from tests.cases import SMALL_PCFGS, name, pcfg
+from tests.gpu.grammars import assert_alike, gradient, on
 from tests.ops.test_pcfg_hard import CASES
-from tests.tolerance import assert_nats, assert_probabilities, assert_second_order
+from tests.tolerance import assert_second_order
 
 SIZES = ((1, 1), (2, 31), (31, 2), (1, 32), (33, 1), (30, 60))
 dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
 
 
-def on(case, device):
-    return PCFG(*[None if x is None else x.to(device) for x in case])
-
-
-def gradient(case, create_graph=False):
-    copy, leaves = case.leaves()
-    z = ops.log_partition(*copy)
-    return leaves, z, torch.autograd.grad(z[z.isfinite()].sum(), leaves, create_graph=create_graph)
-
-
-def assert_alike(case, device):
-    dtype, there = case.unary.dtype, on(case, device)
-    assert_nats(ops.log_partition(*there).cpu(), ops.log_partition(*case), dtype)
-    for a, b in zip(ops.marginals(*there), ops.marginals(*case), strict=True):
-        assert_probabilities(a.cpu(), b, dtype)
-    for a, b in zip(gradient(there)[2], gradient(case)[2], strict=True):
-        assert_probabilities(a.cpu(), b, dtype)
-
-
 @pytest.mark.parametrize("options", SMALL_PCFGS, ids=name)
 def test_small(options, gpu):
-    assert_alike(pcfg(**options), gpu)
+    assert_alike(ops, pcfg(**options), gpu)
 
 
 @pytest.mark.parametrize("symbols", SIZES, ids=str)
 @pytest.mark.parametrize("grammar", ["shared", "item"])
 @dtypes
 def test_sizes(symbols, grammar, dtype, gpu):
-    assert_alike(pcfg(batch=(3,), n=9, symbols=symbols, grammar=grammar, dtype=dtype), gpu)
+    assert_alike(ops, pcfg(batch=(3,), n=9, symbols=symbols, grammar=grammar, dtype=dtype), gpu)
 
 
 @pytest.mark.parametrize("build", CASES.values(), ids=CASES.keys())
 def test_hard(build, gpu):
-    assert_alike(build(), gpu)
+    assert_alike(ops, build(), gpu)
 
 
 def test_second_order(gpu):
     case, found = pcfg(), []
     for x in (on(case, gpu), case):
-        leaves, _, first = gradient(x, create_graph=True)
+        leaves, _, first = gradient(ops, x, create_graph=True)
         found.append(torch.autograd.grad(sum((g**2).sum() for g in first), leaves))
     for a, b in zip(*found, strict=True):
         assert_second_order(a.cpu(), b)
@@ -67,9 +49,9 @@ def test_the_same_trees(grammar, gpu):
 
 def test_the_same_bits_again(gpu):
     case = on(pcfg(batch=(16,), n=12, symbols=(8, 12), dtype=torch.float32), gpu)
-    first = gradient(case)[2]
+    first = gradient(ops, case)[2]
     for _ in range(3):
-        assert all(torch.equal(a, b) for a, b in zip(gradient(case)[2], first, strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(gradient(ops, case)[2], first, strict=True))
 
 
 def test_nothing_waits_for_the_gpu(gpu):

@@ -9,7 +9,8 @@ import torch
 from structlv import reference
 from tests.cases import HEADS, SPANS, lowrank
 from tests.simt import emulated
-from tests.tolerance import assert_nats, assert_probabilities
+from tests.simt.grammars import assert_the_same, both
+from tests.tolerance import assert_probabilities
 
 pytestmark = pytest.mark.skipif(
     not emulated.LIBRARY.exists(), reason="make test-cuda builds the emulated kernels"
@@ -19,11 +20,6 @@ DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["
 heads = pytest.mark.parametrize("heads", HEADS)
 
 
-def both(name, *args):
-    spaces = torch.ops.structlv, torch.ops.structlv_emulated
-    return [getattr(space, f"lowrank_{name}")(*args) for space in spaces]
-
-
 @pytest.mark.parametrize(("symbols", "rank"), EDGES, ids=str)
 @pytest.mark.parametrize("grammar", ["shared", "item"])
 @heads
@@ -31,18 +27,7 @@ def both(name, *args):
 def test_the_same_as_on_the_cpu(symbols, rank, grammar, heads, dtype):
     emulated.configure(rank)
     case = lowrank((3,), 5, symbols, rank, heads, grammar, "label", holes=0.1, dtype=dtype)
-    z, mine = both("log_partition", *case, True)
-    assert_nats(mine, z, dtype)
-    for a, b in zip(*both("marginals", *case, True, True), strict=True):
-        assert_probabilities(b, a, dtype)
-    grad = torch.tensor([1.0, -0.5, 2.0], dtype=dtype)
-    charts = [x[1] for x in both("inside", *case, False)]
-    gradients = [
-        space.lowrank_vjp(grad, chart, *case)
-        for space, chart in zip((torch.ops.structlv, torch.ops.structlv_emulated), charts, strict=True)
-    ]
-    for a, b in zip(*gradients, strict=True):
-        assert_probabilities(b, a, dtype)
+    assert_the_same("lowrank", case)
 
 
 @pytest.mark.parametrize("spans", SPANS)
@@ -51,7 +36,7 @@ def test_the_same_as_on_the_cpu(symbols, rank, grammar, heads, dtype):
 def test_the_same_samples_as_the_reference(heads, spans, dtype):
     emulated.configure(2)
     case = lowrank((5,), 9, (5, 37), 6, heads, spans=spans, holes=0.1, dtype=dtype)
-    _, drawn = both("sample", *case, 20, 2**40 + 7)
+    _, drawn = both("lowrank_sample", *case, 20, 2**40 + 7)
     assert torch.equal(drawn, reference.lowrank.sample(*case, num_samples=20, seed=2**40 + 7))
 
 
@@ -61,7 +46,7 @@ def test_the_schedule_changes_no_bit(heads):
     results = []
     for seed in (0, 1, 2, 3):
         emulated.configure(seed)
-        results.append(both("marginals", *case, True, True)[1])
+        results.append(both("lowrank_marginals", *case, True, True)[1])
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 

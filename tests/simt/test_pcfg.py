@@ -9,7 +9,7 @@ import torch
 from structlv import reference
 from structlv.ops import _pcfg_ops
 from tests.simt import emulated
-from tests.tolerance import assert_nats, assert_probabilities
+from tests.simt.grammars import assert_the_same, both
 
 pytestmark = pytest.mark.skipif(
     not emulated.LIBRARY.exists(), reason="make test-cuda builds the emulated kernels"
@@ -31,29 +31,13 @@ def grammar(nt, t, n, batch=(3,), dtype=torch.float64, shared=True, labels=1):
     return normal(*lead, nt), rules, normal(*batch, n, t), normal(*lead, n, n, labels), lengths
 
 
-def both(name, *args):
-    spaces = torch.ops.structlv, torch.ops.structlv_emulated
-    return [getattr(space, f"pcfg_{name}")(*args) for space in spaces]
-
-
 @pytest.mark.parametrize(("nt", "t"), EDGES_OF_A_WARP)
 @pytest.mark.parametrize("shared", [True, False])
 @DTYPES
 def test_the_same_as_on_the_cpu(nt, t, shared, dtype):
     emulated.configure(nt)
     case = grammar(nt, t, 4, dtype=dtype, shared=shared, labels=nt if t > nt else 1)
-    z, mine = both("log_partition", *case, True)
-    assert_nats(mine, z, dtype)
-    for a, b in zip(*both("marginals", *case, True, True), strict=True):
-        assert_probabilities(b, a, dtype)
-    grad = torch.tensor([1.0, -0.5, 2.0], dtype=dtype)
-    charts = [x[1] for x in both("inside", *case, False)]
-    gradients = [
-        space.pcfg_vjp(grad, chart, *case)
-        for space, chart in zip((torch.ops.structlv, torch.ops.structlv_emulated), charts, strict=True)
-    ]
-    for a, b in zip(*gradients, strict=True):
-        assert_probabilities(b, a, dtype)
+    assert_the_same("pcfg", case)
 
 
 @pytest.mark.parametrize("shared", [True, False])
@@ -61,9 +45,9 @@ def test_the_same_as_on_the_cpu(nt, t, shared, dtype):
 def test_the_same_trees(shared, dtype):
     emulated.configure(3)
     case = grammar(5, 37, 7, dtype=dtype, shared=shared)
-    best, mine = both("argmax", *case)
+    best, mine = both("pcfg_argmax", *case)
     assert torch.equal(mine, best)
-    _, drawn = both("sample", *case, 20, 2**40 + 7)
+    _, drawn = both("pcfg_sample", *case, 20, 2**40 + 7)
     assert torch.equal(drawn, reference.pcfg.sample(*case, num_samples=20, seed=2**40 + 7))
 
 
@@ -72,7 +56,7 @@ def test_the_schedule_changes_no_bit():
     results = []
     for seed in (0, 1, 2, 3):
         emulated.configure(seed)
-        results.append((*both("marginals", *case, True, True)[1], both("argmax", *case)[1]))
+        results.append((*both("pcfg_marginals", *case, True, True)[1], both("pcfg_argmax", *case)[1]))
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 

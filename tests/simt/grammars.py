@@ -1,0 +1,31 @@
+"""What the tests of all grammars on the emulated kernels share."""
+
+import torch
+
+from tests.tolerance import assert_nats, assert_probabilities
+
+
+def spaces():
+    return torch.ops.structlv, torch.ops.structlv_emulated
+
+
+def both(operator, *args):
+    """What the kernels of the CPU and the emulated ones give."""
+    return [getattr(space, operator)(*args) for space in spaces()]
+
+
+def assert_the_same(family, case):
+    """log Z, marginals and the gradient of three items."""
+    dtype = case[0].dtype
+    z, mine = both(f"{family}_log_partition", *case, True)
+    assert_nats(mine, z, dtype)
+    for a, b in zip(*both(f"{family}_marginals", *case, True, True), strict=True):
+        assert_probabilities(b, a, dtype)
+    grad = torch.tensor([1.0, -0.5, 2.0], dtype=dtype)
+    charts = [x[1] for x in both(f"{family}_inside", *case, False)]
+    gradients = [
+        getattr(space, f"{family}_vjp")(grad, chart, *case)
+        for space, chart in zip(spaces(), charts, strict=True)
+    ]
+    for a, b in zip(*gradients, strict=True):
+        assert_probabilities(b, a, dtype)
