@@ -35,7 +35,7 @@ def prepare(query, inputs):
         "logz": lambda: (chain().log_partition(),),
         "logz_grad": logz_grad,
         "dense_grad": dense_grad,
-        "marginals": lambda: (chain().marginals().unary,),
+        "marginals": lambda: (chain().state_marginals(),),
         "viterbi": lambda: (chain().argmax(),),
         "sample": lambda: (chain().sample((1,))[0],),
     }

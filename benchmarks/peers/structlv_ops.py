@@ -26,7 +26,7 @@ def prepare(query, inputs):
         "logz": lambda: (chain.log_partition(unary, transition),),
         "logz_grad": lambda: gradients(unary, transition),
         "dense_grad": lambda: gradients(transition),
-        "marginals": lambda: (chain.marginals(unary, transition)[0],),
+        "marginals": lambda: (chain.state_marginals(unary, transition),),
         "viterbi": lambda: (chain.argmax(unary, transition),),
         "sample": lambda: (chain.sample(unary, transition, num_samples=1, seed=next(seeds))[0],),
     }

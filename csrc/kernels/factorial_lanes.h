@@ -131,25 +131,27 @@ struct LaneBlock {
     for (int r = 0; r < W; r++) src[r] = r < rows && t < len[r] ? first_row[r] + t * states : zeros;
     const int64_t ahead = t + way >= 0 && t + way < c.n ? way * states : 0;
     vec<T> top = splat(-kInf<T>);
-    for (int64_t z = 0; z < states; z += W) {
-      const int n = int(std::min<int64_t>(W, states - z));
-      vec<T> x[W];
-      if (n == W) {
-#pragma GCC unroll 16
-        for (int r = 0; r < W; r++) {
-          prefetch_far(src[r] + z + ahead);
-          x[r] = load_as<T>(src[r] + z, W, T(0));
-        }
-      } else {
-        for (int r = 0; r < W; r++) x[r] = load_as<T>(src[r] + z, n, T(0));
-      }
+    auto put = [&](vec<T>* x, int64_t z, int n) __attribute__((always_inline)) {
       transpose_lanes<T, W / 2>(x);
 #pragma GCC unroll 16
-      for (int q = 0; q < W; q++) {
-        if (q == n) break;
+      for (int q = 0; q < n; q++) {
         top = vmax(top, x[q]);
         store(out + (z + q) * W, x[q]);
       }
+    };
+    vec<T> x[W];
+    int64_t z = 0;
+    for (; z + W <= states; z += W) {
+#pragma GCC unroll 16
+      for (int r = 0; r < W; r++) {
+        prefetch_far(src[r] + z + ahead);
+        x[r] = load_as<T>(src[r] + z, W, T(0));
+      }
+      put(x, z, W);
+    }
+    if (const int n = int(states - z); n > 0) {
+      for (int r = 0; r < W; r++) x[r] = load_as<T>(src[r] + z, n, T(0));
+      put(x, z, n);
     }
     return top;
   }

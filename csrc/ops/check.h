@@ -5,12 +5,16 @@
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
 
+#if defined(__linux__)
+#include <dlfcn.h>
+#endif
+
 #include <algorithm>
 #include <optional>
 #include <string>
 #include <vector>
 
-#include "ops/pages.h"
+#include "ops/memory.h"
 
 namespace slv {
 
@@ -26,18 +30,55 @@ inline int64_t product(const Shape& s) {
   for (int64_t x : s) p *= x;
   return p;
 }
+inline int32_t shim_code(ScalarType dtype) {
+  return torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype));
+}
+
+#if defined(__linux__)
+// torch's constructor of tensors in memory that is not its own. Where it is missing, before torch 2.11, it would not
+// tell when a tensor is dropped.
+using FromBlob = AOTITorchError (*)(void*, int64_t, const int64_t*, const int64_t*, int64_t, int32_t, int32_t, int32_t,
+                                    AtenTensorHandle*, int32_t, const uint8_t*, int64_t, void (*)(void*, void*), void*);
+inline FromBlob from_blob() {
+  static const auto found = reinterpret_cast<FromBlob>(dlsym(RTLD_DEFAULT, "torch_from_blob"));
+  return found;
+}
+#endif
+
+// In a large block, or nothing.
+inline MaybeTensor large_tensor([[maybe_unused]] const Shape& shape, [[maybe_unused]] const Shape& strides,
+                                [[maybe_unused]] ScalarType dtype) {
+#if defined(__linux__)
+  const int64_t bytes = product(shape) * (dtype == ScalarType::Float ? 4 : 8);
+  if (bytes < LargeBlocks::kLeast || !from_blob()) return {};
+  const int power = LargeBlocks::power_for(bytes);
+  void* block = LargeBlocks::all().take(power);
+  if (!block) return {};
+  const auto drop = [](void* data, void* power) {
+    LargeBlocks::all().drop(data, int(reinterpret_cast<intptr_t>(power)));
+  };
+  AtenTensorHandle handle;
+  const auto failed = from_blob()(block, int64_t(shape.size()), shape.data(), strides.data(), 0, shim_code(dtype),
+                                  aoti_torch_device_type_cpu(), -1, &handle, aoti_torch_layout_strided(), nullptr, 0,
+                                  drop, reinterpret_cast<void*>(intptr_t(power)));
+  if (failed) LargeBlocks::all().drop(block, power);
+  STABLE_TORCH_ERROR_CODE_CHECK(failed);
+  return Tensor(handle);
+#else
+  return {};
+#endif
+}
+
 // A new tensor on the CPU, by the shortest way: new_empty costs half a microsecond more.
 inline Tensor empty_tensor(const Shape& shape, ScalarType dtype) {
   Shape strides(shape.size());
   int64_t stride = 1;
   for (size_t i = shape.size(); i-- > 0; stride *= std::max<int64_t>(shape[i], 1)) strides[i] = stride;
+  if (MaybeTensor large = large_tensor(shape, strides, dtype)) return *large;
   AtenTensorHandle handle;
-  const int32_t code = torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype));
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(int64_t(shape.size()), shape.data(), strides.data(), code,
-                                                         aoti_torch_device_type_cpu(), 0, &handle));
-  Tensor out(handle);
-  prefer_huge_pages(out.mutable_data_ptr(), product(shape) * (dtype == ScalarType::Float ? 4 : 8));
-  return out;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(int64_t(shape.size()), shape.data(), strides.data(),
+                                                         shim_code(dtype), aoti_torch_device_type_cpu(), 0, &handle));
+  return Tensor(handle);
 }
 
 inline Shape shape_of(const Tensor& x) {

@@ -311,6 +311,17 @@ def test_edge_marginals_are_always_per_step() -> None:
     close(stepwise.marginals().transition, edges)
 
 
+def test_state_marginals_are_the_first_of_the_marginals() -> None:
+    d = LinearChain(potentials(2, 4, 3), potentials(3, 3), lengths=torch.tensor([4, 2]))
+    close(d.state_marginals(), d.marginals().unary)
+    weights = potentials(2, 4, 3, seed=1)
+    d.unary.requires_grad_()
+    alone, among = (
+        torch.autograd.grad((weights * x).sum(), d.unary)[0] for x in (d.state_marginals(), d.marginals().unary)
+    )
+    close(alone, among)
+
+
 def test_layouts_can_be_compared() -> None:
     shared = LinearChain(potentials(2, 4, 3), potentials(3, 3), initial=potentials(3))
     steps = LinearChain(potentials(2, 4, 3, seed=1), potentials(2, 3, 3, 3))
