@@ -14,6 +14,7 @@
 //   its row; so no product underflows, by induction 0 means structurally impossible, and nothing was lost.
 // * else, and for flagged rows: float64, then exact log space, for those items alone.
 #pragma once
+#include "core/product.h"
 #include "kernels/chain_rows.h"
 
 namespace slv {
@@ -53,12 +54,16 @@ struct ScanMatrix {
     for (int64_t i = 0; i < k; i++)
       for (int64_t j = 0; j < k; j += W)
         store(p + (j / W * k + i) * W, exp_scaled<T>(load_as<T>(a + i * k + j, int(k - j), -kInf<T>), N));
-    std::fill(q + (panels - 1) * k * W, q + panels * k * W, T(0));
-    for (int64_t i0 = 0; i0 < k; i0 += W)  // tile by tile, for the cache
-      for (int64_t j0 = 0; j0 < k; j0 += W)
-        for (int64_t i = i0; i < std::min(i0 + W, k); i++)
-          for (int64_t j = j0; j < std::min(j0 + W, k); j++)
-            q[(i0 / W * k + j) * W + i - i0] = p[(j0 / W * k + i) * W + j - j0];
+    for (int64_t i = 0; i < k; i += W)
+      for (int64_t j = 0; j < k; j += W) {
+        vec<T> x[W];
+#pragma GCC unroll 16
+        for (int l = 0; l < W; l++) x[l] = i + l < k ? load(p + (j / W * k + i + l) * W) : vec<T>{};
+        transpose_lanes<T, W / 2>(x);
+#pragma GCC unroll 16
+        for (int l = 0; l < W; l++)
+          if (j + l < k) store(q + (i / W * k + j + l) * W, x[l]);
+      }
   }
   Matrix<T> forward() const { return {data.data(), kWidth<T>, k * kWidth<T>}; }
   Matrix<T> backward() const { return {data.data() + panels * k * kWidth<T>, kWidth<T>, k * kWidth<T>}; }

@@ -3,7 +3,6 @@
 
 #include "core/isa.h"
 #include "kernels/factorial_sample.h"
-#include "kernels/factorial_viterbi.h"
 
 namespace slv {
 namespace {
@@ -15,7 +14,7 @@ constexpr FactorialLogKernels<T> log_kernels() {
 
 template <class T>
 constexpr FactorialLaneKernels<T> lane_kernels() {
-  return {kWidth<T>, block_of<T>, block_forward<T>, block_backward<T>, lane_sample<T>, lane_viterbi<T>};
+  return {block_of<T>, block_forward<T>, block_backward<T>, block_sample<T>, block_viterbi<T>};
 }
 
 const FactorialKernels table = {lane_kernels<float>(), lane_kernels<double>(), log_kernels<float>(),

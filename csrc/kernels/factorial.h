@@ -50,12 +50,11 @@ struct FactorialLogKernels {
                 const EdgeSink<T>& edges);
 };
 
-// Scaled linear domain, a block of items: for forward and backward up to `block`, which depends on the sizes and on
-// sharing alone; else up to `lanes`, one in each lane of a vector.
+// Scaled linear domain, a block of up to `block` items, which depends on the sizes and on sharing alone; never more
+// than kMostLanes.
 constexpr int kMostLanes = 16;
 template <class T>
 struct FactorialLaneKernels {
-  int lanes;
   int (*block)(const Factorial<T>&);
   // states (n, S, rows) and scales (n, rows): this block's part of the chart, or null; meta, log_z: by item
   void (*forward)(const Factorial<T>&, const int64_t* items, int rows, T* states, T* scales, T* meta, double* log_z);

@@ -7,40 +7,30 @@ namespace slv {
 namespace {
 
 // A block in T, bound to memory.
-template <class In, class T>
-struct LanePass {
+template <class Scan, class In, class T>
+struct Pass {
   LaneTransitions<T> a;
   Scratch scratch;
-  LaneScan<In, T> scan;
+  Scan scan;
   bool usable = false;  // some item is
   // `more`: bytes that are taken later; `own`: chart in scratch, where none is given
-  LanePass(const Factorial<In>& c, const int64_t* items, int rows, LaneChart<T> chart, bool both, int64_t more = 0,
-           bool own = false)
+  Pass(const Factorial<In>& c, const int64_t* items, int rows, LaneChart<T> chart, bool both, int64_t more = 0,
+       bool own = false)
       : a(c, items, rows),
-        scratch(a.scratch(c) + LaneScan<In, T>::scratch(c, both) + more +
-                (own ? Scratch::bytes<T>(LaneScan<In, T>::chart_states(c, rows)) + Scratch::bytes<T>(c.n * rows) : 0)),
+        scratch(a.scratch(c) + Scan::scratch(c, both) + more + (own ? chart_bytes(c, rows) : 0)),
         scan(c, (a.bind(scratch, c, items, rows), a), items, rows) {
-    if (own) chart = {scratch.take<T>(LaneScan<In, T>::chart_states(c, rows)), scratch.take<T>(c.n * rows)};
+    if (own) chart = {scratch.take<T>(c.n * c.states * rows), scratch.take<T>(c.n * rows)};
     scan.bind(scratch, chart, both);
     for (int r = 0; r < rows; r++) usable = usable || a.usable[r];
   }
+  static int64_t chart_bytes(const Factorial<In>& c, int rows) {
+    return Scratch::bytes<T>(c.n * c.states * rows) + Scratch::bytes<T>(c.n * rows);
+  }
 };
-
-// The same in the layout of factorial_turned.h.
+template <class In, class T>
+using LanePass = Pass<LaneScan<In, T>, In, T>;
 template <class T>
-struct TurnedPass {
-  LaneTransitions<T> a;
-  Scratch scratch;
-  TurnedScan<T> scan;
-  bool usable = false;
-  TurnedPass(const Factorial<T>& c, const int64_t* items, int rows, LaneChart<T> chart, bool both, int64_t more = 0)
-      : a(c, items, rows),
-        scratch(a.scratch(c) + TurnedScan<T>::scratch(c, both) + more),
-        scan(c, (a.bind(scratch, c, items, rows), a), items, rows) {
-    scan.bind(scratch, chart, both);
-    for (int r = 0; r < rows; r++) usable = usable || a.usable[r];
-  }
-};
+using TurnedPass = Pass<TurnedScan<T>, T, T>;
 
 // Rows of a float64 chart that 64 MiB hold.
 template <class In>

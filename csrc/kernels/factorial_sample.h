@@ -3,6 +3,7 @@
 #pragma once
 #include "core/philox.h"
 #include "kernels/factorial_ladder.h"
+#include "kernels/factorial_turned_search.h"
 
 namespace slv {
 namespace {
@@ -17,7 +18,7 @@ struct LaneSampler {
   T* cumulative;
 
   LaneSampler(const LaneScan<In, T>& f, uint64_t seed, int64_t* paths, int64_t stride, Scratch& s)
-      : f(f), seed(seed), paths(paths), stride(stride), into(s, f.c, f.move), cumulative(s.take<T>(f.size)) {}
+      : f(f), seed(seed), paths(paths), stride(stride), into(s, f.c, f.a, f.c.m), cumulative(s.take<T>(f.size)) {}
   static int64_t scratch(const Factorial<In>& c) { return LaneInto<T>::scratch(c) + Scratch::bytes<T>(c.states * W); }
   int64_t* path(int64_t s, int r) const { return paths + s * stride + f.items[r] * f.c.n; }
 
@@ -38,12 +39,14 @@ struct LaneSampler {
     }
     into.look_up(next, T(1));
     vec<T> total{};
-    into.each_prefix([&](int64_t z, const T* const* before, const T* own) __attribute__((always_inline)) {
+    const int64_t last_size = f.c.sizes[f.c.m - 1];
+    const T* own = into.of(f.c.m - 1);
+    into.each_prefix(f.c.m - 1, [&](int64_t p, const T* const* before) __attribute__((always_inline)) {
       vec<T> weight = splat(T(1));
       for (int64_t i = 0; i + 1 < f.c.m; i++) weight *= load(before[i]);
-      for (int64_t q = 0; q < f.move.sizes[f.c.m - 1]; q++) {
-        total += load(f.alpha(t) + (z + q) * W) * (weight * load(own + q * W));
-        store(cumulative + (z + q) * W, total);
+      for (int64_t q = 0, z = p * last_size; q < last_size; q++, z++) {
+        total += load(f.alpha(t) + z * W) * (weight * load(own + q * W));
+        store(cumulative + z * W, total);
       }
     });
     const uint32_t* word = random(t);
@@ -84,32 +87,35 @@ void sample_log(const Factorial<T>& problem, int64_t b, uint64_t seed, int64_t s
 }
 
 // The items that were drawn are marked in `done`.
-template <class In, class T>
-void sample_block(const Factorial<In>& c, const int64_t* items, int rows, uint64_t seed, int64_t samples,
-                  int64_t* paths, int64_t stride, bool* done) {
-  LanePass<In, T> pass(c, items, rows, {}, false, LaneSampler<In, T>::scratch(c), true);
+template <class Pass, class Sampler, class In>
+void sample_pass(const Factorial<In>& c, const int64_t* items, int rows, uint64_t seed, int64_t samples, int64_t* paths,
+                 int64_t stride, bool* done) {
+  Pass pass(c, items, rows, {}, false, Sampler::scratch(c), true);
   if (!pass.usable) return;
   pass.scan.run_forward();
   FlushDenormals flush;
-  LaneSampler<In, T>(pass.scan, seed, paths, stride, pass.scratch).draw(samples);
+  Sampler(pass.scan, seed, paths, stride, pass.scratch).draw(samples);
   for (int r = 0; r < rows; r++) done[r] = !pass.scan.bad[r];
 }
 // paths: (samples, batch, n), filled with -1
 template <class In>
-void lane_sample(const Factorial<In>& c, const int64_t* items, int rows, uint64_t seed, int64_t samples,
-                 int64_t* paths) {
+void block_sample(const Factorial<In>& c, const int64_t* items, int rows, uint64_t seed, int64_t samples,
+                  int64_t* paths) {
   const int64_t stride = c.batch * c.n, most = factorial_rows_that_fit(c);
   bool done[kWidth<In>] = {}, wide[kWidth<double>];
   int64_t again[kWidth<In>];
   int count = 0;
-  sample_block<In, In>(c, items, rows, seed, samples, paths, stride, done);
+  const auto first_rung = turned_split(c).head ? sample_pass<TurnedPass<In>, TurnedSampler<In>, In>
+                                               : sample_pass<LanePass<In, In>, LaneSampler<In, In>, In>;
+  first_rung(c, items, rows, seed, samples, paths, stride, done);
   for (int r = 0; r < rows; r++)
     if (!done[r]) again[count++] = items[r];
   for (int first = 0; first < count; first += int(most)) {
     const int some = std::min(count - first, int(most));
     std::fill_n(wide, some, false);
     if constexpr (!std::is_same_v<In, double>)
-      sample_block<In, double>(c, again + first, some, seed, samples, paths, stride, wide);
+      sample_pass<LanePass<In, double>, LaneSampler<In, double>>(c, again + first, some, seed, samples, paths, stride,
+                                                                 wide);
     for (int r = 0; r < some; r++)
       if (!wide[r]) sample_log(c, again[first + r], seed, samples, paths + again[first + r] * c.n, stride);
   }

@@ -52,7 +52,6 @@ struct LaneScan : LaneBlock<In, T> {
       if (!a.mild[r]) watch[r] = -1, watched = true;
     }
   }
-  static int64_t chart_states(const Factorial<In>& c, int rows) { return c.n * c.states * rows; }
   static int64_t scratch(const Factorial<In>& c, bool both) {
     return Base::row_scratch(c.states) + LaneSteps<T>::scratch(c, both) + Scratch::bytes<T>(2 * c.states * W) +
            Scratch::bytes<T>(c.states * W);

@@ -77,7 +77,7 @@ struct LaneSteps {
   }
 };
 
-// The transitions into one state for each lane: for each chain a vector for each state before.
+// The transitions into one state for each lane: for each of the first chains a vector for each state before.
 template <class T>
 class LaneInto {
  public:
@@ -87,40 +87,57 @@ class LaneInto {
     return Scratch::bytes<T>(c.ends * W);
   }
   template <class In>
-  LaneInto(Scratch& s, const Factorial<In>& c, const LaneSteps<T>& move)
-      : move_(move), table_(s.take<T>(c.ends * W)), row_(c.m), digit_(c.m) {}
+  LaneInto(Scratch& s, const Factorial<In>& c, const LaneEntries<T>& a, int64_t chains)
+      : chains_(chains),
+        sizes_(c.sizes),
+        a_(a),
+        table_(s.take<T>(c.ends * W)),
+        inner_(c.m),
+        edge_(c.m),
+        row_(c.m),
+        digit_(c.m) {
+    int64_t left = c.states;
+    c.each_chain([&](int64_t i, int64_t k, int64_t edge, int64_t) { inner_[i] = left /= k, edge_[i] = edge; });
+  }
   // next: the joint state of each lane, or -1: then `none` instead of transitions
   void look_up(const int64_t* next, T none) {
     T* to = table_;
-    for (int64_t i = 0; i < move_.m; i++) {
-      const int64_t k = move_.sizes[i];
+    for (int64_t i = 0; i < chains_; i++) {
+      const int64_t k = sizes_[i];
       for (int r = 0; r < W; r++) {
-        const int64_t j = next[r] / move_.inner[i] % k;
-        for (int64_t q = 0; q < k; q++) to[q * W + r] = next[r] < 0 ? none : move_.a.at(move_.edge[i] + q * k + j, r);
+        const int64_t j = next[r] / inner_[i] % k;
+        for (int64_t q = 0; q < k; q++) to[q * W + r] = next[r] < 0 ? none : a_.at(edge_[i] + q * k + j, r);
       }
       to += k * W;
     }
   }
-  // body(first state, vectors of the chains before the last in their states, those of the last chain) for the states
-  // of all chains but the last.
+  // body(number, vectors of the first `count` chains in their states), the last of them fastest
   template <class F>
-  SLV_INLINE void each_prefix(F body) {
-    const int64_t m = move_.m, last = move_.sizes[m - 1];
+  SLV_INLINE void each_prefix(int64_t count, F body) {
     const T* first = table_;
-    for (int64_t i = 0; i < m; i++) row_[i] = first, digit_[i] = 0, first += move_.sizes[i] * W;
-    for (int64_t z = 0; z < move_.states; z += last) {
-      body(z, row_.data(), row_[m - 1]);
-      for (int64_t i = m - 2; i >= 0; i--) {
+    int64_t prefixes = 1;
+    for (int64_t i = 0; i < count; i++) row_[i] = first, digit_[i] = 0, first += sizes_[i] * W, prefixes *= sizes_[i];
+    for (int64_t p = 0; p < prefixes; p++) {
+      body(p, row_.data());
+      for (int64_t i = count - 1; i >= 0; i--) {
         row_[i] += W;
-        if (++digit_[i] < move_.sizes[i]) break;
+        if (++digit_[i] < sizes_[i]) break;
         row_[i] -= digit_[i] * W, digit_[i] = 0;
       }
     }
   }
+  // the vectors of a chain
+  const T* of(int64_t chain) const {
+    const T* first = table_;
+    for (int64_t i = 0; i < chain; i++) first += sizes_[i] * W;
+    return first;
+  }
 
  private:
-  const LaneSteps<T>& move_;
+  const int64_t chains_, *sizes_;
+  const LaneEntries<T>& a_;
   T* table_;
+  Vector<int64_t> inner_, edge_;
   Vector<const T*> row_;
   Vector<int64_t> digit_;
 };

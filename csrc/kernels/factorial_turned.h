@@ -73,6 +73,49 @@ SLV_INLINE void with_items(int64_t items, F body) {
                                                      : 1>{});
 }
 
+// A block of items that lie side by side.
+template <class T>
+struct TurnedBlock : LaneBlock<T, T> {
+  using Base = LaneBlock<T, T>;
+  using Base::c, Base::rows, Base::states, Base::len, Base::W;
+  const TurnedSplit split;
+  const int64_t size, group;  // of an array of joint states; lanes of an item
+  TurnedBlock(const Factorial<T>& c, const int64_t* items, int rows)
+      : Base(c, items, rows), split(turned_split(c)), size(c.states * split.items), group(W / split.items) {}
+  // A number for each row, in its lanes.
+  vec<T> spread(const T* of_row) const {
+    T x[W];
+    for (int l = 0; l < W; l++) x[l] = of_row[l / group];
+    return load(x);
+  }
+  // Over each row's lanes, in all of them.
+  template <class Op>
+  vec<T> reduce(vec<T> v, Op op) const {
+    vec<T> out{};
+    with_items<T>(split.items, [&](auto items) { out = reduce_lanes<T, W / decltype(items)::value / 2>(v, op); });
+    return out;
+  }
+  // The scores of step t of each item.
+  template <int Items>
+  SLV_INLINE void find_rows(int64_t t, const T** src) const {
+#pragma GCC unroll 8
+    for (int r = 0; r < Items; r++) src[r] = r < rows && t < len[r] ? this->first_row[r] + t * states : this->zeros;
+  }
+  // each(row, vector), of whole vectors of states, to where the states lie
+  template <int Items, class F>
+  SLV_INLINE void arrange(const T* const* src, T* out, F each) const {
+    for (int64_t z = 0; z < states; z += W) {
+      vec<T> y[Items];
+#pragma GCC unroll 8
+      for (int r = 0; r < Items; r++) y[r] = each(r, load(src[r] + z));
+      turn_pieces<Items, Items / 2, T>(y);
+#pragma GCC unroll 8
+      for (int r = 0; r < Items; r++) store(out + z * Items + r * W, y[r]);
+    }
+  }
+  int64_t place(int r, int64_t z) const { return (z / split.q * split.items + r) * split.q + z % split.q; }
+};
+
 // A step, forward and back.
 template <class T>
 struct TurnedSteps {
@@ -135,13 +178,14 @@ struct TurnedSteps {
   void back(const T* from, E& epilogue) const {
     turn(from, split.items * split.q, split.p, epilogue);
   }
+  template <class S = PlusTimes>
   void move(int64_t i, const AxisMatrix<T>& matrix, const T* from, T* to) const {
     StoreState<T> out{to};
-    axis_product<PlusTimes, false>(shape[i], matrix, from, out);
+    axis_product<S, false>(shape[i], matrix, from, out);
   }
 
   // epilogue(element, sum) for all states after a step from `in`.
-  template <class E>
+  template <class S, class E>
   void forward(const T* in, E& epilogue) const {
     int64_t use = 0;
     auto next = [&] { return spare[use++ % 2]; };
@@ -153,7 +197,7 @@ struct TurnedSteps {
         from = to;
       }
       T* to = next();
-      move(i, forward_matrix(i), from, to);
+      move<S>(i, forward_matrix(i), from, to);
       from = to;
     }
     back(from, epilogue);

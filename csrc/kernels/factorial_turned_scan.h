@@ -9,24 +9,18 @@ namespace slv {
 namespace {
 
 template <class T>
-struct TurnedScan : LaneBlock<T, T> {
-  using Base = LaneBlock<T, T>;
+struct TurnedScan : TurnedBlock<T> {
+  using Base = TurnedBlock<T>;
   using Base::c, Base::rows, Base::states, Base::steps, Base::len, Base::exponent, Base::bad, Base::W, Base::watch;
+  using Base::split, Base::size, Base::group;
   const LaneTransitions<T>& a;
-  const TurnedSplit split;
-  const int64_t size, group;  // of an array of joint states; lanes of an item
   TurnedSteps<T> move;
   LaneChart<T> chart;  // as there, rows of Q states of each item in place of states
   T *ring = nullptr, *e = nullptr;
   bool watched = false;
 
   TurnedScan(const Factorial<T>& c, const LaneTransitions<T>& a, const int64_t* items, int rows)
-      : Base(c, items, rows),
-        a(a),
-        split(turned_split(c)),
-        size(c.states * split.items),
-        group(W / split.items),
-        move(c, a, split) {
+      : Base(c, items, rows), a(a), move(c, a, split) {
     bool strict[W] = {};
     for (int r = 0; r < rows; r++) {
       bad[r] = !a.usable[r], strict[r] = !a.mild[r];
@@ -45,20 +39,6 @@ struct TurnedScan : LaneBlock<T, T> {
     ring = s.take<T>(2 * size);
     e = s.take<T>(size);
     chart = to;
-  }
-  // A number for each row, in its lanes.
-  vec<T> spread(const T* of_row) const {
-    T x[W];
-    for (int l = 0; l < W; l++) x[l] = of_row[l / group];
-    return load(x);
-  }
-  // The largest of each row's lanes.
-  vec<T> largest(vec<T> v) const {
-    if (split.items == 1) return splat(hmax<T>(v));
-    T x[W], top[W];
-    store(x, v);
-    for (int r = 0; r < split.items; r++) top[r] = *std::max_element(x + r * group, x + (r + 1) * group);
-    return spread(top);
   }
   void row_sums(const T* x, double* sum) const {
     double lanes[W];
@@ -89,9 +69,9 @@ struct TurnedScan : LaneBlock<T, T> {
     const T* src[Items];
     vec<T> N[Items];
     ivec<T> lost[Items];
+    this->template find_rows<Items>(t, src);
 #pragma GCC unroll 8
     for (int r = 0; r < Items; r++) {
-      src[r] = r < rows && t < len[r] ? this->first_row[r] + t * states : this->zeros;
       vec<T> most[2] = {splat(-kInf<T>), splat(-kInf<T>)};
       int64_t z = 0;
       for (; z + 2 * W <= states; z += 2 * W)
@@ -103,18 +83,11 @@ struct TurnedScan : LaneBlock<T, T> {
       lost[r] = ~(fits | (top == -kInf<T>));
     }
     const ivec<T> strict = watch;
-    for (int64_t z = 0; z < states; z += W) {
-      vec<T> y[Items];
-#pragma GCC unroll 8
-      for (int r = 0; r < Items; r++) {
-        const vec<T> x = load(src[r] + z);
-        y[r] = exp_scaled<T>(x, N[r]);
-        if constexpr (Watched) lost[r] |= (y[r] == T(0)) & (x > -kInf<T>)&splat_lane(strict, r * group);
-      }
-      turn_pieces<Items, Items / 2, T>(y);
-#pragma GCC unroll 8
-      for (int r = 0; r < Items; r++) store(e + z * Items + r * W, y[r]);
-    }
+    this->template arrange<Items>(src, e, [&](int r, vec<T> x) __attribute__((always_inline)) {
+      const vec<T> y = exp_scaled<T>(x, N[r]);
+      if constexpr (Watched) lost[r] |= (y == T(0)) & (x > -kInf<T>)&splat_lane(strict, r * group);
+      return y;
+    });
     for (int r = 0; r < rows; r++) {
       if (t == 0 && c.initial && len[r] > 0) {
         if (!exponentiate_joined(r) && watch[r * group]) bad[r] = true;
@@ -126,8 +99,7 @@ struct TurnedScan : LaneBlock<T, T> {
   }
   static ivec<T> splat_lane(ivec<T> v, int64_t lane) { return v[lane] - ivec<T>{}; }
   bool exponentiate_joined(int r) {
-    return this->each_joined(
-        r, [&](int64_t z, T y) { e[z / split.q * split.items * split.q + r * split.q + z % split.q] = y; });
+    return this->each_joined(r, [&](int64_t z, T y) { e[this->place(r, z)] = y; });
   }
 
   template <bool Watched>
@@ -140,12 +112,12 @@ struct TurnedScan : LaneBlock<T, T> {
       if (t == 0)
         for (int64_t at = 0; at < size; at += W) next(at, splat(T(1)));
       else
-        move.forward(alpha(t - 1), next);
+        move.template forward<PlusTimes>(alpha(t - 1), next);
       thin |= next.thin;
       for (int r = 0; chart.scales && r < rows; r++) chart.scales[t * rows + r] = s[r * group];
       finish(t);
       pack(t);
-      const ivec<T> power = exponent_of<T>(vmax(largest(next.top), splat(kSmallest<T>)));
+      const ivec<T> power = exponent_of<T>(vmax(this->reduce(next.top, MaxOp()), splat(kSmallest<T>)));
       s = power_of_two<T>(-power);
       for (int r = 0; r < rows; r++) exponent[r] += double(power[r * group]);
     }

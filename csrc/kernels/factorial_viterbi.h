@@ -64,7 +64,9 @@ struct LaneViterbi : LaneBlock<T, T> {
     for (int64_t z = 0; z < states; z++) scores[z * W + r] = T(row[z]);
   }
   void traceback(Scratch& s, int64_t* paths) {
-    LaneInto<T> into(s, c, move);
+    LaneInto<T> into(s, c, a, c.m);
+    const int64_t last_size = c.sizes[c.m - 1];
+    const T* own = into.of(c.m - 1);
     int64_t next[W], last[W] = {};
     std::copy_n(len, rows, last);
     for (int64_t t = steps - 1; t >= 0; t--) {
@@ -72,14 +74,14 @@ struct LaneViterbi : LaneBlock<T, T> {
       into.look_up(next, T(0));
       vec<T> top = splat(-kInf<T>);
       ivec<T> state{};
-      into.each_prefix([&](int64_t z, const T* const* before, const T* own) __attribute__((always_inline)) {
-        for (int64_t q = 0; q < move.sizes[c.m - 1]; q++) {
-          vec<T> x = load_n<T>(saved(t) + (z + q) * rows, rows, -kInf<T>);
+      into.each_prefix(c.m - 1, [&](int64_t p, const T* const* before) __attribute__((always_inline)) {
+        for (int64_t q = 0, z = p * last_size; q < last_size; q++, z++) {
+          vec<T> x = load_n<T>(saved(t) + z * rows, rows, -kInf<T>);
           for (int64_t i = 0; i + 1 < c.m; i++) x += load(before[i]);
           x += load(own + q * W);
           const ivec<T> better = x > top;
           top = better ? x : top;
-          state = better ? ivec<T>{} + Index(z + q) : state;
+          state = better ? ivec<T>{} + Index(z) : state;
         }
       });
       for (int r = 0; r < rows; r++) {
@@ -102,7 +104,6 @@ T* lane_scores(const Factorial<T>& c, const int64_t* items, int rows, Scratch& s
 }
 template <class T>
 void lane_viterbi(const Factorial<T>& c, const int64_t* items, int rows, int64_t* paths) {
-  for (int r = 0; r < rows; r++) std::fill(paths + items[r] * c.n, paths + (items[r] + 1) * c.n, -1);
   LaneEntries<T> a(c, items, rows);
   Scratch s(LaneViterbi<T>::scratch(c, rows) + (a.lanes ? Scratch::bytes<T>(c.edges * kWidth<T>) : 0));
   a.data = a.lanes ? lane_scores(c, items, rows, s) : c.transition_of(items[0]);

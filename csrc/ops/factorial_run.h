@@ -60,11 +60,10 @@ struct LanePlan {
   std::vector<int64_t> order;
   const FactorialLaneKernels<T>& kernel;
   const int64_t block;
-  // scan: for forward and backward
-  LanePlan(const Factorial<T>& c, bool scan)
+  explicit LanePlan(const Factorial<T>& c)
       : order(longest_first(c.batch, [&c](int64_t b) { return c.len(b); })),
         kernel(factorial_lanes<T>()),
-        block(scan ? kernel.block(c) : kernel.lanes) {
+        block(kernel.block(c)) {
     if (!c.matrix) return;
     std::stable_sort(order.begin(), order.end(), [&c](int64_t a, int64_t b) {
       return c.len(a) != c.len(b) ? c.len(a) > c.len(b) : c.matrix[a] < c.matrix[b];
@@ -105,7 +104,7 @@ void sum_counts(const Factorial<T>& c, const Operand& transition, const std::vec
 
 template <class T>
 void run_inside(const Factorial<T>& c, const FactorialChart<T>& chart, double* log_z) {
-  const LanePlan<T> plan(c, true);
+  const LanePlan<T> plan(c);
   plan.each(0, c.batch, factorial_work(c), [&](int64_t first, const int64_t* items, int rows) {
     plan.kernel.forward(c, items, rows, chart.block(first), chart.block_scales(first), chart.meta, log_z);
   });
@@ -115,7 +114,7 @@ void run_inside(const Factorial<T>& c, const FactorialChart<T>& chart, double* l
 template <class T>
 void run_adjoint(const Factorial<T>& c, const Operand& transition, const FactorialChart<T>& chart, const double* weight,
                  T* unary, T* edges) {
-  const LanePlan<T> plan(c, true);
+  const LanePlan<T> plan(c);
   sum_counts(c, transition, plan.order, edges, [&](int64_t begin, int64_t end, auto&& row) {
     const double work = 3 * factorial_work(c) * double(end - begin) / double(c.batch);
     plan.each(begin, end, work, [&](int64_t first, const int64_t* items, int rows) {
@@ -130,7 +129,7 @@ void run_adjoint(const Factorial<T>& c, const Operand& transition, const Factori
 // Marginals of every item by itself: edges summed over its steps (P), or step by step (n-1, P).
 template <class T>
 void run_marginals(const Factorial<T>& c, bool per_step, T* unary, T* edges) {
-  const LanePlan<T> plan(c, true);
+  const LanePlan<T> plan(c);
   std::vector<T> meta(c.batch * kMeta);
   std::vector<double> log_z(c.batch);
   const int64_t size = per_step ? std::max<int64_t>(c.n - 1, 0) * c.edges : c.edges;
@@ -147,14 +146,14 @@ void run_marginals(const Factorial<T>& c, bool per_step, T* unary, T* edges) {
 
 template <class T>
 void run_argmax(const Factorial<T>& c, int64_t* paths) {
-  const LanePlan<T> plan(c, false);
+  const LanePlan<T> plan(c);
   plan.each(0, c.batch, factorial_work(c),
             [&](int64_t, const int64_t* items, int rows) { plan.kernel.argmax(c, items, rows, paths); });
 }
 
 template <class T>
 void run_sample(const Factorial<T>& c, uint64_t seed, int64_t samples, int64_t* paths) {
-  const LanePlan<T> plan(c, false);
+  const LanePlan<T> plan(c);
   const double draws = double(samples) * double(c.batch) * double(c.n) * double(c.states);
   std::fill(paths, paths + samples * c.batch * c.n, -1);
   plan.each(0, c.batch, factorial_work(c) + 4 * draws,

@@ -120,11 +120,13 @@ def test_an_item_s_bits_do_not_depend_on_the_batch(sizes, sharing, dtype, native
 def test_small_batches_agree_with_large_ones(sizes, dtype, native):
     case = factorial((37,), 9, sizes, dtype=dtype, seed=5)
     together = [query(*case) for query in QUERIES]
+    paths = argmax(*case)
     for b in range(37):
         alone = items(case, [b])
         assert_nats(log_partition(*alone)[0], together[0][b], dtype)
         for query, batch in zip(QUERIES[2:], together[2:], strict=True):
             assert_probabilities(query(*alone)[0], batch[b], dtype)
+        assert torch.equal(argmax(*alone)[0], paths[b])  # sums in the same order
 
 
 def test_padded_is_unpadded(backend):

@@ -44,10 +44,12 @@ def test_a_draw_is_a_function_of_seed_item_sample_and_position(sharing, dtype, b
 
 
 @dtypes
-@pytest.mark.parametrize("sizes", [(1,), (2,), (17,), (5, 7), (2,) * 6, (65, 2), (8, 8)], ids=str)
-def test_kernel_and_reference_draw_the_same(sizes, dtype, native):
+@pytest.mark.parametrize("sizes", [(1,), (2,), (17,), (5, 7), (2,) * 6, (65, 2), (8, 8), (4, 8, 16)], ids=str)
+@pytest.mark.parametrize("sharing", ["shared", "item"])
+@pytest.mark.parametrize("batch", [1, 3, 6, 20])
+def test_kernel_and_reference_draw_the_same(batch, sharing, sizes, dtype, native):
     """The same uniforms and the same rule: only a tie within rounding may fall differently."""
-    case = factorial((6,), 15, sizes, holes=0.1, dtype=dtype, seed=3)
+    case = factorial((batch,), 15, sizes, sharing, holes=0.1, dtype=dtype, seed=3)
     drawn = sample(*case, num_samples=20, seed=2**62 + 5)
     expected = sized(reference.factorial.sample)(*case, num_samples=20, seed=2**62 + 5)
     same = (drawn == expected).all(-1).double().mean()

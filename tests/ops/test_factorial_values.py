@@ -113,6 +113,11 @@ def test_ties_go_to_the_lowest_joint_state(backend):
     assert not ops.argmax(unary, torch.zeros(13), sizes=(2, 3)).any()
     unary[:, 1, [4, 5]] = 1.0  # from the last position: the first of the two
     assert torch.equal(ops.argmax(unary, torch.zeros(13), sizes=(2, 3))[0], torch.tensor([0, 4, 0]))
+    for batch in (1, 2, 40):  # in lanes, and beside one another
+        unary = torch.zeros(batch, 3, 4 * 8 * 16)
+        unary[:, 1, [37, 300, 460]] = 1.0
+        best = ops.argmax(unary, torch.zeros(4 * 4 + 8 * 8 + 16 * 16), sizes=(4, 8, 16))
+        assert best.tolist() == [[0, 37, 0]] * batch
 
 
 def test_no_structure_possible(backend):
