@@ -124,7 +124,7 @@ class LinearChain(StructuredDistribution):
         return ChainParts(*chain.marginals(*self._args))
 
     def state_marginals(self) -> Tensor:
-        """p(z_t = i) alone, (*b, n, k): less work than ``marginals()`` where k is large. Differentiable once."""
+        """p(z_t = i) alone, (*b, n, k): less work than ``marginals()`` for large k. Differentiable once."""
         return chain.state_marginals(*self._args)
 
     def edge_marginals(self) -> Tensor:

@@ -316,9 +316,8 @@ def test_state_marginals_are_the_first_of_the_marginals() -> None:
     close(d.state_marginals(), d.marginals().unary)
     weights = potentials(2, 4, 3, seed=1)
     d.unary.requires_grad_()
-    alone, among = (
-        torch.autograd.grad((weights * x).sum(), d.unary)[0] for x in (d.state_marginals(), d.marginals().unary)
-    )
+    both = d.state_marginals(), d.marginals().unary
+    alone, among = (torch.autograd.grad((weights * x).sum(), d.unary)[0] for x in both)
     close(alone, among)
 
 
