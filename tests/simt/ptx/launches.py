@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import re
 import subprocess
 import tempfile
 from pathlib import Path
@@ -22,6 +23,7 @@ from tests.simt.ptx.machine import Machine
 from tests.simt.ptx.parse import Kernel, Module, PtxError
 
 BUILD = Path(__file__).resolve().parents[3] / "build" / "simt" / "ptx"
+DRIVERS = Path(__file__).resolve().parents[1]
 MOST_TEXT = 1999
 
 
@@ -75,6 +77,11 @@ def _parameters(kernel: Kernel, arguments: ctypes.Array) -> np.ndarray:
     for i, (at, size) in enumerate(kernel.parameters.values()):
         block[at : at + size] = _memory(arguments[i], size)
     return block
+
+
+def problems(structure: str) -> list[str]:
+    """The names of a driver's problems."""
+    return re.findall(r'^    \{"([^"]+)",', (DRIVERS / f"{structure}_check.cpp").read_text(), re.MULTILINE)
 
 
 class Driver:
