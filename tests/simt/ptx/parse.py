@@ -11,6 +11,8 @@ PARAMETER = re.compile(r"\.param\s+(?:\.align\s+(\d+)\s+)?\.[a-z](\d+)\s+(\w+)(?
 REGISTERS = re.compile(r"\.reg\s+\.([a-z]+)(\d*)\s+(.*)")
 OPERAND = re.compile(r"\{[^}]*\}|\[[^\]]*\]|[^,\s][^,]*")
 REGISTER = re.compile(r"%\w+(?:\.[xyz])?")
+LOCATION = re.compile(r"\.loc\s+(\d+) (\d+) (\d+)(?:.*inlined_at (\d+) (\d+) (\d+))?")
+WRAPPERS = re.compile(r"simt\.h|.*\.hpp")
 SYMBOL = re.compile(r"\.shared\s+\.align\s+\d+\s+\.b8\s+(\w+)\[(\d*)\]")
 
 
@@ -67,26 +69,45 @@ def _parameters(text: str) -> dict[str, tuple[int, int]]:
     return places
 
 
+class _Places:
+    """Where instructions come from: file and line; of a wrapper of what CUDA gives, of who called it."""
+
+    def __init__(self, files: dict[str, str]) -> None:
+        self.files, self.callers = files, {}
+        self.now = "?"
+
+    def read(self, line: str) -> bool:
+        found = LOCATION.match(line)
+        if found is None:
+            return False
+        place, caller = (found[1], found[2], found[3]), found.groups()[3:]
+        self.callers[place] = caller if caller[0] else None
+        if place[1] == "0":  # of the compiler's own
+            return True
+        while WRAPPERS.fullmatch(self.files.get(place[0], "?")) and self.callers.get(place):
+            place = self.callers[place]
+        self.now = f"{self.files.get(place[0], '?')}:{place[1]}"
+        return True
+
+
 def _statements(body: str, files: dict[str, str]):
     """Each statement with its place in the source; a brace that opens or closes a scope is one too."""
-    place, rest = "?", ""
+    places, rest = _Places(files), ""
     for line in body.splitlines():
         line = line.split("//")[0].strip()
-        if found := re.match(r"\.loc\s+(\d+)\s+(\d+)", line):
-            if found[2] != "0":
-                place = f"{files.get(found[1], '?')}:{found[2]}"
+        if places.read(line):
             continue
         rest += " " + line
         while rest := rest.strip():
             if rest[0] in "{}":
-                yield rest[0], place
+                yield rest[0], places.now
                 rest = rest[1:]
             elif found := re.match(r"(\$?\w+):", rest):
-                yield found[0], place
+                yield found[0], places.now
                 rest = rest[found.end() :]
             elif ";" in rest:
                 statement, _, rest = rest.partition(";")
-                yield statement.strip(), place
+                yield statement.strip(), places.now
             else:
                 break
 
