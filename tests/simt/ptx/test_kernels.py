@@ -27,7 +27,7 @@ FEW = {
     "lowrank": ["smallest", "simple"],
     "pcfg": ["smallest", "shared"],
 }
-TOO_LARGE = {("chain", "large"), ("chain", "far apart"), ("chain_distinct", "pruned")}
+TOO_LARGE = {("chain_distinct", "pruned"), ("factorial", "digits")}
 
 
 def chosen(structure: str) -> list[str]:
