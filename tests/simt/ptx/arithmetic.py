@@ -80,9 +80,7 @@ def _special(function: Callable) -> Callable:
 
     def compute(op: Operation, x: np.ndarray, *, m: Machine) -> np.ndarray:
         out = _flush(op, function(_flush(op, x).astype(np.float64)).astype(x.dtype))
-        if "approx" not in op.modifiers and "full" not in op.modifiers:
-            return out
-        return noisy(m, out)
+        return noisy(m, out) if "approx" in op.modifiers else out
 
     return compute
 
@@ -99,10 +97,9 @@ def noisy(m: Machine, x: np.ndarray) -> np.ndarray:
 
 
 def _divide(op: Operation, x: np.ndarray, y: np.ndarray, *, m: Machine) -> np.ndarray:
-    if op.kind == "f":
-        out = x / y
-        return noisy(m, out) if {"approx", "full"} & set(op.modifiers) else out
-    return _whole_quotient(x, y)
+    if op.kind != "f":
+        return _whole_quotient(x, y)
+    return noisy(m, x / y) if {"approx", "full"} & set(op.modifiers) else x / y
 
 
 def _whole_quotient(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -126,16 +123,13 @@ def _negate(op: Operation, x: np.ndarray) -> np.ndarray:
 # ---- whole numbers ---------------------------------------------------------------------------------------
 
 
-def _twice(op: Operation) -> type:
-    return (SIGNED if op.kind == "s" else UNSIGNED)[2 * op.bits]
-
-
 def _multiply(op: Operation, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     if op.kind == "f" or "lo" in op.modifiers:
         return _two(np.multiply)(op, x, y)
     if op.bits > 32:
         raise PtxError("products of more than 64 bits are not known here")
-    product = x.astype(_twice(op)) * y.astype(_twice(op))
+    twice = Type(op.kind, 2 * op.bits).numpy
+    product = x.astype(twice) * y.astype(twice)
     return product if "wide" in op.modifiers else (product >> product.dtype.type(op.bits)).astype(x.dtype)
 
 
@@ -171,7 +165,8 @@ def _find_bit(op: Operation, x: np.ndarray) -> np.ndarray:
 
 
 def _count_bits(op: Operation, x: np.ndarray) -> np.ndarray:
-    return np.bitwise_count(x).astype(np.uint32)
+    bits = np.unpackbits(np.atleast_1d(x)[:, None].view(np.uint8), axis=1)
+    return bits.sum(axis=1).astype(np.uint32)
 
 
 def _reverse(op: Operation, x: np.ndarray) -> np.ndarray:

@@ -114,6 +114,8 @@ class Machine:
                 raise PtxError(f"{error}; at {self.now}") from error
             if longest <= 0:
                 raise PtxError(f"the kernel does not end; at {self.now}")
+            if len(code) <= pc < OUT:
+                raise PtxError("threads run past the end of the kernel")
             if pc < OUT:
                 self.resume(pc, lanes)
         self.counters.launches += 1

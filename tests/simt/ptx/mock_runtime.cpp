@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <vector>
 
 #include "../runtime.h"
 #include "device_memory.h"
@@ -98,11 +99,9 @@ int __cudaLaunchKernel(const void* kernel, Dim3 grid, Dim3 block, void** argumen
   const Function& f = s.functions[kernel];
   if (shared > f.shared) return fail(f.name + ": more shared memory than was asked for");
   if (grid.y != 1 || grid.z != 1 || block.y != 1 || block.z != 1) return fail(f.name + ": a grid of more dimensions");
-  Array arrays[1000];
-  uint64_t count = 0;
-  for (const auto& [begin, bytes] : s.arrays)
-    if (count < 1000) arrays[count++] = {begin, bytes};
-  const Launch launch{f.name.c_str(), grid.x, block.x, shared, arguments, arrays, count, s.error};
+  std::vector<Array> arrays;
+  for (const auto& [begin, bytes] : s.arrays) arrays.push_back({begin, bytes});
+  const Launch launch{f.name.c_str(), grid.x, block.x, shared, arguments, arrays.data(), arrays.size(), s.error};
   s.interpreter(&launch);
   s.launches++;
   return s.error[0] != 0;

@@ -8,10 +8,7 @@ import pytest
 from tests.simt.ptx import launches
 from tests.simt.ptx.report import LIMIT, STRUCTURES, load_ratios
 
-pytestmark = pytest.mark.skipif(
-    not (launches.BUILD / "libchain_ptx.so").exists(),
-    reason="make test-cuda compiles the kernels to PTX, where nvcc is installed",
-)
+pytestmark = pytest.mark.skipif(not launches.COMPILED, reason=launches.WHY_NOT)
 KNOWN = json.loads((Path(__file__).parent / "uncoalesced.json").read_text())
 
 

@@ -13,10 +13,7 @@ import pytest
 from tests.simt.ptx import launches
 from tests.simt.ptx.parse import PtxError
 
-pytestmark = pytest.mark.skipif(
-    not (launches.BUILD / "libchain_ptx.so").exists(),
-    reason="make test-cuda compiles the kernels to PTX, where nvcc is installed",
-)
+pytestmark = pytest.mark.skipif(not launches.COMPILED, reason=launches.WHY_NOT)
 
 FEW = {
     "noise": ["rows", "spans", "one word"],
