@@ -87,7 +87,7 @@ FACTORIAL_OPS := $(addprefix tests/ops/test_factorial_,values.py hard.py)
 FACTORIAL_OPS_ONCE := $(addprefix tests/ops/test_factorial_,gradients.py sampling.py layout.py functorch.py)
 EMULATED := $(PYTEST) -n auto -p tests.simt.emulated -k "not reference and not thread"
 
-test-cuda: $(STAMP)/dev  ## the CUDA kernels without a GPU: emulated, under sanitizers, through nvcc
+test-cuda: $(STAMP)/dev  ## the CUDA kernels without a GPU: emulated, under sanitizers, through nvcc, their PTX interpreted
 	$(call say,Compiling the CUDA kernels for the emulator)
 	$(BIN)/cmake -S tests/simt -B $(SIMT) -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DPython_EXECUTABLE=$(abspath $(BIN))/python
 	$(BIN)/cmake --build $(SIMT)
@@ -96,7 +96,7 @@ test-cuda: $(STAMP)/dev  ## the CUDA kernels without a GPU: emulated, under sani
 	$(SIMT)/emulator_check_portable
 	set -e; for structure in $(STRUCTURES); do $(SIMT)/$${structure}_check $(SCHEDULES); \
 	  $(SIMT)/$${structure}_check_asan 1; $(SIMT)/$${structure}_check_tsan small 1; done
-	$(call say,Running the tests of the operators on the emulated kernels)
+	$(call say,Interpreting the PTX of the kernels; running the tests of the operators on the emulated kernels)
 	$(PYTEST) -n auto tests/simt tests/gpu
 	set -e; for seed in $(OP_SCHEDULES); do \
 	  STRUCTLV_SIMT_SEED=$$seed $(EMULATED) $(CHAIN_OPS) $(NOISE_OPS) $(FACTORIAL_OPS) $(RANK_OPS); done
@@ -187,6 +187,8 @@ experiments: $(STAMP)/test  ## benchmarks against peers and full trainings with 
 	$(BIN)/python -m benchmarks.induction
 	$(MAKE) test-ray
 	$(MAKE) mutants-cuda OP_SCHEDULES='$(SCHEDULES)'
+	$(call say,Interpreting the PTX of the CUDA kernels on all problems of their drivers)
+	STRUCTLV_PTX=all $(PYTEST) -n auto tests/simt/ptx
 
 benchmark-smoke: $(STAMP)/test  ## tiny benchmark cases: every implementation here is checked against the reference
 	$(call say,Checking and timing tiny benchmark cases)

@@ -229,6 +229,12 @@ const Case kCases[] = {
     {"wide at most", {16}, {1}, 12, 20, false, 0.1, 6, 1, kHopperShared, true, false, 1, 4},
     {"not a number", {2, 3}, {2, 1}, 4, 9, false, 0, 1, 1, kHopperShared, false, true, 1, -1, 0, NAN},
     {"infinite", {2, 3}, {2, 1}, 4, 9, false, 0, 1, 1, kHopperShared, false, true, 1, -1, 0, HUGE_VAL},
+#if defined(SLV_PTX)  // rows begin at sectors: what ptx/ counts of accesses to memory, it counts of these
+    {"aligned", {2}, {1}, 4, 64, false, 0, 1, 1, kHopperShared, false},
+    {"aligned, not resident", {2}, {2}, 3, 64, false, 0, 1, 1, 9000, false},
+    {"aligned, per step", {2}, {2}, 3, 64, true, 0, 1, 1, kHopperShared, false},
+    {"aligned, log space", {2}, {1}, 3, 64, false, 0, 60, 1, kHopperShared, false},
+#endif
 };
 
 }  // namespace

@@ -89,6 +89,9 @@ const Case kCases[] = {
     {"one state", {3}, {3}, 3, 1, false, 0, 1},
     {"pruned", {6}, {1}, 5, 136, false, 0, 0.1},
     {"far apart", {5}, {1}, 5, 7, false, 0.1, 700},
+#if defined(SLV_PTX)  // rows begin at sectors: what ptx/ counts of accesses to memory, it counts of these
+    {"aligned", {2}, {1}, 3, 64, false, 0, 1, 1, kHopperShared, false},
+#endif
 };
 
 }  // namespace

@@ -217,6 +217,11 @@ const Case kCases[] = {
     {"a warp and one", {2}, {1}, 35, 33, false, 0, 1, 1, kHopperShared, false, false},
     {"not resident", {2}, {1}, 3, 136, false, 0.1, 1, 1, 70000, false},
     {"one state", {3}, {3}, 3, 1, false, 0, 1},
+#if defined(SLV_PTX)  // rows begin at sectors: what ptx/ counts of accesses to memory, it counts of these
+    {"aligned", {2}, {1}, 3, 64, false, 0, 1, 1, kHopperShared, false},
+    {"aligned, per step", {2}, {2}, 3, 64, true, 0, 1, 1, kHopperShared, false},
+    {"aligned, log space", {2}, {1}, 3, 64, false, 0, 60, 1, kHopperShared, false},
+#endif
 };
 
 }  // namespace

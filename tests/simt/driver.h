@@ -1,6 +1,7 @@
 // What the drivers of the kernels are called with: `chain_check SEED...` runs every problem once for each seed of
 // schedules (0: in order), `chain_check small SEED...` the smallest alone, in float32; with SLV_MUTANTS,
-// `chain_check MUTANT SEED...` switches one seeded bug on. Exits 1 and says what differed.
+// `chain_check MUTANT SEED...` switches one seeded bug on. `case=NAME` before the seeds: that problem alone. Exits 1
+// and says what differed.
 #pragma once
 #include <cstdio>
 #include <cstdlib>
@@ -11,6 +12,10 @@
 
 #if defined(SLV_MUTANTS)
 int slv_mutant = 0;
+#endif
+#if defined(SLV_PTX)  // a driver is a library there: ptx/launches.py calls it
+#define main slv_check
+extern "C" __attribute__((visibility("default"))) int slv_check(int argc, char** argv);
 #endif
 
 constexpr size_t kHopperShared = 227 * 1024;  // bytes of shared memory that a block may have there
@@ -27,10 +32,12 @@ int check_kernels(const char* structure, int argc, char** argv, const Cases& cas
 #endif
   const bool small = argc > first && std::strcmp(argv[first], "small") == 0;
   first += small;
+  const char* only = argc > first && std::strncmp(argv[first], "case=", 5) == 0 ? argv[first++] + 5 : nullptr;
   for (int i = first; i < argc; i++)
     for (const auto& problem : cases)
       for (bool wide : {false, true}) try {
           if (small && (wide || !is_small(problem))) continue;
+          if (only && std::strcmp(only, problem.name) != 0) continue;
           slv_simt_configure(std::strtoull(argv[i], nullptr, 10), shared_bytes(problem));
           if (wide)
             check(problem, double());

@@ -273,6 +273,9 @@ const Case kCases[] = {
     {"small, in global memory", {4}, {1}, 3, {2, 2}, 0, 1, kHopperShared, false, true, true},
     {"back spills", {3}, {3}, 4, {5, 7}, 0.1, 1, kScarce, false},
     {"all spills", {3}, {1}, 2, {5, 5, 10}, 0.1, 1, kScarce, false},
+#if defined(SLV_PTX)  // rows begin at sectors: what ptx/ counts of accesses to memory, it counts of these
+    {"aligned", {2}, {1}, 3, {8, 8, 4}, 0, 1, kHopperShared, false},
+#endif
 };
 
 }  // namespace

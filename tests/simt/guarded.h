@@ -6,6 +6,15 @@
 #include <type_traits>
 #include <vector>
 
+#if defined(SLV_PTX)
+#include "ptx/device_memory.h"
+template <class T>
+using DeviceVector = std::vector<T, slv::ptx::Allocator<T>>;
+#else
+template <class T>
+using DeviceVector = std::vector<T>;
+#endif
+
 template <class T>
 class Guarded {
  public:
@@ -29,12 +38,12 @@ class Guarded {
   }
 
  private:
-#if defined(__SANITIZE_ADDRESS__)
-  static constexpr int64_t kAround = 0;  // it notices reads of the neighbours too
+#if defined(__SANITIZE_ADDRESS__) || defined(SLV_PTX)
+  static constexpr int64_t kAround = 0;  // they notice reads of the neighbours too
 #else
   static constexpr int64_t kAround = 64;
 #endif
   static constexpr int kUnwritten = std::is_integral_v<T> ? 0x7e : 0xff;
   int64_t size_;
-  std::vector<T> data_;
+  DeviceVector<T> data_;
 };

@@ -191,6 +191,10 @@ const Case kCases[] = {
     {"a tile", {1}, {1}, {1}, 4, 4, 8, 8, 0, 1, 0, false},
     {"over a tile", {1}, {1}, {1}, 4, 9, 9, 5, 0, 1, 1, false},
     {"more than a block", {2}, {1}, {1}, 5, 7, 17, 40, 0.1, 1, 7, false},
+#if defined(SLV_PTX)  // rows begin at sectors: what ptx/ counts of accesses to memory, it counts of these
+    {"aligned", {2}, {1}, {1}, 4, 16, 32, 32, 0, 1, 1, false},
+    {"aligned, simple", {2}, {1}, {1}, 4, 32, 32, 0, 0, 1, 1, false},
+#endif
 };
 
 }  // namespace

@@ -53,6 +53,9 @@ const Case kCases[] = {
     {"many spans", 1, 1, 0, 40},
     // enough for words so near 0 and 2^32 that the half added to them is seen in float32
     {"many", 2, 2, 100001},
+#if defined(SLV_PTX)  // rows begin at sectors: what ptx/ counts of accesses to memory, it counts of these
+    {"aligned", 2, 2, 1024},
+#endif
 };
 
 }  // namespace

@@ -181,6 +181,9 @@ const Case kCases[] = {
     {"a warp", {1}, {1}, 4, 31, 2, 0, 1, 0, false},
     {"a warp of words", {1}, {1}, 4, 2, 32, 0.1, 1, 1, false},
     {"two warps", {1}, {1}, 3, 32, 31, 0, 1, 32, false},
+#if defined(SLV_PTX)  // rows begin at sectors: what ptx/ counts of accesses to memory, it counts of these
+    {"aligned", {2}, {1}, 4, 16, 16, 0, 1, 1, false},
+#endif
 };
 
 }  // namespace
