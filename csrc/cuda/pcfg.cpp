@@ -4,7 +4,7 @@
 
 #include <tuple>
 
-#include "cuda/pcfg_run.h"
+#include "cuda/pcfg_scaled_run.h"
 
 namespace slv::cuda {
 namespace {
@@ -18,9 +18,9 @@ Tensor log_partition(SLV_POTENTIALS, bool as_double) {
   return dispatch(unary, [&](auto t) {
     using T = decltype(t);
     BoundPcfg<T> p(root, rules, unary, spans, lengths);
-    const Tensor own = p.doubles(p.nodes());
-    inside_pass(p, data_of(own));
-    return p.log_partitions(data_of(own), as_double);
+    Tensor chart = p.empty({chart_size(p)});
+    ScaledTrees<T> run(p, chart.mutable_data_ptr<T>());
+    return climb(p, run, as_double);
   });
 }
 
@@ -29,11 +29,8 @@ std::tuple<Tensor, Tensor> inside(SLV_POTENTIALS, bool as_double) {
     using T = decltype(t);
     BoundPcfg<T> p(root, rules, unary, spans, lengths);
     Tensor chart = p.empty({chart_size(p)});
-    double* kept = kept_in<T>(chart, p.nodes());
-    const Tensor own = p.doubles(kept ? 0 : p.nodes());
-    double* values = kept ? kept : data_of(own);
-    inside_pass(p, values);
-    return std::make_tuple(p.log_partitions(values, as_double), chart);
+    ScaledTrees<T> run(p, chart.mutable_data_ptr<T>());
+    return std::make_tuple(climb(p, run, as_double), chart);
   });
 }
 
@@ -45,14 +42,11 @@ FourTensors vjp(const Tensor& grad, const Tensor& chart, SLV_POTENTIALS) {
                     "chart: expected what pcfg_inside returned for these potentials");
     p.check_device("chart", chart);
     const Tensor weight = p.weights(grad);
-    double* kept = kept_in<T>(chart, p.nodes());
-    const Tensor own = p.doubles(kept ? 0 : p.nodes());
-    double* values = kept ? kept : data_of(own);
-    if (!kept) inside_pass(p, values);
+    ScaledTrees<T> run(p, const_cast<T*>(chart.const_data_ptr<T>()));
     Tensor dt = p.empty(shape_of(root)), dr = p.empty(shape_of(rules)), du = p.empty(p.with({p.n, p.k}));
     Tensor ds = p.empty(spans ? shape_of(*spans) : Shape{0});
     TreeWeights<T> out(p);
-    out.run(values, weight.const_data_ptr<double>(), p.rules.rows, &dr);
+    out.run(run, weight.const_data_ptr<double>(), p.rules.rows, &dr);
     p.sum(p.root.rows, p.g.nt, out.top, dt);
     p.sum(row_map(p.batch, p.batch), p.n * p.k, out.words, du);
     if (spans) p.sum_spans(p.spans.rows, p.g.labels, out.nodes, ds);
@@ -64,15 +58,16 @@ FourTensors marginals(SLV_POTENTIALS, bool want_rules, bool want_spans) {
   return dispatch(unary, [&](auto t) {
     using T = decltype(t);
     BoundPcfg<T> p(root, rules, unary, spans, lengths);
-    const Tensor values = p.doubles(p.nodes());
-    inside_pass(p, data_of(values));
+    Tensor chart = p.empty({chart_size(p)});
+    ScaledTrees<T> run(p, chart.mutable_data_ptr<T>());
+    run.forward(nullptr);
     const int64_t nt = p.g.nt, s = p.g.s();
     Tensor top = p.empty(p.with({nt})), words = p.empty(p.with({p.n, p.k}));
     Tensor counts = p.empty(want_rules ? p.with({nt, s, s}) : Shape{0});
     Tensor covers = p.empty(want_spans ? p.with({p.n, p.n, nt}) : Shape{0});
     const RowMap each = row_map(p.batch, p.batch);
     TreeWeights<T> out(p);
-    out.run(data_of(values), nullptr, each, want_rules ? &counts : nullptr);
+    out.run(run, nullptr, each, want_rules ? &counts : nullptr);
     p.sum(each, nt, out.top, top);
     p.sum(each, p.n * p.k, out.words, words);
     if (want_spans) p.sum_spans(each, nt, out.nodes, covers);

@@ -1,5 +1,5 @@
 // The PCFG with dense rules on a GPU: raw device pointers and the launches of its kernels, without torch and CUDA, as
-// csrc/cuda/chain.h. Everything is in log space and float64, whatever the dtype of the potentials: exact, maximum
+// csrc/cuda/chain.h. Everything here is in log space and float64, whatever the dtype of the potentials: exact, maximum
 // first, one exponential per term. The kernels are in csrc/cuda/pcfg_*.cuh.
 #pragma once
 #include "cuda/pcfg_tree.h"
@@ -42,11 +42,20 @@ void run_inside(const Pcfg<T>&, const TreeSpace<T>&, int width, Stream);
 template <class T>
 void run_best(const Pcfg<T>&, const TreeSpace<T>&, int width, Stream);
 
-// From the nodes of `width` words, which have their weights, to all of fewer words; and to counts (rows, nt, s, s), the
-// weights of rules summed over the items of each row, which is null where they are not wanted.
+// Where the weights of rules are added up, each piece having a part of the items of a row; null where they are not
+// wanted.
+struct RuleCounts {
+  RowMap rows;
+  int chunks;      // pieces of a row
+  double* counts;  // (rows, chunks, nt, s, s)
+  SLV_BOTH int64_t pieces() const { return int64_t(rows.rows) * chunks; }
+  // The items of a chunk: rows.item(row, q), begin(chunk) <= q < begin(chunk + 1).
+  SLV_BOTH int64_t begin(int64_t chunk) const { return int64_t(rows.items_of_row()) * chunk / chunks; }
+};
+
+// From the nodes of `width` words, which have their weights, to all of fewer words; and to the counts of rules.
 template <class T>
-void run_outside(const Pcfg<T>&, const TreeSpace<T>&, const TreeMass&, int width, const RowMap& rows, double* counts,
-                 Stream);
+void run_outside(const Pcfg<T>&, const TreeSpace<T>&, const TreeMass&, int width, const RuleCounts&, Stream);
 
 // Trees as events (batch, 2n - 1, 3) from the scores of the best ones.
 template <class T>

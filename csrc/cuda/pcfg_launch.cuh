@@ -24,14 +24,14 @@ void run_best(const Pcfg<T>& g, const TreeSpace<T>& space, int width, Stream str
                width);
 }
 template <class T>
-void run_outside(const Pcfg<T>& g, const TreeSpace<T>& space, const TreeMass& mass, int width, const RowMap& rows,
-                 double* counts, Stream stream) {
+void run_outside(const Pcfg<T>& g, const TreeSpace<T>& space, const TreeMass& mass, int width, const RuleCounts& out,
+                 Stream stream) {
   const int warps = g.nt > g.t ? g.nt : g.t;
   simt::launch(pcfg_pairs<T>, space.count * (g.n - width + 1), tree_threads(g), 0, stream_of(stream), g, space, mass,
                width);
-  if (counts)
-    simt::launch(pcfg_rules<T>, blocks_for(rows.rows * g.nt * g.pairs()), kLogThreads, 0, stream_of(stream), g, space,
-                 mass, width, rows, counts);
+  if (out.counts)
+    simt::launch(pcfg_rules<T>, blocks_for(out.pieces() * g.nt * g.pairs()), kLogThreads, 0, stream_of(stream), g,
+                 space, mass, width, out);
   simt::launch(pcfg_children<T>, space.count * g.n * (width - 1), 32 * (warps < 8 ? warps : 8), 0, stream_of(stream), g,
                space, mass, width);
 }

@@ -43,17 +43,18 @@ pcfg_pairs(Pcfg<T> g, TreeSpace<T> space, TreeMass mass, int width) {
   }
 }
 
-// Adds to counts (rows, nt, s, s) what the spans of `width` words give; a thread has one rule of one row.
+// Adds to the counts of rules what the spans of `width` words give; a thread has one rule of one piece.
 template <class T>
 SLV_KERNEL(kLogThreads)
-pcfg_rules(Pcfg<T> g, TreeSpace<T> space, TreeMass mass, int width, RowMap rows, double* counts) {
+pcfg_rules(Pcfg<T> g, TreeSpace<T> space, TreeMass mass, int width, RuleCounts out) {
   const int64_t rule = int64_t(blockIdx.x) * blockDim.x + threadIdx.x, pairs = g.pairs(), size = g.nt * pairs;
-  if (rule >= rows.rows * size) return;
-  const int64_t row = rule / size, e = rule - row * size, q = e % pairs;
+  if (rule >= out.pieces() * size) return;
+  const int64_t piece = rule / size, e = rule - piece * size, q = e % pairs;
+  const int64_t row = piece / out.chunks, chunk = piece - row * out.chunks;
   const int a = int(e / pairs);
-  double sum = counts[rule];
-  for (int64_t p = 0; p < rows.items_of_row(); p++) {
-    const int64_t b = rows.item(row, p);
+  double sum = out.counts[rule];
+  for (int64_t p = out.begin(chunk); p < out.begin(chunk + 1); p++) {
+    const int64_t b = out.rows.item(row, p);
     if (b < space.first || b >= space.first + space.count) continue;
     const DenseSentence<T> s(g, b);
     for (int i = 0; i + width <= s.len; i++) {
@@ -62,7 +63,7 @@ pcfg_rules(Pcfg<T> g, TreeSpace<T> space, TreeMass mass, int width, RowMap rows,
                       space.pairs[((b - space.first) * (g.n - 1) + i) * pairs + q]);
     }
   }
-  counts[rule] = sum;
+  out.counts[rule] = sum;
 }
 
 // Adds to nodes and words of fewer than `width` words what they get as children of spans of `width` words; a block has

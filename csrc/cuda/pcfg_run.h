@@ -22,6 +22,8 @@ struct BoundPcfg : BoundTree<T> {
     rules = this->operand("rules", a, {nt, s, s});
     g = {this->tree, rules.pointer<T>(), rules.rows};
   }
+  // From here on log space does the items that these say.
+  void redo_only(const T* redo) { this->tree.redo = g.redo = redo; }
 };
 
 // Calls body(space, memory) for ranges of items that together are all, one after the other in the same memory: arrays
@@ -53,41 +55,11 @@ void inside_pass(const BoundPcfg<T>& p, double* inside, bool best = false) {
 
 // ---- the chart --------------------------------------------------------------------------------------------------
 
-// It has the size of the CPU's, and keeps the inside values where they fit; otherwise the backward pass forms them
-// again.
+// It has the size of the CPU's, and its parts but for the rules.
 template <class T>
 int64_t chart_size(const BoundPcfg<T>& p) {
   return p.items * pcfg_chart_size<T>(p.n, p.g.nt, p.g.t);
 }
-
-// ---- gradients --------------------------------------------------------------------------------------------------
-
-// Posterior weights of every part, summed over the items that share it.
-template <class T>
-struct TreeWeights {
-  const BoundPcfg<T>& p;
-  Tensor top, nodes, words;
-
-  explicit TreeWeights(const BoundPcfg<T>& p)
-      : p(p),
-        top(p.doubles(p.items * p.g.nt)),
-        nodes(p.doubles(p.nodes(), true)),
-        words(p.doubles(p.items * p.n * p.k, true)) {}
-  // The weights of rules into `out`, whose rows these are, where it is given.
-  void run(double* inside, const double* weight, const RowMap& rows, Tensor* out) {
-    const int64_t size = p.g.nt * p.g.pairs();
-    const Tensor counts = p.doubles(out ? rows.rows * size : 0, true);
-    TreeMass mass{data_of(nodes), data_of(words), nullptr, nullptr, nullptr, nullptr};
-    run_tops(p.tree, inside, weight, data_of(top), data_of(nodes), p.stream);
-    each_range(p, inside, 2, [&](const TreeSpace<T>& space, double* memory, int64_t pairs, int64_t of_nodes) {
-      mass.split_tops = memory, mass.pairs = memory + pairs;
-      mass.rule_tops = memory + 2 * pairs, mass.rule_weights = mass.rule_tops + of_nodes;
-      for (int w = int(p.n); w >= 2; w--)
-        run_outside(p.g, space, mass, w, rows, out ? data_of(counts) : nullptr, p.stream);
-    });
-    if (out) p.sum(row_map({int64_t(rows.rows)}, {int64_t(rows.rows)}), size, counts, *out);
-  }
-};
 
 }  // namespace
 }  // namespace slv::cuda

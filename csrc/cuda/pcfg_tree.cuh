@@ -10,7 +10,7 @@ namespace slv::cuda {
 template <class T>
 struct Sentence {
   const Tree<T>& tree;
-  int len;
+  int len;  // 0 where the item is left alone
   int64_t item;
   const T* spans;
   SLV_DEVICE Sentence(const Tree<T>& tree, int64_t b)
@@ -18,10 +18,12 @@ struct Sentence {
         len(tree.n),
         item(b),
         spans(tree.spans ? tree.spans + tree.span_row.row(b) * tree.n * tree.n * tree.labels : nullptr) {
-    if (!tree.length) return;
+    if (left_alone()) len = 0;
+    if (!tree.length || len == 0) return;
     const int64_t given = tree.length[b];
     len = given < 0 ? 0 : given > tree.n ? tree.n : int(given);
   }
+  SLV_DEVICE bool left_alone() const { return tree.redo && tree.redo[item] == T(0); }
   SLV_DEVICE double span_score(int i, int w, int a) const {
     if (!spans) return 0;
     return double(spans[(int64_t(i) * tree.n + i + w - 1) * tree.labels + (tree.labels == 1 ? 0 : a)]);
@@ -52,7 +54,9 @@ SLV_KERNEL(32)
 pcfg_finish(Tree<T> g, const double* inside, double* log_z, T* log_z_narrow) {
   const Thread me;
   const int64_t b = blockIdx.x;
-  const double z = sum_tops(me, Sentence<T>(g, b), g.root + g.root_row.row(b) * g.nt, inside).log();
+  const Sentence<T> s(g, b);
+  if (s.left_alone()) return;
+  const double z = sum_tops(me, s, g.root + g.root_row.row(b) * g.nt, inside).log();
   if (me.lane > 0) return;
   if (log_z) log_z[b] = z;
   if (log_z_narrow) log_z_narrow[b] = T(z);
@@ -65,6 +69,7 @@ pcfg_tops(Tree<T> g, const double* inside, const double* weights, double* tops, 
   const Thread me;
   const int64_t b = blockIdx.x;
   const Sentence<T> s(g, b);
+  if (s.left_alone()) return;
   const T* root = g.root + g.root_row.row(b) * g.nt;
   const LogSum all = sum_tops(me, s, root, inside);
   const double weight = weights ? weights[b] : 1;

@@ -18,7 +18,8 @@ struct Tree {
   const T* unary;  // (batch, n, t)
   const T* spans;  // (rows, n, n, labels), labels 1 or nt; or null
   RowMap root_row, span_row;
-  const int64_t* length;  // not yet clamped to 0..n; null: all n
+  const int64_t* length;    // not yet clamped to 0..n; null: all n
+  const T* redo = nullptr;  // (batch): an item of 0 is left alone; null: none is
   SLV_BOTH int s() const { return nt + t; }
   // Spans of two words or more, ordered by width, then by the first word.
   SLV_BOTH int64_t spans_of_item() const { return int64_t(n) * (n > 0 ? n - 1 : 0) / 2; }

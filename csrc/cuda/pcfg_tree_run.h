@@ -44,12 +44,16 @@ struct BoundTree : BoundBatch<T> {
     if (cleared) torch::stable::zero_(out);
     return out;
   }
-  Tensor log_partitions(const double* inside, bool as_double) const {
-    Tensor z = empty(this->batch, as_double ? ScalarType::Double : scalar_type<T>);
+  Tensor new_log_z(bool as_double) const { return empty(this->batch, as_double ? ScalarType::Double : scalar_type<T>); }
+  void finish(const double* inside, Tensor& z) const {
     if (z.scalar_type() == ScalarType::Double)
       run_finish<T>(tree, inside, z.mutable_data_ptr<double>(), nullptr, stream);
     else
       run_finish<T>(tree, inside, nullptr, z.mutable_data_ptr<T>(), stream);
+  }
+  Tensor log_partitions(const double* inside, bool as_double) const {
+    Tensor z = new_log_z(as_double);
+    finish(inside, z);
     return z;
   }
   // Sums of numbers in float64, over the items of each row.

@@ -25,6 +25,10 @@ def test_sizes(symbols, grammar, dtype, gpu):
     assert_alike(ops, pcfg(batch=(3,), n=9, symbols=symbols, grammar=grammar, dtype=dtype), gpu)
 
 
+def test_a_long_sentence(gpu):
+    assert_alike(ops, pcfg(batch=(3,), n=66, symbols=(3, 4), dtype=torch.float32), gpu)
+
+
 @pytest.mark.parametrize("build", CASES.values(), ids=CASES.keys())
 def test_hard(build, gpu):
     assert_alike(ops, build(), gpu)

@@ -61,15 +61,26 @@ def test_the_schedule_changes_no_bit():
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 
 
-def test_inside_values_that_a_chart_cannot_hold_are_formed_again():
-    """A float32 chart may be too small for float64, or, as here, not aligned for it: nothing is read then."""
+@DTYPES
+def test_what_the_scaled_domain_cannot_hold_is_done_again_alone(dtype):
+    """Words of the middle item are beyond its range; nothing about the others changes."""
     emulated.configure(1)
-    case = grammar(2, 3, 5, dtype=torch.float32)
-    operators = torch.ops.structlv_emulated
-    chart = operators.pcfg_inside(*case, False)[1]
-    elsewhere = torch.full((chart.numel() + 1,), torch.nan)[1:]
-    expected, found = (operators.pcfg_vjp(torch.ones(3), x, *case) for x in (chart, elsewhere))
-    assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
+    case = list(grammar(3, 4, 6, dtype=dtype))
+    alone = both("pcfg_marginals", *case, True, True)[1]
+    case[2][1] *= 1e3
+    assert_the_same("pcfg", case)
+    among = both("pcfg_marginals", *case, True, True)[1]
+    assert all(torch.equal(a[::2], b[::2]) for a, b in zip(alone, among, strict=True))
+
+
+def test_many_nonterminals_go_width_by_width():
+    emulated.configure(2)
+    assert_the_same("pcfg", grammar(34, 2, 5, dtype=torch.float32, shared=False))
+
+
+def test_long_sentences_go_width_by_width():
+    emulated.configure(3)
+    assert_the_same("pcfg", grammar(1, 2, 66, dtype=torch.float32))
 
 
 def test_second_order_of_a_gpu_is_that_of_the_cpu():

@@ -1,0 +1,164 @@
+// Small problems of the dense PCFG for the drivers, and what the textbook says of them.
+#pragma once
+#include <algorithm>
+#include <cstring>
+#include <tuple>
+
+#include "checks.h"
+#include "cuda/pcfg.h"
+#include "guarded.h"
+#include "pcfg_oracle.h"
+
+namespace {
+
+using namespace slv::cuda;
+
+struct Case {
+  const char* name;
+  Shape batch, lead;  // lead: of the rules, the root and the spans
+  int n, nt, t;
+  double holes, scale;
+  int labels = 1;  // of the spans; 0: none
+  bool ragged = true;
+  bool twins = false;  // two rules of a symbol are equal and better than all others
+  double heavy = 1;    // the first item's words have scores so many times larger
+  double dear = 0;     // the last nonterminal loses so much over the whole sentence, and its root has it back
+  bool odd = false;    // the last row of rules has scores a hundred times larger, and -inf among them
+  int redone = 0;      // whether the scaled domain holds all items; 1: not all; 2: whatever
+};
+
+template <class T>
+struct Problem {
+  const Case& o;
+  std::mt19937_64 random{7};
+  int64_t b, rows, s;
+  Guarded<T> root, rules, unary, spans;
+  Guarded<int64_t> length;
+  Guarded<double> weight;
+  Pcfg<T> g;
+
+  Doubles draw(int64_t size, double holes, double scale) { return ::draw(random, size, holes, scale); }
+  explicit Problem(const Case& o)
+      : o(o),
+        b(product(o.batch)),
+        rows(product(o.lead)),
+        s(o.nt + o.t),
+        root(draw(rows * o.nt, 0, o.scale)),
+        rules(draw(rows * o.nt * s * s, o.holes, o.scale)),
+        unary(draw(b * o.n * o.t, o.holes, o.scale)),
+        spans(draw(rows * o.n * o.n * o.labels, o.holes, o.scale)),
+        length(b),
+        weight(draw(b, 0, 1)) {
+    for (int64_t i = 0; i < b; i++) length.data()[i] = i == 0 ? o.n + 1 : i == 1 ? 1 : i == 2 ? -1 : o.n - i % o.n;
+    for (int64_t e = 0; e < o.n * o.t; e++) unary.data()[e] *= T(o.heavy);
+    for (int64_t row = 0; o.dear && row < rows; row++) {
+      root.data()[(row + 1) * o.nt - 1] += T(o.dear);
+      spans.data()[(row * o.n * o.n + o.n) * o.labels - 1] -= T(o.dear);
+    }
+    for (int64_t e = rules.size() - rules.size() / rows; o.odd && e < rules.size(); e++)
+      rules.data()[e] = e % 5 == 0 ? T(-HUGE_VAL) : T(100) * rules[e];
+    for (int64_t e = 0; o.twins && e < rules.size(); e++) {
+      const int64_t pair = e % (s * s);
+      rules.data()[e] = pair == 5 * s + 1 || pair == 5 * s + 2 ? 0 : -1;
+    }
+    const RowMap map = row_map(o.lead, o.batch);
+    g = {{b, o.n, o.nt, o.t, o.labels, root.data(), unary.data(), o.labels ? spans.data() : nullptr, map, map,
+          o.ragged ? length.data() : nullptr},
+         rules.data(),
+         map};
+  }
+  int len(int64_t item) { return !o.ragged ? o.n : int(std::clamp<int64_t>(length[item], 0, o.n)); }
+  TreeScores scores(int64_t item) {
+    const int64_t row = g.rule_row.row(item);
+    return {len(item),
+            o.nt,
+            o.t,
+            [=, this](int a) { return double(root[row * o.nt + a]); },
+            [=, this](int a, int y, int z) { return double(rules[((row * o.nt + a) * s + y) * s + z]); },
+            [=, this](int i, int y) { return double(unary[(item * o.n + i) * o.t + y]); },
+            [=, this](int i, int j, int a) {
+              if (!o.labels) return 0.0;
+              return double(spans[((row * o.n + i) * o.n + j) * o.labels + (o.labels == 1 ? 0 : a)]);
+            }};
+  }
+
+  std::vector<TreePosterior> exact() {
+    std::vector<TreePosterior> all;
+    for (int64_t i = 0; i < b; i++) all.push_back(tree_posterior(scores(i)));
+    return all;
+  }
+  // Posterior weights of parts: written by the scaled domain, by log space or by both.
+  struct Weights {
+    static constexpr int kChunks = 2;
+    Guarded<double> top, nodes, words, counts;
+    explicit Weights(const Problem& p)
+        : top(p.b * p.o.nt),
+          nodes(p.b * p.g.spans_of_item() * p.o.nt),
+          words(p.b * p.o.n * p.o.t),
+          counts(p.rows * kChunks * p.o.nt * p.s * p.s) {
+      for (Guarded<double>* x : {&top, &nodes, &words, &counts}) std::memset(x->data(), 0, x->size() * sizeof(double));
+    }
+    RuleCounts of_rules(const Problem& p) { return {p.g.rule_row, kChunks, counts.data()}; }
+  };
+  void compare(const std::vector<TreePosterior>& exact, Weights& w, double probability) {
+    const RowMap own = row_map(o.batch, o.batch), each = row_map({rows, 1}, {rows, Weights::kChunks});
+    Guarded<T> d_unary(w.words.size()), d_rules(w.counts.size() / Weights::kChunks), d_root(rows * o.nt);
+    Guarded<T> d_spans(spans.size());
+    run_sum_items(own, int64_t(o.n) * o.t, w.words.data(), d_unary.data(), nullptr);
+    run_sum_items(each, int64_t(o.nt) * s * s, w.counts.data(), d_rules.data(), nullptr);
+    run_sum_items(g.root_row, o.nt, w.top.data(), d_root.data(), nullptr);
+    run_sum_spans<T>(g, g.span_row, o.labels, w.nodes.data(), d_spans.data(), nullptr);
+    compare(exact, d_root, d_rules, d_unary, d_spans, probability);
+    for (Guarded<double>* x : {&w.top, &w.nodes, &w.words, &w.counts}) x->check("weights");
+  }
+  // Log space, in two ranges of items; of a problem that names items to be done again, of these alone.
+  void log_inside(const Pcfg<T>& g, double* inside) {
+    const int64_t half = (b + 1) / 2;
+    Guarded<double> scratch(half * (o.n - 1) * g.pairs());
+    for (int64_t first = 0; first < b; first += half)
+      for (int w = 2; w <= o.n; w++)
+        run_inside(g, {inside, first, std::min(half, b - first), scratch.data()}, w, nullptr);
+    scratch.check("pairs of children");
+  }
+  void log_outside(const Pcfg<T>& g, double* inside, Weights& out) {
+    const int64_t half = (b + 1) / 2, pairs = half * (o.n - 1) * g.pairs();
+    Guarded<double> below(pairs), tops(pairs), scratch(pairs);
+    Guarded<double> rule_tops(half * (o.n - 1) * o.nt), rule_weights(rule_tops.size());
+    const TreeMass m{out.nodes.data(),    out.words.data(), rule_tops.data(),
+                     rule_weights.data(), tops.data(),      below.data()};
+    run_tops<T>(g, inside, weight.data(), out.top.data(), out.nodes.data(), nullptr);
+    for (int64_t first = 0; first < b; first += half)
+      for (int w = o.n; w >= 2; w--)
+        run_outside(g, {inside, first, std::min(half, b - first), scratch.data()}, m, w, out.of_rules(*this), nullptr);
+    for (Guarded<double>* x : {&scratch, &below, &tops, &rule_tops, &rule_weights}) x->check("workspace");
+  }
+
+ private:
+  // The gradients, summed over items in double and in the order of the problem.
+  void compare(const std::vector<TreePosterior>& exact, Guarded<T>& d_root, Guarded<T>& d_rules, Guarded<T>& d_unary,
+               Guarded<T>& d_spans, double probability) {
+    Doubles root(d_root.size()), rules(d_rules.size()), unary(d_unary.size()), spans(d_spans.size());
+    for (int64_t item = 0; item < b; item++) {
+      const TreePosterior& p = exact[item];
+      const int64_t row = g.rule_row.row(item), n = len(item);
+      auto add = [&](Doubles& into, int64_t at, double x) { into[at] += weight[item] * x; };
+      for (size_t e = 0; e < p.root.size(); e++) add(root, row * o.nt + e, p.root[e]);
+      for (size_t e = 0; e < p.rules.size(); e++) add(rules, row * p.rules.size() + e, p.rules[e]);
+      for (size_t e = 0; e < p.words.size(); e++) add(unary, item * o.n * o.t + e, p.words[e]);
+      for (int64_t e = 0; e < int64_t(p.spans.size()) && o.labels; e++) {
+        const int64_t a = e % o.nt, i = e / o.nt / n, j = e / o.nt % n;
+        add(spans, ((row * o.n + i) * o.n + j) * o.labels + (o.labels == 1 ? 0 : a), p.spans[e]);
+      }
+    }
+    const std::tuple<const char*, Guarded<T>*, const Doubles*> all[] = {{"root", &d_root, &root},
+                                                                        {"rules", &d_rules, &rules},
+                                                                        {"unary", &d_unary, &unary},
+                                                                        {"spans", &d_spans, &spans}};
+    for (auto [name, found, expected] : all) {
+      for (int64_t i = 0; i < found->size(); i++) close((*found)[i], (*expected)[i], probability, name, i);
+      found->check(name);
+    }
+  }
+};
+
+}  // namespace
