@@ -72,9 +72,10 @@ factorial_edges(Factorial<T> c, JointScaled<T> s, ItemRange<T> range, bool room,
   const JointItem<T> item(c, b);
   const T* matrices = resident(me, shared, room, s.matrix + row * c.padded, c.padded);
   const T* backs = resident(me, shared, room, s.back + row * c.padded, c.padded);
-  const int steps = c.n > 1 ? c.n - 1 : 0, chunks = (steps + kEdgeChunk - 1) / kEdgeChunk;
-  const int first = chunks * piece / out.pieces * kEdgeChunk;
-  int last = chunks * (piece + 1) / out.pieces * kEdgeChunk;
+  const int steps = c.n > 1 ? c.n - 1 : 0;
+  const int64_t chunks = (steps + kEdgeChunk - 1) / kEdgeChunk;
+  const int first = int(chunks * piece / out.pieces) * kEdgeChunk;
+  int last = int(chunks * (piece + 1) / out.pieces) * kEdgeChunk;
   last = last < steps ? last : steps;
   const int end = last < item.len - 1 ? last : item.len - 1;
   const double weight = out.weight ? out.weight[b] : 1;

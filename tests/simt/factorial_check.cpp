@@ -7,6 +7,17 @@ constexpr int kSamples = 3;
 constexpr size_t kScarce = 2100;  // bytes of shared memory: less than small problems want
 constexpr uint64_t kSeed = (uint64_t(3) << 40) + 12345;
 
+// Into how many pieces the steps of these sizes are cut: chunks of 32, or as many as 2^20 elements have room for.
+void check_pieces() {
+  auto pieces = [](int n, std::vector<int> sizes) {
+    return factorial_pieces(Problem<float>::shape({"", {1}, {1}, n, std::move(sizes), 0, 0}));
+  };
+  const bool chunks = pieces(0, {2}) == 1 && pieces(1, {2}) == 1 && pieces(33, {2, 2}) == 1 &&
+                      pieces(34, {2, 2}) == 2 && pieces(65, {2, 2}) == 2 && pieces(66, {2, 2}) == 3;
+  const bool large = pieces(100000, {64, 64}) == (1 << 20) / (2 * 64 * 64 + 4 * 64 * 64);
+  require(chunks && large && pieces(100000, {1024, 1024}) == 1, "pieces of steps");
+}
+
 template <class T>
 struct Check : Ladder<T> {
   using P = Ladder<T>;
@@ -22,6 +33,7 @@ struct Check : Ladder<T> {
 
   using P::P;
   void run() {
+    check_pieces();
     for (int64_t i = 0; i < b && o.broken == 0; i++) {
       exact.push_back(posterior(scores(i)));
       add(expected, i, weight[i], exact[i], &steps_expected);
@@ -156,6 +168,7 @@ const Case kCases[] = {
     {"thin in float64", {12}, {1}, 6, {2, 2, 2}, 0.3, 2, kHopperShared, false, true, false, 0, 1, 60},
     {"small backward alone", {16}, {16}, 8, {3, 2}, 0.2, 6},
     {"small backward alone in float64", {16}, {16}, 8, {3, 2}, 0.2, 48},
+    {"small backward alone, one chain", {16}, {16}, 5, {8}, 0.6, 6, kHopperShared, false, true, false, 0, 1, 3},
     {"mild at most", {8}, {8}, 3, {4, 3}, 0, 3, kHopperShared, false, false, false, 0, 1.05, 20},
     {"wide at most", {8}, {8}, 3, {4, 3}, 0, 6, kHopperShared, false, true, false, 0, 1.05, 4},
     {"long", {3}, {1}, 70, {2, 3}, 0, 0.5},
