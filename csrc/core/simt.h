@@ -20,6 +20,7 @@
 #define SLV_DEVICE __device__ __forceinline__
 #define SLV_KERNEL(threads) __global__ void __launch_bounds__(threads, 1)
 #define SLV_UNROLL _Pragma("unroll")
+#define SLV_UNROLL_TWICE _Pragma("unroll 2")
 
 namespace slv::simt {
 
@@ -97,6 +98,7 @@ void launch(void (*kernel)(P...), int64_t blocks, int threads, size_t shared, St
 #define SLV_DEVICE inline
 #define SLV_KERNEL(threads) void
 #define SLV_UNROLL
+#define SLV_UNROLL_TWICE
 
 // The runtime sets these before a thread goes on.
 struct SimtIndex {
@@ -170,6 +172,7 @@ void launch(void (*kernel)(P...), int64_t blocks, int threads, size_t shared, St
 
 #define SLV_BOTH
 #define SLV_UNROLL
+#define SLV_UNROLL_TWICE
 
 #endif
 

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "cuda/kind.h"
 #include "cuda/row_map.h"
 
 namespace slv::cuda {
@@ -25,8 +26,6 @@ struct Chain {
   SLV_BOTH int64_t matrices() const { return matrix.rows * steps(); }
 };
 
-// What a transition matrix allows (see kernels/range.h): nothing need be watched; every entry must be; log space alone.
-enum Kind { kMild, kWide, kUnusable };
 // What a row of unary scores holds: nothing special; a finite score whose exponential is too small for a wide item; a
 // score that is NaN, infinite or too large to be scaled.
 enum RowCode { kPlain, kThin, kBad };

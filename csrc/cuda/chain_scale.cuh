@@ -6,6 +6,41 @@
 
 namespace slv::cuda {
 
+// The range of the finite ones among some scores, and what else there is.
+template <class T>
+struct ScoreRange {
+  T high, low;
+  bool forbidden, broken;  // some are -inf; some are NaN or +inf
+  SLV_DEVICE bool empty() const { return high == -infinity<T>() && !broken; }
+  SLV_DEVICE bool bounded() const { return !broken && high < T(Range<T>::huge) && high > -T(Range<T>::huge); }
+  SLV_DEVICE double rho() const { return double(high) - double(low); }
+  // The power of two nearest to the largest exponential.
+  SLV_DEVICE T exponent() const { return bounded() ? T(rint(double(high) * kLog2E)) : T(0); }
+};
+// Of `count` scores, by a block; parts: 2 kMaxWarps in shared memory.
+template <class T>
+SLV_DEVICE ScoreRange<T> range_of(const Thread& me, T* parts, const T* scores, int count) {
+  ScoreRange<T> r{-infinity<T>(), infinity<T>(), false, false};
+  for (int e = me.index; e < count; e += int(blockDim.x)) {
+    const T x = scores[e];
+    if (x == -infinity<T>()) {
+      r.forbidden = true;
+      continue;
+    }
+    r.broken = r.broken || !(x < infinity<T>());
+    r.high = larger(r.high, x);
+    r.low = x < r.low ? x : r.low;
+  }
+  r.high = warp_max(r.high);
+  r.low = -warp_max(-r.low);
+  if (me.lane == 0) parts[me.warp] = r.high, parts[kMaxWarps + me.warp] = -r.low;
+  r.forbidden = sync_block_or(r.forbidden);
+  r.broken = sync_block_or(r.broken);
+  r.high = max_of_parts(parts, me.warps);
+  r.low = -max_of_parts(parts + kMaxWarps, me.warps);
+  return r;
+}
+
 // One block for each matrix: its range, and, where the steps share it, its exponential.
 template <class T>
 SLV_KERNEL(256)
@@ -16,32 +51,11 @@ chain_prepare(Chain<T> c, Scaled<T> s) {
   const int64_t row = blockIdx.x;
   const int k = c.k, kk = k * k;
   const T* a = c.transition + row * kk;
-  T high = -infinity<T>(), low = infinity<T>();
-  bool forbidden = false, broken = false;
-  for (int e = me.index; e < kk; e += int(blockDim.x)) {
-    const T x = a[e];
-    if (x == -infinity<T>()) {
-      forbidden = true;
-      continue;
-    }
-    broken = broken || !(x < infinity<T>());
-    high = larger(high, x);
-    low = x < low ? x : low;
-  }
-  high = warp_max(high);
-  low = -warp_max(-low);
-  if (me.lane == 0) parts[me.warp] = high, parts[kMaxWarps + me.warp] = -low;
-  forbidden = sync_block_or(forbidden);
-  broken = sync_block_or(broken);
-  high = max_of_parts(parts, me.warps);
-  low = -max_of_parts(parts + kMaxWarps, me.warps);
-  const bool empty = high == -infinity<T>() && !broken;
-  const bool bounded = !broken && high < T(Range<T>::huge) && high > -T(Range<T>::huge);
-  const double rho = double(high) - double(low);
+  const ScoreRange<T> r = range_of(me, parts, a, kk);
   int kind = kUnusable;
-  if (empty || (bounded && rho <= Range<T>::wide)) kind = kWide;
-  if (bounded && !forbidden && 2 * rho + 2 * log(double(k)) <= Range<T>::mild) kind = kMild;
-  const T exponent = bounded ? T(rint(double(high) * kLog2E)) : T(0);
+  if (r.empty() || (r.bounded() && r.rho() <= Range<T>::wide)) kind = kWide;
+  if (r.bounded() && !r.forbidden && 2 * r.rho() + 2 * log(double(k)) <= Range<T>::mild) kind = kMild;
+  const T exponent = r.exponent();
   if (me.index == 0) s.kind[row] = kind, s.exponent[row] = exponent;
   if (!s.matrix || kind == kUnusable) return;
   for (int e = me.index; e < kk; e += int(blockDim.x)) {

@@ -15,15 +15,15 @@ namespace {
 Tensor log_partition(SLV_POTENTIALS, bool as_double) {
   return dispatch(unary, [&](auto t) {
     BoundFactorial<decltype(t)> p(unary, transition, initial, sizes, lengths);
-    return log_partitions(p, nullptr, as_double);
+    return log_partitions<decltype(t)>(p, nullptr, as_double);
   });
 }
 
 std::tuple<Tensor, Tensor> inside(SLV_POTENTIALS, bool as_double) {
   return dispatch(unary, [&](auto t) {
     BoundFactorial<decltype(t)> p(unary, transition, initial, sizes, lengths);
-    Tensor chart = p.empty({chart_size(p)});
-    return std::make_tuple(log_partitions(p, kept_alpha(p, chart), as_double), chart);
+    Tensor chart = p.empty({ScaledFactorial<decltype(t)>::chart_size(p)});
+    return std::make_tuple(log_partitions(p, chart.template mutable_data_ptr<decltype(t)>(), as_double), chart);
   });
 }
 
@@ -31,14 +31,16 @@ std::tuple<Tensor, Tensor, Tensor> vjp(const Tensor& grad, const Tensor& chart, 
   return dispatch(unary, [&](auto t) {
     using T = decltype(t);
     BoundFactorial<T> p(unary, transition, initial, sizes, lengths);
-    STD_TORCH_CHECK(chart.scalar_type() == scalar_type<T> && chart.is_contiguous() && chart.numel() == chart_size(p),
+    STD_TORCH_CHECK(chart.scalar_type() == scalar_type<T> && chart.is_contiguous() &&
+                        chart.numel() == ScaledFactorial<T>::chart_size(p),
                     "chart: expected what factorial_inside returned for these potentials");
     p.check_device("chart", chart);
     const Tensor weight = p.weights(grad);
     Tensor du = p.empty(p.with({p.n, p.k})), da = p.empty(shape_of(transition));
     T* out = du.mutable_data_ptr<T>();
-    backward_pass<T>(p, kept_alpha(p, chart), weight.const_data_ptr<double>(), out, nullptr, p.transition.rows,
-                     da.mutable_data_ptr<T>());
+    ScaledFactorial<T> run(p);
+    run.bind_chart(const_cast<T*>(chart.const_data_ptr<T>()));
+    backward_pass<T>(run, weight.const_data_ptr<double>(), out, nullptr, p.transition.rows, da.mutable_data_ptr<T>());
     return std::make_tuple(du, da, initial_gradient<T>(p, initial, out));
   });
 }
@@ -51,7 +53,9 @@ std::tuple<Tensor, Tensor> marginals(SLV_POTENTIALS, bool edges) {
     Tensor mu = p.empty(p.with({p.n, p.k}));
     Tensor ma = p.empty(p.with(edges ? Shape{std::max<int64_t>(p.n - 1, 0), p.c.edges} : Shape{p.c.edges}));
     T* out = ma.mutable_data_ptr<T>();
-    backward_pass<T>(p, nullptr, nullptr, mu.mutable_data_ptr<T>(), edges ? out : nullptr, row_map(p.batch, p.batch),
+    ScaledFactorial<T> run(p);
+    run.forward_kept();
+    backward_pass<T>(run, nullptr, mu.mutable_data_ptr<T>(), edges ? out : nullptr, row_map(p.batch, p.batch),
                      edges ? nullptr : out);
     return std::make_tuple(mu, ma);
   });
@@ -95,8 +99,12 @@ Tensor sample(SLV_POTENTIALS, int64_t num_samples, int64_t seed) {
     BoundFactorial<T> p(unary, transition, initial, sizes, lengths);
     Tensor out = p.empty(p.with({p.n}, {num_samples}), ScalarType::Long);
     if (out.numel() == 0) return out;
-    each_sweep(p, nullptr, 0, 0, [&](const Beginnings& s, double*) {
-      run_sample(p.c, s, uint64_t(seed), num_samples, out.mutable_data_ptr<int64_t>(), p.stream);
+    int64_t* states = out.mutable_data_ptr<int64_t>();
+    ScaledFactorial<T> run(p);
+    run.forward_kept();
+    run_sample(p.c, run.s, uint64_t(seed), num_samples, states, p.stream);
+    each_range<double>(p, sweep_size(p, 0), [&](int64_t first, int64_t count, double* memory) {
+      run_log_sample(p.c, sweep(p, first, count, memory, 0, run.s.redo), uint64_t(seed), num_samples, states, p.stream);
     });
     return out;
   });

@@ -1,7 +1,7 @@
-// Backward, from the filtered side: a move's p(i | o, j, q) is normalised where it is used and so is exact however
-// large the potentials are. Every result is gathered in one order: nothing is added atomically.
+// Backward, in log space, from the filtered side: a move's p(i | o, j, q) is normalised where it is used and so is
+// exact however large the potentials are. Every result is gathered in one order: nothing is added atomically.
 #pragma once
-#include "cuda/factorial_forward.cuh"
+#include "cuda/factorial_scale.cuh"
 
 namespace slv::cuda {
 
@@ -46,19 +46,17 @@ SLV_DEVICE void take_edges(const Thread& me, const Factorial<T>& c, double* part
   }
 }
 
-// Where joint state z lies in a row that lanes read at a power of two from each other: so they meet other banks.
-SLV_BOTH inline int spaced(int z) { return z + (z >> 4); }
 // What a block has of the step before it: of each move (m, spaced S) the largest term of its sums, and the sums
 // relative to it, which become posterior weights over them; posteriors (S), and two rows of values between the moves.
 template <class T>
 SLV_BOTH int64_t backward_size(const Factorial<T>& c) {
-  return 2 * int64_t(c.m) * spaced(c.states) + 3 * int64_t(c.states);
+  return 2 * int64_t(c.m) * spaced<double>(c.states) + 3 * int64_t(c.states);
 }
 struct StepSums {
   int row;
   double *tops, *sums, *mu, *rows;
   template <class T>
-  SLV_DEVICE StepSums(const Factorial<T>& c, double* memory) : row(spaced(c.states)), tops(memory) {
+  SLV_DEVICE StepSums(const Factorial<T>& c, double* memory) : row(spaced<double>(c.states)), tops(memory) {
     sums = tops + int64_t(c.m) * row;
     mu = sums + int64_t(c.m) * row;
     rows = mu + c.states;
@@ -78,8 +76,8 @@ SLV_DEVICE void sum_moves(const Thread& me, const JointItem<T>& item, const doub
     double* to = s.rows + move.chain % 2 * states;
     for (int z = me.index; z < states; z += int(blockDim.x)) {
       const LogSum x = move.into(from, z);
-      tops[spaced(z)] = x.top;
-      sums[spaced(z)] = !last ? x.sum : s.mu[z] > 0 ? s.mu[z] / x.sum : 0;
+      tops[spaced<double>(z)] = x.top;
+      sums[spaced<double>(z)] = !last ? x.sum : s.mu[z] > 0 ? s.mu[z] / x.sum : 0;
       if (!last) to[z] = x.log();
       also(move, from, z, x);
     }
@@ -107,11 +105,11 @@ SLV_DEVICE void spread(const Thread& me, const JointItem<T>& item, const Move<T>
       double own = 0, sum = 0, keep = 0;
       if (live) {
         begin(z);
-        const int at = spaced(z) - s.row;
+        const int at = spaced<double>(z) - s.row;
         own = move.chain == 0 ? alpha[z] : LogSum{tops[at], weights[at]}.log();
       }
       for (int j = 0; j < k; j++) {
-        const int to = spaced(base + j * move.inner), which = j & (tiles.lanes - 1);
+        const int to = spaced<double>(base + j * move.inner), which = j & (tiles.lanes - 1);
         const double weight = live ? weights[to] : 0;
         const double p = weight > 0 ? weight * exp(own + double(move.a[i * k + j]) - tops[to]) : 0;
         sum += p;
@@ -127,7 +125,7 @@ SLV_DEVICE void spread(const Thread& me, const JointItem<T>& item, const Move<T>
 }
 // What `each` of a move leaves to the one before it: the weights over that one's sums.
 SLV_DEVICE void put_weight(const StepSums& s, int chain, int z, double mu) {
-  double* sum = s.sums + (chain - 1) * s.row + spaced(z);
+  double* sum = s.sums + (chain - 1) * s.row + spaced<double>(z);
   *sum = mu > 0 ? mu / *sum : 0;
 }
 
@@ -135,16 +133,17 @@ SLV_DEVICE void put_weight(const StepSums& s, int chain, int z, double mu) {
 template <class T>
 struct Results {
   const Factorial<T>& c;
-  int len;
+  int len, pieces;
   double weight, *partial, *counts;
   T *unary, *steps;
   SLV_DEVICE Results(const Thread& me, const Factorial<T>& c, const JointPosterior<T>& out, int64_t place, int64_t b,
                      int len)
       : c(c),
         len(len),
+        pieces(out.pieces),
         weight(out.weight ? out.weight[b] : 1),
         partial(out.partial + place * partial_size(c, me.warps)),
-        counts(out.counts + place * c.edges),
+        counts(out.counts + place * out.pieces * c.edges),
         unary(out.unary + b * c.n * c.states),
         steps(out.steps ? out.steps + b * (c.n > 0 ? c.n - 1 : 0) * c.edges : nullptr) {}
   // Zeros in the padding and in the sums of edges.
@@ -163,7 +162,7 @@ struct Results {
       if (steps)
         steps[int64_t(t) * c.edges + e] = T(weight * sum);
       else
-        counts[e] = weight * sum;
+        for (int q = 0; q < pieces; q++) counts[int64_t(q) * c.edges + e] = q == 0 ? weight * sum : 0;
     });
   }
 };
@@ -183,6 +182,7 @@ factorial_backward(Factorial<T> c, Beginnings s, JointPosterior<T> out) {
   const int states = c.states;
   double* parts = shared.take<double>(2 * kMaxWarps);
   double* memory = s.spill ? s.spill + place * backward_size(c) : shared.take<double>(int(backward_size(c)));
+  if (skipped(s, b)) return;
   const StepSums step(c, memory);
   const JointItem<T> item(c, b);
   const Results<T> results(me, c, out, place, b, item.len);
@@ -208,56 +208,6 @@ factorial_backward(Factorial<T> c, Beginnings s, JointPosterior<T> out) {
     if (results.steps) results.put_edges(me, t);
   }
   if (!results.steps) results.put_edges(me, 0);
-}
-
-// 8 threads for each of 32 elements of a row: each adds up an eighth of the row's items, then one adds the eighths to
-// what earlier ranges of items have left in `sums`.
-template <class T>
-SLV_KERNEL(256)
-factorial_sum_edges(Factorial<T> c, Beginnings s, RowMap rows, const double* counts, double* sums, T* out) {
-  Shared shared;
-  double* parts = shared.take<double>(256);
-  const Thread me;
-  const int tiles = (c.edges + 31) / 32;
-  const int64_t row = blockIdx.x / unsigned(tiles), items = rows.items_of_row();
-  const int e = int(blockIdx.x % unsigned(tiles)) * 32 + me.lane;
-  double sum = 0;
-  for (int64_t q = items * me.warp / 8; q < items * (me.warp + 1) / 8 && e < c.edges; q++) {
-    const int64_t place = rows.item(row, q) - s.first;
-    if (place >= 0 && place < s.count) sum += counts[place * c.edges + e];
-  }
-  parts[me.index] = sum;
-  sync_block();
-  if (me.warp > 0 || e >= c.edges) return;
-  for (int q = 1; q < 8; q++) sum += parts[q * 32 + me.lane];
-  if (s.first > 0) sum += sums[row * c.edges + e];
-  if (s.first + s.count < c.batch)
-    sums[row * c.edges + e] = sum;
-  else
-    out[row * c.edges + e] = T(sum);
-}
-
-// A block for each state of each chain of a row.
-template <class T>
-SLV_KERNEL(256)
-factorial_sum_starts(Factorial<T> c, RowMap rows, const T* unary, T* out) {
-  Shared shared;
-  double* parts = shared.take<double>(kMaxWarps);
-  const Thread me;
-  const int64_t row = blockIdx.x / unsigned(c.ends);
-  int state = int(blockIdx.x % unsigned(c.ends)), chain = 0, inner = c.states / c.sizes[0];
-  for (; state >= c.sizes[chain]; inner /= c.sizes[chain]) state -= c.sizes[chain++];
-  const int k = c.sizes[chain], rest = c.states / k;
-  double sum = 0;
-  for (int64_t x = me.index; x < int64_t(rows.items_of_row()) * rest && c.n > 0; x += blockDim.x) {
-    const int64_t q = x / rest;
-    const int r = int(x - q * rest), z = (r / inner * k + state) * inner + r % inner;
-    sum += double(unary[rows.item(row, q) * c.n * c.states + z]);
-  }
-  sum = warp_sum(sum);
-  if (me.lane == 0) parts[me.warp] = sum;
-  sync_block();
-  if (me.index == 0) out[blockIdx.x] = T(sum_of_parts(parts, me.warps));
 }
 
 }  // namespace slv::cuda

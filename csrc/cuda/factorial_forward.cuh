@@ -1,5 +1,6 @@
-// Forward: a step is a move of each chain in turn, a'(o, j, q) = log sum_i exp(a(o, i, q) + A[i, j]), o the states of
-// the chains before it and q of those after. A block has one item, a thread the joint states that are its own.
+// Forward, in log space: a step is a move of each chain in turn, a'(o, j, q) = log sum_i exp(a(o, i, q) + A[i, j]), o
+// the states of the chains before it and q of those after. A block has one item, a thread the joint states that are its
+// own.
 #pragma once
 #include "cuda/factorial.h"
 #include "cuda/log_sum.cuh"
@@ -10,6 +11,7 @@ namespace slv::cuda {
 template <class T>
 struct Move {
   int chain, k, inner, edge;  // inner: joint states of the chains after it; edge: the first of its matrix
+  int padded;                 // the first of its matrix, as the scaled domain has it
   const T* a;                 // (k, k)
   SLV_DEVICE int state(int z) const { return z / inner % k; }
   // The sum over what the chain may have come from into joint state z, from the sums in `from`.
@@ -51,26 +53,42 @@ struct JointItem {
     }
     return x;
   }
+  SLV_DEVICE Move<T> first() const {
+    const int k = c.sizes[0];
+    return {0, k, c.states / k, 0, 0, transition};
+  }
+  SLV_DEVICE Move<T> last() const {
+    const int k = c.sizes[c.m - 1], edge = c.edges - k * k;
+    return {c.m - 1, k, 1, edge, c.padded - k * padded_row(k), transition + edge};
+  }
+  SLV_DEVICE Move<T> after(const Move<T>& x) const {
+    const int k = c.sizes[x.chain + 1], edge = x.edge + x.k * x.k;
+    return {x.chain + 1, k, x.inner / k, edge, x.padded + x.k * padded_row(x.k), transition + edge};
+  }
+  SLV_DEVICE Move<T> before(const Move<T>& x) const {
+    const int k = c.sizes[x.chain - 1], edge = x.edge - k * k;
+    return {x.chain - 1, k, x.inner * x.k, edge, x.padded - k * padded_row(k), transition + edge};
+  }
   // Calls body(move) for every chain, from the first to the last and back.
   template <class F>
   SLV_DEVICE void each_move(F&& body) const {
-    for (int i = 0, inner = c.states, edge = 0; i < c.m; i++) {
-      const int k = c.sizes[i];
-      inner /= k;
-      body(Move<T>{i, k, inner, edge, transition + edge});
-      edge += k * k;
+    Move<T> move = first();
+    for (int i = 0; i < c.m; i++) {
+      if (i > 0) move = after(move);
+      body(move);
     }
   }
   template <class F>
   SLV_DEVICE void each_move_back(F&& body) const {
-    for (int i = c.m - 1, inner = 1, edge = c.edges; i >= 0; i--) {
-      const int k = c.sizes[i];
-      edge -= k * k;
-      body(Move<T>{i, k, inner, edge, transition + edge});
-      inner *= k;
+    Move<T> move = last();
+    for (int i = 0; i < c.m; i++) {
+      if (i > 0) move = before(move);
+      body(move);
     }
   }
 };
+
+SLV_DEVICE bool skipped(const Beginnings& s, int64_t b) { return s.redo && s.redo[b] == 0; }
 
 // Elements of a block's workspace, which shared memory should hold.
 template <class T>
@@ -88,6 +106,7 @@ factorial_forward(Factorial<T> c, Beginnings s, double* log_z, T* log_z_narrow) 
   double* parts = shared.take<double>(2 * kMaxWarps);
   double* from = s.spill ? s.spill + blockIdx.x * forward_size(c) : shared.take<double>(int(forward_size(c)));
   double* to = from + states;
+  if (skipped(s, b)) return;
   const JointItem<T> item(c, b);
   for (int t = 0; t < item.len; t++) {
     double* kept = s.alpha ? s.alpha + (int64_t(blockIdx.x) * c.n + t) * states : nullptr;

@@ -1,7 +1,10 @@
 // How many blocks, threads and bytes of shared memory each kernel of the factorial chain gets: a function of the
 // problem and of the device's shared memory alone, which never changes an order of summation.
 #pragma once
+#include "cuda/factorial_adjoint.cuh"
+#include "cuda/factorial_edges.cuh"
 #include "cuda/factorial_search.cuh"
+#include "cuda/factorial_sums.cuh"
 #include "cuda/factorial_tangent.cuh"
 
 namespace slv::cuda {
@@ -49,6 +52,63 @@ int64_t factorial_partial_size(const Factorial<T>& c) {
   return partial_size(c, joint_threads(c) / 32);
 }
 
+// ---- the scaled domain ------------------------------------------------------------------------------------------
+
+template <class T>
+int64_t factorial_scan_spill(const Factorial<T>& c) {
+  return spill_of<T>(scan_size(c));
+}
+template <class T>
+int64_t factorial_edges_spill(const Factorial<T>& c) {
+  return spill_of<T>(edges_size(c, scan_threads(c)));
+}
+template <class T>
+int factorial_pieces(const Factorial<T>& c) {
+  return edge_pieces(c);
+}
+template <class T>
+void run_prepare(const Factorial<T>& c, const JointScaled<T>& s, Stream stream) {
+  simt::launch(factorial_prepare<T>, c.matrix.rows, 256, array_bytes<T>(2 * kMaxWarps), joint_stream(stream), c, s);
+}
+template <class T>
+void run_rows(const Factorial<T>& c, const JointScaled<T>& s, Stream stream) {
+  simt::launch(factorial_rows<T>, (c.batch * c.n + 7) / 8, 256, 0, joint_stream(stream), c, s);
+}
+// Launches body(bytes of shared memory, whether an item's matrices have room in it) for a workspace of `size` and
+// `copies` of the matrices.
+template <class T, class F>
+void with_room(const Factorial<T>& c, const ItemRange<T>& range, int64_t size, int copies, F&& body) {
+  const size_t own = block_bytes<T>(size, range.spill), all = own + copies * array_bytes<T>(c.padded);
+  const bool room = !range.spill && all <= simt::shared_limit();
+  body(room ? all : own, room);
+}
+template <class T>
+void run_scan(const Factorial<T>& c, const JointScaled<T>& s, const ItemRange<T>& range, double* log_z, T* log_z_narrow,
+              Stream stream) {
+  with_room(c, range, scan_size(c), 1, [&](size_t shared, bool room) {
+    simt::launch(factorial_scan<T>, range.count, scan_threads(c), shared, joint_stream(stream), c, s, range, room,
+                 log_z, log_z_narrow);
+  });
+}
+template <class T>
+void run_adjoint(const Factorial<T>& c, const JointScaled<T>& s, const ItemRange<T>& range, const JointAdjoint<T>& a,
+                 Stream stream) {
+  with_room(c, range, scan_size(c), 1, [&](size_t shared, bool room) {
+    simt::launch(factorial_adjoint<T>, range.count, scan_threads(c), shared, joint_stream(stream), c, s, range, room,
+                 a);
+  });
+}
+template <class T>
+void run_edges(const Factorial<T>& c, const JointScaled<T>& s, const ItemRange<T>& range, const JointAdjoint<T>& a,
+               const JointPosterior<T>& out, Stream stream) {
+  with_room(c, range, edges_size(c, scan_threads(c)), 2, [&](size_t shared, bool room) {
+    simt::launch(factorial_edges<T>, range.count * out.pieces, scan_threads(c), shared, joint_stream(stream), c, s,
+                 range, room, a, out);
+  });
+}
+
+// ---- log space --------------------------------------------------------------------------------------------------
+
 template <class T>
 void run_forward(const Factorial<T>& c, const Beginnings& s, double* log_z, T* log_z_narrow, Stream stream) {
   simt::launch(factorial_forward<T>, s.count, joint_threads(c), block_bytes<double>(forward_size(c), s.spill),
@@ -66,10 +126,10 @@ void run_tangent(const Factorial<T>& c, const Beginnings& s, const Direction<T>&
                joint_stream(stream), c, s, v, out);
 }
 template <class T>
-void run_sum_edges(const Factorial<T>& c, const Beginnings& s, const RowMap& rows, const double* counts, double* sums,
-                   T* out, Stream stream) {
+void run_sum_edges(const Factorial<T>& c, const Beginnings& s, const RowMap& rows, const double* counts, int pieces,
+                   double* sums, T* out, Stream stream) {
   simt::launch(factorial_sum_edges<T>, int64_t(rows.rows) * ((c.edges + 31) / 32), 256, array_bytes<double>(256),
-               joint_stream(stream), c, s, rows, counts, sums, out);
+               joint_stream(stream), c, s, rows, counts, pieces, sums, out);
 }
 template <class T>
 void run_sum_starts(const Factorial<T>& c, const RowMap& rows, const T* unary, T* out, Stream stream) {
@@ -83,9 +143,15 @@ void run_argmax(const Factorial<T>& c, int64_t first, int64_t count, T* best, T*
                joint_stream(stream), c, first, best, spill, states);
 }
 template <class T>
-void run_sample(const Factorial<T>& c, const Beginnings& s, uint64_t seed, int64_t samples, int64_t* states,
+void run_sample(const Factorial<T>& c, const JointScaled<T>& s, uint64_t seed, int64_t samples, int64_t* states,
                 Stream stream) {
-  simt::launch(factorial_sample<T>, (samples * s.count + 7) / 8, 256, 0, joint_stream(stream), c, s, seed, samples,
+  simt::launch(factorial_sample<T>, (samples * c.batch + 7) / 8, 256, 0, joint_stream(stream), c, s, seed, samples,
+               states);
+}
+template <class T>
+void run_log_sample(const Factorial<T>& c, const Beginnings& s, uint64_t seed, int64_t samples, int64_t* states,
+                    Stream stream) {
+  simt::launch(factorial_log_sample<T>, (samples * s.count + 7) / 8, 256, 0, joint_stream(stream), c, s, seed, samples,
                states);
 }
 

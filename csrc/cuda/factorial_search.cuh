@@ -90,12 +90,50 @@ factorial_argmax(Factorial<T> c, int64_t first, T* best, T* spill, int64_t* stat
   }
 }
 
+// The weight of the step from joint state z to `next` in the scaled domain; -1: there is none.
+template <class T>
+SLV_DEVICE T step_weight(const Factorial<T>& c, const T* matrices, int z, int next) {
+  const T* a = matrices + c.padded;
+  T w = 1;
+  for (int i = c.m - 1; i >= 0 && next >= 0; i--) {
+    const int k = c.sizes[i], stride = padded_row(k), above = z / k, next_above = next / k;
+    a -= k * stride;
+    w *= a[(z - above * k) * stride + next - next_above * k];
+    z = above, next = next_above;
+  }
+  return w;
+}
+// Of the items that the scaled domain holds.
 template <class T>
 SLV_KERNEL(256)
-factorial_sample(Factorial<T> c, Beginnings s, uint64_t seed, int64_t samples, int64_t* states) {
+factorial_sample(Factorial<T> c, JointScaled<T> s, uint64_t seed, int64_t samples, int64_t* states) {
+  const Thread me;
+  const Pair pair(me, 0, c.batch, samples);
+  if (!pair.exists || s.redo[pair.item] != 0) return;
+  const int64_t b = pair.item;
+  const JointItem<T> item(c, b);
+  const T* matrices = s.matrix + c.matrix.row(b) * c.padded;
+  int64_t* out = states + (pair.sample * c.batch + b) * c.n;
+  const int len = s.inverse[b] > T(0) ? item.len : 0;  // or no structure at all
+  for (int t = len + me.lane; t < c.n; t += 32) out[t] = -1;
+  Uniforms uniforms{seed, uint32_t(b), uint32_t(pair.sample)};
+  int next = -1;
+  for (int t = len - 1; t >= 0; t--) {
+    const T* alpha = s.alpha + (b * c.n + t) * c.states;
+    const T u = uniforms.template at<T>(t), below_one = 1 - power_of_two<T>(-Float<T>::mantissa);
+    next = draw<T>(me, c.states, u, below_one,
+                   [&](int z) { return alpha[z] > T(0) ? alpha[z] * step_weight(c, matrices, z, next) : T(0); });
+    if (me.lane == 0) out[t] = next;
+    if (next < 0) break;
+  }
+}
+
+template <class T>
+SLV_KERNEL(256)
+factorial_log_sample(Factorial<T> c, Beginnings s, uint64_t seed, int64_t samples, int64_t* states) {
   const Thread me;
   const Pair pair(me, s.first, s.count, samples);
-  if (!pair.exists) return;
+  if (!pair.exists || skipped(s, pair.item)) return;
   const int64_t b = pair.item;
   const JointItem<T> item(c, b);
   int64_t* out = states + (pair.sample * c.batch + b) * c.n;

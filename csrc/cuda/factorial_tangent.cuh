@@ -10,7 +10,7 @@ namespace slv::cuda {
 // What second order has beside the sums of a step: prefixes before each move (m, S), and two spaced rows of suffixes.
 template <class T>
 SLV_BOTH int64_t tangent_size(const Factorial<T>& c) {
-  return backward_size(c) + int64_t(c.m) * c.states + 2 * int64_t(spaced(c.states));
+  return backward_size(c) + int64_t(c.m) * c.states + 2 * int64_t(spaced<double>(c.states));
 }
 
 // The mean of f up to joint state z after a move, from the means before it; d: the direction of its matrix.
@@ -81,14 +81,14 @@ factorial_tangent(Factorial<T> c, Beginnings s, Direction<T> direction, JointPos
 
   auto put = [&](int t, int z) {
     const double mu = step.mu[z];
-    results.put(t, z, mu > 0 ? mu * (row(direction.prefix, t)[z] + suffix[spaced(z)] - mean) : 0);
+    results.put(t, z, mu > 0 ? mu * (row(direction.prefix, t)[z] + suffix[spaced<double>(z)] - mean) : 0);
   };
   for (int z = me.index; z < states && end >= 0; z += stride) {
-    suffix[spaced(z)] = 0;
+    suffix[spaced<double>(z)] = 0;
     put(end, z);
   }
   for (int t = end - 1; t >= 0; t--) {
-    for (int z = me.index; z < states; z += stride) suffix[spaced(z)] += f.template u<double>(t + 1, z);
+    for (int z = me.index; z < states; z += stride) suffix[spaced<double>(z)] += f.template u<double>(t + 1, z);
     sum_step(t, nullptr);
     double* edges = results.partial + partial_size(c, me.warps);
     item.each_move_back([&](const Move<T>& move) {
@@ -104,7 +104,7 @@ factorial_tangent(Factorial<T> c, Beginnings s, Direction<T> direction, JointPos
             return p * (rest + behind);
           },
           [&](int z, double mu) {
-            before[spaced(z)] = mu > 0 ? ahead / mu : 0;
+            before[spaced<double>(z)] = mu > 0 ? ahead / mu : 0;
             if (move.chain > 0)
               put_weight(step, move.chain, z, mu);
             else

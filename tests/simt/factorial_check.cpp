@@ -1,167 +1,51 @@
-// The factorial chain's kernels on small problems under the emulator, without torch; what they must compute is said by
-// the textbook recursions of the chain of joint states.
-#include <algorithm>
-#include <cstring>
-#include <utility>
-
-#include "chain_oracle.h"
-#include "checks.h"
-#include "cuda/factorial.h"
-#include "driver.h"
-#include "guarded.h"
+// The factorial chain's kernels on small problems under the emulator, without torch.
+#include "factorial_ladder.h"
 
 namespace {
-
-using namespace slv::cuda;
 
 constexpr int kSamples = 3;
 constexpr size_t kScarce = 2100;  // bytes of shared memory: less than small problems want
 constexpr uint64_t kSeed = (uint64_t(3) << 40) + 12345;
 
-struct Case {
-  const char* name;
-  Shape batch, lead;  // lead: of the transition and the initial scores
-  int n;
-  std::vector<int> sizes;
-  double holes, scale;
-  size_t shared = kHopperShared;
-  bool ragged = true, initial = true, spills = false;  // spills: to global memory though there is room
-  double offset = 0;  // of all unary scores; differences of log Z say nothing about second order then
-  int64_t states() const {
-    int64_t s = 1;
-    for (int k : sizes) s *= k;
-    return s;
-  }
-};
-
-// Scores of all parts, or what is summed over items of them.
-struct Parts {
-  Doubles unary, edges, starts;
-};
+// Into how many pieces the steps of these sizes are cut: chunks of 32, or as many as 2^20 elements have room for.
+void check_pieces() {
+  auto pieces = [](int n, std::vector<int> sizes) {
+    return factorial_pieces(Problem<float>::shape({"", {1}, {1}, n, std::move(sizes), 0, 0}));
+  };
+  const bool chunks = pieces(0, {2}) == 1 && pieces(1, {2}) == 1 && pieces(33, {2, 2}) == 1 &&
+                      pieces(34, {2, 2}) == 2 && pieces(65, {2, 2}) == 2 && pieces(66, {2, 2}) == 3;
+  const bool large = pieces(100000, {64, 64}) == (1 << 20) / (2 * 64 * 64 + 4 * 64 * 64);
+  require(chunks && large && pieces(100000, {1024, 1024}) == 1, "pieces of steps");
+}
 
 template <class T>
-struct Check {
-  // Sums are formed in float64: a float32 result is rounded once.
+struct Check : Ladder<T> {
+  using P = Ladder<T>;
+  using P::o, P::b, P::rows, P::states, P::steps, P::c, P::weight, P::scores, P::zeros, P::add, P::same, P::results,
+      P::compare, P::with, P::v_unary, P::v_transition, P::v_initial, P::s;
+  using typename P::Found;
+  // In log space sums are formed in float64: a float32 result is rounded once.
   static constexpr bool kDouble = sizeof(T) == 8;
   static constexpr double nats = 1e-10, narrow = kDouble ? nats : 1e-7, probability = kDouble ? 1e-9 : 1e-6;
-  const Case& o;
-  std::mt19937_64 random{5};
-  int64_t b, rows, states, steps;
-  Factorial<T> c{};
-  Guarded<T> unary, transition, initial, v_unary, v_transition, v_initial;
-  Guarded<int64_t> length;
-  Guarded<double> weight;
+  Parts expected = zeros(), moved = zeros();
+  Doubles steps_expected{Doubles(b * steps * c.edges)};
+  std::vector<Posterior> exact;
 
-  static Factorial<T> shape(const Case& o) {
-    Factorial<T> c{};
-    c.n = o.n, c.m = int(o.sizes.size()), c.states = int(o.states());
-    std::copy(o.sizes.begin(), o.sizes.end(), c.sizes);
-    for (int k : o.sizes) c.edges += k * k, c.ends += k;
-    return c;
-  }
-  Doubles draw(int64_t size, double holes, double scale) { return ::draw(random, size, holes, scale); }
-  explicit Check(const Case& o)
-      : o(o),
-        b(product(o.batch)),
-        rows(product(o.lead)),
-        states(o.states()),
-        steps(std::max(o.n - 1, 0)),
-        c(shape(o)),
-        unary(draw(b * o.n * states, o.holes, o.scale)),
-        transition(draw(rows * c.edges, o.holes, o.scale)),
-        initial(draw(rows * c.ends, 0, o.scale)),
-        v_unary(draw(b * o.n * states, 0, 1)),
-        v_transition(draw(b * steps * c.edges, 0, 1)),
-        v_initial(draw(rows * c.ends, 0, 1)),
-        length(b),
-        weight(draw(b, 0, 1)) {
-    for (int64_t i = 0; i < unary.size(); i++) unary.data()[i] += T(o.offset);
-    for (int64_t i = 0; i < b; i++) length.data()[i] = i == 0 ? o.n + 1 : i == 1 ? 1 : i == 2 ? -1 : o.n - i % o.n;
-    c = with(unary, transition, initial, row_map(o.lead, o.batch), false);
-  }
-  Factorial<T> with(Guarded<T>& u, Guarded<T>& a, Guarded<T>& first, const RowMap& matrix, bool per_step) {
-    Factorial<T> f = c;
-    f.batch = b, f.per_step = per_step;
-    f.unary = u.data(), f.transition = a.data(), f.initial = o.initial ? first.data() : nullptr;
-    f.matrix = matrix, f.initial_row = row_map(o.lead, o.batch);
-    f.length = o.ragged ? length.data() : nullptr;
-    return f;
-  }
-  int len(int64_t item) { return !o.ragged ? o.n : int(std::clamp<int64_t>(length[item], 0, o.n)); }
-  // each(place among the edges, among the starts, state before, state after) of every chain
-  template <class F>
-  void each_chain(int64_t z, int64_t next, F&& each) const {
-    int edge = 0, start = 0;
-    for (int64_t inner = states; int k : o.sizes) {
-      inner /= k;
-      const int i = int(z / inner % k);
-      each(edge + i * k + int(next / inner % k), start + i);
-      edge += k * k, start += k;
-    }
-  }
-  // Of the chain of joint states, moved by `step` along the direction, whose transition is its own for item and step.
-  Scores scores(int64_t item, double step = 0) {
-    const int64_t row = c.matrix.row(item);
-    return {len(item), int(states),
-            [=, this](int t, int z) {
-              auto at = [&](Guarded<T>& u, Guarded<T>& first) {
-                double x = u[(item * o.n + t) * states + z];
-                if (t == 0 && o.initial) each_chain(z, 0, [&](int, int i) { x += double(first[row * c.ends + i]); });
-                return x;
-              };
-              return at(unary, initial) + (step != 0 ? step * at(v_unary, v_initial) : 0);
-            },
-            [=, this](int t, int z, int next) {
-              double x = 0;
-              each_chain(z, next, [&](int e, int) {
-                x += double(transition[row * c.edges + e]);
-                if (step != 0) x += step * double(v_transition[(item * steps + t) * c.edges + e]);
-              });
-              return x;
-            }};
-  }
-
-  Parts zeros() const { return {Doubles(b * o.n * states), Doubles(rows * c.edges), Doubles(rows * c.ends)}; }
-  // An item's expected parts; its edges step by step into `by_step` where it is given.
-  void add(Parts& s, int64_t item, double w, const Posterior& p, Doubles* by_step = nullptr) {
-    const int64_t row = c.matrix.row(item);
-    const int n = len(item);
-    for (int64_t e = 0; e < n * states; e++) s.unary[item * o.n * states + e] += w * p.unary[e];
-    for (int64_t z = 0; z < states && n > 0; z++)
-      each_chain(z, 0, [&](int, int i) { s.starts[row * c.ends + i] += w * p.unary[z]; });
-    for (int t = 0; t + 1 < n; t++)
-      for (int64_t z = 0; z < states; z++)
-        for (int64_t next = 0; next < states; next++)
-          each_chain(z, next, [&](int e, int) {
-            const double x = w * p.edges[(t * states + z) * states + next];
-            s.edges[row * c.edges + e] += x;
-            if (by_step) (*by_step)[(item * steps + t) * c.edges + e] += x;
-          });
-  }
-
-  static void same(Guarded<T>& found, const Doubles& expected, double tolerance, const char* what) {
-    double most = 1;
-    for (double x : expected) most = std::max(most, std::abs(x));
-    for (int64_t i = 0; i < found.size(); i++) close(found[i] / most, expected[i] / most, tolerance, what, i);
-    found.check(what);
-  }
-  struct Found {
-    Guarded<T> unary, edges, starts;
-  };
-  Found results() const {
-    return {Guarded<T>(b * o.n * states), Guarded<T>(rows * c.edges), Guarded<T>(rows * c.ends)};
-  }
-  void compare(Found& f, const Parts& expected, double tolerance, const char* what) {
-    run_sum_starts(c, c.initial_row, f.unary.data(), f.starts.data(), nullptr);
-    same(f.unary, expected.unary, tolerance, what);
-    same(f.edges, expected.edges, tolerance, what);
-    same(f.starts, expected.starts, tolerance, what);
-  }
-
+  using P::P;
   void run() {
+    check_pieces();
+    for (int64_t i = 0; i < b && o.broken == 0; i++) {
+      exact.push_back(posterior(scores(i)));
+      add(expected, i, weight[i], exact[i], &steps_expected);
+    }
+    this->climb(exact, expected, steps_expected);
+    if (o.broken == 0) in_log_space();
+  }
+
+  void in_log_space() {
     const int64_t half = (b + 1) / 2, part = o.n * states, partial = factorial_partial_size(c);
     Guarded<double> alpha(half * part), prefix(half * part), edges(half * partial), counts(half * c.edges);
-    const int64_t spare = o.spills ? (6 * c.m + 8) * states : 0;  // enough for any of the workspaces
+    const int64_t spare = this->spare();
     const int64_t forward = factorial_forward_spill(c) + spare, backward = factorial_backward_spill(c) + spare;
     const int64_t tangent = factorial_tangent_spill(c) + spare, argmax = factorial_argmax_spill(c) + spare;
     Guarded<double> forward_spill(half * forward), backward_spill(half * backward), tangent_spill(half * tangent);
@@ -173,9 +57,9 @@ struct Check {
     auto ranges = [&](auto&& body) {
       for (int64_t first = 0; first < b; first += half) {
         const int64_t count = std::min(half, b - first);
-        run_forward(c, {first, count, alpha.data(), in(forward_spill, forward)}, log_z.data(), log_z_narrow.data(),
-                    nullptr);
-        body(Beginnings{first, count, alpha.data(), nullptr});
+        run_forward(c, {first, count, alpha.data(), in(forward_spill, forward), nullptr}, log_z.data(),
+                    log_z_narrow.data(), nullptr);
+        body(Beginnings{first, count, alpha.data(), nullptr, nullptr});
       }
     };
     Found first = results(), second = results();
@@ -184,9 +68,9 @@ struct Check {
                          mean.data()};
     ranges([&](Beginnings s) {
       s.spill = in(backward_spill, backward);
-      JointPosterior<T> out{weight.data(), edges.data(), first.unary.data(), nullptr, counts.data()};
+      JointPosterior<T> out{weight.data(), edges.data(), first.unary.data(), nullptr, counts.data(), 1};
       run_backward(c, s, out, nullptr);
-      run_sum_edges(c, s, c.matrix, counts.data(), sums.data(), first.edges.data(), nullptr);
+      run_sum_edges(c, s, c.matrix, counts.data(), 1, sums.data(), first.edges.data(), nullptr);
       if (steps > 0) {
         out.unary = again.data(), out.steps = by_step.data();
         run_backward(c, s, out, nullptr);
@@ -194,24 +78,19 @@ struct Check {
     });
     ranges([&](Beginnings s) {
       s.spill = in(tangent_spill, tangent);
-      run_tangent(c, s, v, {weight.data(), edges.data(), second.unary.data(), nullptr, counts.data()}, nullptr);
-      run_sum_edges(c, s, c.matrix, counts.data(), sums.data(), second.edges.data(), nullptr);
+      run_tangent(c, s, v, {weight.data(), edges.data(), second.unary.data(), nullptr, counts.data(), 1}, nullptr);
+      run_sum_edges(c, s, c.matrix, counts.data(), 1, sums.data(), second.edges.data(), nullptr);
     });
     ranges([&](Beginnings s) {
-      run_sample(c, s, kSeed, kSamples, drawn.data(), nullptr);
+      run_log_sample(c, s, kSeed, kSamples, drawn.data(), nullptr);
       run_argmax(c, s.first, s.count, best.data(), in(best_spill, argmax), best_path_of.data(), nullptr);
     });
     // alpha need not be kept, nor log Z asked for
-    run_forward<T>(c, {0, std::min<int64_t>(b, half), nullptr, in(forward_spill, forward)}, nullptr, nullptr, nullptr);
+    run_forward<T>(c, {0, half, nullptr, in(forward_spill, forward), nullptr}, nullptr, nullptr, nullptr);
 
-    Parts expected = zeros(), moved = zeros();
-    Doubles steps_expected(by_step.size());
-    std::vector<Posterior> exact;
     for (int64_t i = 0; i < b; i++) {
-      exact.push_back(posterior(scores(i)));
       close(log_z[i], exact[i].log_z, nats, "log Z", i);
       close(log_z_narrow[i], exact[i].log_z, narrow, "narrow log Z", i);
-      add(expected, i, weight[i], exact[i], &steps_expected);
       // second order: the difference of exact marginals moved along v and against it
       if (o.offset != 0) continue;
       const double step = 1e-5;
@@ -226,14 +105,17 @@ struct Check {
       same(by_step, steps_expected, probability, "edges, step by step");
     }
     if (o.offset == 0) compare(second, moved, 1e-5, "second order");
-    choices(best_path_of, drawn, exact);
+    choices(best_path_of, drawn);
+    // the same from the chart of the scaled domain, where it holds the item
+    run_sample(c, this->s, kSeed, kSamples, drawn.data(), nullptr);
+    choices(best_path_of, drawn);
     for (Guarded<double>* x :
          {&alpha, &prefix, &edges, &counts, &sums, &log_z, &forward_spill, &backward_spill, &tangent_spill})
       x->check("workspace");
     for (Guarded<T>* x : {&log_z_narrow, &mean, &best, &best_spill}) x->check("workspace");
   }
 
-  void choices(Guarded<int64_t>& best, Guarded<int64_t>& drawn, const std::vector<Posterior>& exact) {
+  void choices(Guarded<int64_t>& best, Guarded<int64_t>& drawn) {
     auto same_path = [&](int64_t i, const int64_t* found, const std::vector<int64_t>& path, const char* what) {
       for (int t = 0; t < o.n; t++)
         require(found[t] == (t < int(path.size()) ? path[t] : -1), what + std::string(" of item ") + std::to_string(i));
@@ -273,6 +155,28 @@ const Case kCases[] = {
     {"small, in global memory", {4}, {1}, 3, {2, 2}, 0, 1, kHopperShared, false, true, true},
     {"back spills", {3}, {3}, 4, {5, 7}, 0.1, 1, kScarce, false},
     {"all spills", {3}, {1}, 2, {5, 5, 10}, 0.1, 1, kScarce, false},
+    // the ladder; last: offset, growth, scale of unary scores
+    {"every rung", {2, 3}, {1, 3}, 6, {3, 2}, 0, 1, kHopperShared, true, true, false, 0, 6, 1},
+    {"every rung, holes", {12}, {12}, 6, {3, 2}, 0.15, 1, kHopperShared, true, true, false, 0, 1.5, 4},
+    {"on the brink", {9}, {1}, 12, {4, 5}, 0.2, 2, kHopperShared, true, true, false, 0, 1, 9},
+    {"on the brink in float64", {9}, {1}, 12, {4, 3}, 0.2, 20, kHopperShared, true, true, false, 0, 1, 90},
+    {"far apart", {12}, {1}, 5, {3, 2}, 0.4, 2, kHopperShared, true, true, false, 0, 1, 3000},
+    {"far apart, mild", {12}, {1}, 5, {3, 2}, 0, 1, kHopperShared, true, true, false, 0, 1, 700},
+    {"far from 0", {4}, {1}, 24, {3, 3}, 0, 1, kHopperShared, true, true, false, 3e3},
+    {"too far from 0", {6}, {1}, 1, {3, 3}, 0, 1, kHopperShared, false, false, false, 1e6},
+    {"thin", {12}, {1}, 6, {2, 2, 2}, 0.3, 2, kHopperShared, false, true, false, 0, 1, 7},
+    {"thin in float64", {12}, {1}, 6, {2, 2, 2}, 0.3, 2, kHopperShared, false, true, false, 0, 1, 60},
+    {"small backward alone", {16}, {16}, 8, {3, 2}, 0.2, 6},
+    {"small backward alone in float64", {16}, {16}, 8, {3, 2}, 0.2, 48},
+    {"small backward alone, one chain", {16}, {16}, 5, {8}, 0.6, 6, kHopperShared, false, true, false, 0, 1, 3},
+    {"mild at most", {8}, {8}, 3, {4, 3}, 0, 3, kHopperShared, false, false, false, 0, 1.05, 20},
+    {"wide at most", {8}, {8}, 3, {4, 3}, 0, 6, kHopperShared, false, true, false, 0, 1.05, 4},
+    {"long", {3}, {1}, 70, {2, 3}, 0, 0.5},
+    {"long and wide", {3}, {1}, 66, {2, 2, 2}, 0.2, 1},
+    {"not resident", {2}, {2}, 4, {22, 1}, 0, 1, kScarce, false},
+    {"not resident, edges", {2}, {2}, 4, {9, 3}, 0, 1, kScarce, false},
+    {"not a number", {2, 3}, {2, 1}, 4, {3, 2}, 0, 1, kHopperShared, false, true, false, 0, 1, -1, NAN},
+    {"infinite", {2, 3}, {2, 1}, 4, {3, 2}, 0, 1, kHopperShared, false, true, false, 0, 1, -1, HUGE_VAL},
 #if defined(SLV_PTX)  // rows begin at sectors: what ptx/ counts of accesses to memory, it counts of these
     {"aligned", {2}, {1}, 3, {8, 8, 4}, 0, 1, kHopperShared, false},
 #endif

@@ -105,25 +105,52 @@ def test_the_schedule_changes_no_bit():
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 
 
-def test_alpha_that_a_float32_chart_cannot_hold_is_formed_again():
+@DTYPES
+def test_the_chart_is_used(dtype):
     emulated.configure(1)
-    case = case_of((2, 3), dtype=torch.float32)
-    operators, grad = torch.ops.structlv_emulated, torch.ones(3)
-    chart = operators.factorial_inside(*case, False)[1]
-    expected, found = (
-        operators.factorial_vjp(grad, x, *case) for x in (chart, chart.clone().fill_(torch.nan))
-    )
-    assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
-
-
-def test_alpha_of_a_float64_chart_is_used():
-    emulated.configure(1)
-    case = case_of((2, 3))
-    operators, grad = torch.ops.structlv_emulated, torch.ones(3, dtype=torch.float64)
+    case = case_of((2, 3), dtype=dtype)
+    operators, grad = torch.ops.structlv_emulated, torch.ones(3, dtype=dtype)
     chart = operators.factorial_inside(*case, False)[1]
     again = operators.factorial_marginals(*case, False)[0]
     assert torch.equal(operators.factorial_vjp(grad, chart, *case)[0], again)
     assert not torch.equal(operators.factorial_vjp(grad, torch.zeros_like(chart), *case)[0], again)
+
+
+@DTYPES
+def test_an_item_that_left_the_scaled_domain_needs_no_chart(dtype):
+    """What is not a number where 1/Z is kept says so; the item is done in log space, from its potentials."""
+    emulated.configure(1)
+    case = case_of((2, 3), dtype=dtype)
+    operators, grad = torch.ops.structlv_emulated, torch.ones(3, dtype=dtype)
+    chart = operators.factorial_inside(*case, False)[1]
+    expected, found = (
+        operators.factorial_vjp(grad, x, *case) for x in (chart, chart.clone().fill_(torch.nan))
+    )
+    for a, b in zip(expected, found, strict=True):
+        assert_probabilities(b, a, dtype)
+    assert not all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
+
+
+@DTYPES
+@SHARINGS
+@pytest.mark.parametrize("scale", [3.0, 8.0, 20.0, 60.0])  # down the ladder
+def test_log_z_on_every_rung(sharing, scale, dtype):
+    emulated.configure(1)
+    case = case_of((4, 3, 2), n=12, sharing=sharing, batch=(8,), scale=scale, dtype=dtype)
+    z, mine = both("log_partition", *case, True)
+    assert_nats(mine[0], z[0], dtype)
+
+
+@DTYPES
+@SHARINGS
+def test_edges_of_long_sequences_come_in_pieces(sharing, dtype):
+    emulated.configure(1)
+    case = case_of((2, 3), n=100, sharing=sharing, dtype=dtype)
+    for per_step in (False, True):
+        for a, b in zip(*both("marginals", *case, per_step), strict=True):
+            assert_probabilities(b, a, dtype)
+    for a, b in zip(*gradients(case, torch.ones(3, dtype=dtype)), strict=True):
+        assert_probabilities(b / 100, a / 100, dtype)
 
 
 @SHARINGS
