@@ -29,10 +29,15 @@ LOG = Path(tempfile.gettempdir()) / "structlv-benchmark-workers.log"
 @dataclass(frozen=True)
 class Effort:
     rounds: int = 15
-    sample_seconds: float = 0.01  # at least this long
+    sample_seconds: float = 0.03  # about this long
     budget_seconds: float = 1.0  # per implementation and case, beyond the check
     limit_seconds: float = 20.0  # for one answer
     rest_seconds: float = 0.03  # before a sample: idle threads of the one before spin for some milliseconds
+    warm_seconds: float = 0.1  # what is slower does not gain from caches that another call has filled
+
+    def calls(self, seconds: float, wanted: float = 1) -> int:
+        """How many to time together: if two or more, after one that fills the caches."""
+        return max(2 if seconds < self.warm_seconds else 1, round(wanted))
 
 
 def write_inputs(case: Case, folder: Path) -> Path:
@@ -51,7 +56,8 @@ def prepare(remotes: list[Remote], case: Case, file: Path, effort: Effort) -> tu
         try:
             ready[remote] = remote.ask(effort.limit_seconds, do="prepare", case=case.name, file=str(file))
             if ready[remote]["first"]["wall"] < effort.budget_seconds:
-                ready[remote]["first"] = remote.ask(effort.limit_seconds, do="time", calls=1)
+                calls = effort.calls(ready[remote]["first"]["wall"])
+                ready[remote]["first"] = remote.ask(effort.limit_seconds, do="time", calls=calls)
         except Failed as failure:
             refused[remote.key] = {"status": str(failure)}
     return ready, refused
@@ -62,7 +68,7 @@ def time_in_turn(ready: dict[Remote, dict], effort: Effort) -> tuple[dict, dict]
     samples: dict[Remote, list[dict]] = {remote: [] for remote in ready}
     failed: dict[str, dict] = {}
     spent = {remote: ready[remote]["first"]["wall"] for remote in ready}
-    calls = {remote: max(1, round(effort.sample_seconds / seconds)) for remote, seconds in spent.items()}
+    calls = {remote: effort.calls(one, effort.sample_seconds / one) for remote, one in spent.items()}
     for _ in range(effort.rounds):
         for remote in ready:
             if spent[remote] < effort.budget_seconds and remote.key not in failed:

@@ -50,6 +50,16 @@ def elapsed(start: tuple[float, float], calls: int) -> dict:
     return {"wall": wall / calls, "cpu": cpu / calls}
 
 
+def aligned(array: np.ndarray) -> np.ndarray:
+    """A copy that begins at a cache line, as every library's own arrays do, numpy's excepted."""
+    line = 64
+    memory = np.empty(array.nbytes + line, np.uint8)
+    start = -memory.ctypes.data % line
+    copy = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
 def version(package: str) -> str:
     try:
         return importlib.metadata.version(package)
@@ -80,7 +90,7 @@ class Worker:
         parsed = cases.parse(case)
         with np.load(file) as stored:
             arrays = dict(stored)
-        inputs = {name: value for name, value in arrays.items() if not name.startswith("wanted_")}
+        inputs = {name: aligned(x) for name, x in arrays.items() if not name.startswith("wanted_")}
         wanted = {name: arrays[f"wanted_{name}"] for name in (n[7:] for n in arrays if n not in inputs)}
         found = self._check_frequencies(parsed) if parsed.query.endswith("sample") else {}
         self.call = self.callable(parsed, inputs)

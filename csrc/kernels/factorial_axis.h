@@ -84,11 +84,12 @@ struct RowTiles {
   }
 };
 
-// epilogue(element at which the vector of a state lies, sum over the terms p of m(state, p) in(p)).
-template <class S, bool Lanes, class T, class E>
-__attribute__((noinline)) void axis_product(const AxisShape& x, const AxisMatrix<T>& m, const T* in, E& result) {
+// epilogue(element at which the vector of a state lies, sum over the terms p of m(state, p) in(p)). K: the number of
+// states, or 0 for any.
+template <class S, bool Lanes, int K, class T, class E>
+__attribute__((noinline)) void sized_product(const AxisShape& x, const AxisMatrix<T>& m, const T* in, E& result) {
   constexpr int W = kWidth<T>;
-  const int64_t columns = x.columns(), stride = x.inner * W;
+  const int64_t k = K ? K : x.k, columns = x.columns(), stride = x.inner * W;
   E epilogue = result;                  // its numbers in registers
   int64_t c = 0, place = 0, inner = 0;  // the next column: its number, its first element, its place among inner ones
   auto run = [&]<int NV>(std::integral_constant<int, NV>, const auto& tiles) __attribute__((always_inline)) {
@@ -96,23 +97,31 @@ __attribute__((noinline)) void axis_product(const AxisShape& x, const AxisMatrix
     const T* from[NV];
     for (int j = 0; j < NV; j++) {
       at[j] = place, from[j] = in + place, place += W;
-      if (++inner == x.inner) inner = 0, place += (x.k - 1) * stride;
+      if (++inner == x.inner) inner = 0, place += (k - 1) * stride;
     }
     tiles.visit([&](auto rows, int64_t r) __attribute__((always_inline)) {
       axis_tile<S, Lanes, decltype(rows)::value, NV>(
-          x.k, stride, m.data + r * (Lanes ? W : 1), from,
+          k, stride, m.data + r * (Lanes ? W : 1), from,
           [&](int i, int j, vec<T> v) __attribute__((always_inline)) { epilogue(at[j] + (r + i) * stride, v); });
     });
     c += NV;
   };
-  if (x.k <= kAxisRows / 2) {
-    const RowTiles<kAxisRows / 2> tiles(x.k);
+  if (k <= kAxisRows / 2) {
+    const RowTiles<kAxisRows / 2> tiles(k);
     while (c + 4 <= columns) run(std::integral_constant<int, 4>{}, tiles);
   }
-  const RowTiles<kAxisRows> tiles(x.k);
+  const RowTiles<kAxisRows> tiles(k);
   while (c + 2 <= columns) run(std::integral_constant<int, 2>{}, tiles);
   if (c < columns) run(std::integral_constant<int, 1>{}, tiles);
   result = epilogue;
+}
+// As many states as a tile has rows: then no loop has an unknown length but that over columns.
+template <class S, bool Lanes, class T, class E>
+SLV_INLINE void axis_product(const AxisShape& x, const AxisMatrix<T>& m, const T* in, E& result) {
+  if (!Lanes && x.k == kAxisRows)
+    sized_product<S, Lanes, kAxisRows>(x, m, in, result);
+  else
+    sized_product<S, Lanes, 0>(x, m, in, result);
 }
 template <class S, class T, class E>
 void along(const AxisShape& x, const AxisMatrix<T>& m, const T* in, E& epilogue) {

@@ -65,6 +65,7 @@ struct BoundBatch {
 
   const int64_t* length_map() const { return length.empty() ? nullptr : length.data(); }
   static Tensor empty(const Shape& shape, ScalarType dtype = scalar_type<T>) { return empty_tensor(shape, dtype); }
+  static Tensor empty_chart(int64_t size) { return empty_tensor({size}, scalar_type<T>, Purpose::chart); }
   Shape with(const Shape& tail, const Shape& head = {}) const {
     Shape s = head;
     s.insert(s.end(), batch.begin(), batch.end());

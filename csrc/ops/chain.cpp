@@ -30,7 +30,7 @@ std::tuple<Tensor, Tensor> inside(SLV_POTENTIALS, bool as_double) {
   return dispatch(unary, [&](auto t) {
     using T = decltype(t);
     Bound<T> p(unary, transition, initial, final, lengths);
-    Tensor data = p.empty({Chart<T>::size(p.chain)});
+    Tensor data = p.empty_chart(Chart<T>::size(p.chain));
     Chart<T> chart(data.mutable_data_ptr<T>(), p.chain);
     return std::make_tuple(inside_pass(p, chart, as_double), data);
   });

@@ -39,7 +39,7 @@ std::tuple<Tensor, Tensor> filter_inside(SLV_POTENTIALS) {
     using T = decltype(t);
     Bound<T> p(unary, transition, initial, final, lengths);
     const Chain<T>& c = p.chain;
-    Tensor data = p.empty({c.per_step ? 0 : Chart<T>::size(c)});
+    Tensor data = p.empty_chart(c.per_step ? 0 : Chart<T>::size(c));
     Tensor out = filtered(p, c.per_step ? Chart<T>() : Chart<T>(data.mutable_data_ptr<T>(), c));
     return std::make_tuple(out, data);
   });

@@ -47,21 +47,23 @@ inline FromBlob from_blob() {
 
 // In a large block, or nothing.
 inline MaybeTensor large_tensor([[maybe_unused]] const Shape& shape, [[maybe_unused]] const Shape& strides,
-                                [[maybe_unused]] ScalarType dtype) {
+                                [[maybe_unused]] ScalarType dtype, [[maybe_unused]] Purpose purpose) {
 #if defined(__linux__)
   const int64_t bytes = product(shape) * (dtype == ScalarType::Float ? 4 : 8);
   if (bytes < LargeBlocks::kLeast || !from_blob()) return {};
   const int power = LargeBlocks::power_for(bytes);
-  void* block = LargeBlocks::all().take(power);
+  void* block = LargeBlocks::all(purpose).take(power);
   if (!block) return {};
-  const auto drop = [](void* data, void* power) {
-    LargeBlocks::all().drop(data, int(reinterpret_cast<intptr_t>(power)));
+  const auto drop = [](void* data, void* tag) {
+    const int tagged = int(reinterpret_cast<intptr_t>(tag));
+    LargeBlocks::all(Purpose(tagged >> 8)).drop(data, tagged & 255);
   };
+  void* tag = reinterpret_cast<void*>(intptr_t(int(purpose) << 8 | power));
   AtenTensorHandle handle;
-  const auto failed = from_blob()(block, int64_t(shape.size()), shape.data(), strides.data(), 0, shim_code(dtype),
-                                  aoti_torch_device_type_cpu(), -1, &handle, aoti_torch_layout_strided(), nullptr, 0,
-                                  drop, reinterpret_cast<void*>(intptr_t(power)));
-  if (failed) LargeBlocks::all().drop(block, power);
+  const auto failed =
+      from_blob()(block, int64_t(shape.size()), shape.data(), strides.data(), 0, shim_code(dtype),
+                  aoti_torch_device_type_cpu(), -1, &handle, aoti_torch_layout_strided(), nullptr, 0, drop, tag);
+  if (failed) drop(block, tag);
   STABLE_TORCH_ERROR_CODE_CHECK(failed);
   return Tensor(handle);
 #else
@@ -70,11 +72,11 @@ inline MaybeTensor large_tensor([[maybe_unused]] const Shape& shape, [[maybe_unu
 }
 
 // A new tensor on the CPU, by the shortest way: new_empty costs half a microsecond more.
-inline Tensor empty_tensor(const Shape& shape, ScalarType dtype) {
+inline Tensor empty_tensor(const Shape& shape, ScalarType dtype, Purpose purpose = Purpose::result) {
   Shape strides(shape.size());
   int64_t stride = 1;
   for (size_t i = shape.size(); i-- > 0; stride *= std::max<int64_t>(shape[i], 1)) strides[i] = stride;
-  if (MaybeTensor large = large_tensor(shape, strides, dtype)) return *large;
+  if (MaybeTensor large = large_tensor(shape, strides, dtype, purpose)) return *large;
   AtenTensorHandle handle;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(int64_t(shape.size()), shape.data(), strides.data(),
                                                          shim_code(dtype), aoti_torch_device_type_cpu(), 0, &handle));

@@ -53,7 +53,7 @@ Tensor log_partition(SLV_POTENTIALS, bool as_double) {
 std::tuple<Tensor, Tensor> inside(SLV_POTENTIALS, bool as_double) {
   return dispatch(unary, [&](auto t) {
     SLV_BIND;
-    Tensor chart = p.empty({factorial_chart_size(c)});
+    Tensor chart = p.empty_chart(factorial_chart_size(c));
     const FactorialChart<T> parts(chart.template mutable_data_ptr<T>(), c);
     Tensor log_z = log_partitions<T>(p, as_double, [&](double* out) { run_inside(c, parts, out); });
     return std::make_tuple(log_z, chart);

@@ -25,7 +25,7 @@ std::tuple<Tensor, Tensor> inside(SLV_POTENTIALS, bool as_double) {
   return dispatch(unary, [&](auto t) {
     using T = decltype(t);
     SLV_BIND(true);
-    Tensor chart = p.empty({p.items * chart_size(p.pcfg)});
+    Tensor chart = p.empty_chart(p.items * chart_size(p.pcfg));
     T* data = chart.mutable_data_ptr<T>();
     Tensor log_z = log_partitions<T>(p, as_double, [&](double* out) { lowrank_inside<T>(p, data, out); });
     return std::make_tuple(log_z, chart);

@@ -14,6 +14,9 @@
 
 namespace slv {
 
+// A chart is written and read again at once: it is given memory that is still in the cache, a chart's.
+enum class Purpose { result, chart };
+
 #if defined(__linux__)
 
 class LargeBlocks {
@@ -21,9 +24,9 @@ class LargeBlocks {
   static constexpr int64_t kLeast = int64_t(1) << 20, kKeep = int64_t(64) << 20;  // bytes; what is kept, together
 
   // Never destroyed: a tensor may be dropped after everything else.
-  static LargeBlocks& all() {
-    static auto* blocks = new LargeBlocks;
-    return *blocks;
+  static LargeBlocks& all(Purpose purpose) {
+    static auto* blocks = new LargeBlocks[2];
+    return blocks[int(purpose)];
   }
   // Blocks have 2^power bytes; what of them is never written takes no memory.
   static int power_for(int64_t bytes) { return std::bit_width(uint64_t(bytes) - 1); }

@@ -24,7 +24,7 @@ std::tuple<Tensor, Tensor> inside(SLV_POTENTIALS, bool as_double) {
   return dispatch(unary, [&](auto t) {
     using T = decltype(t);
     BoundPcfg<T> p(root, rules, unary, spans, lengths);
-    Tensor chart = p.empty({pcfg_chart_size(p.pcfg)});
+    Tensor chart = p.empty_chart(pcfg_chart_size(p.pcfg));
     T* data = chart.mutable_data_ptr<T>();
     Tensor out = log_partitions<T>(p, as_double, [&](double* log_z) { run_pcfg_inside<T>(p.pcfg, data, log_z); });
     return std::make_tuple(out, chart);
