@@ -39,8 +39,8 @@ struct LaneSteps {
   // Calls body(blocks, first state) for what chain i+1 takes at once, of `blocks` times its states and the later ones'.
   template <class F>
   SLV_INLINE void descend(int64_t i, int64_t blocks, F body) const {
-    if (blocks * inner[i] * W * int64_t(sizeof(T)) <= kSlabBytes) return body(blocks, int64_t(0));
-    for (int64_t o = 0; o < blocks; o++) body(int64_t(1), o * inner[i]);
+    const int64_t most = std::max<int64_t>(kSlabBytes / (inner[i] * W * int64_t(sizeof(T))), 1);
+    for (int64_t o = 0; o < blocks; o += most) body(std::min(most, blocks - o), o * inner[i]);
   }
   // epilogue(element, sum) for all states after the chains from i on have moved; `at` is where they lie among all.
   template <class S, class E>
