@@ -120,9 +120,9 @@ def _promoted(tensors: dict[str, Tensor | None], reference: Tensor) -> list[Tens
 
 def broadcast_batch(shapes: dict[str, Size]) -> Size:
     """The common batch shape, or a ``ValueError`` that lists what each argument brought."""
-    first, *others = shapes.values()
+    first, *others = [shape for shape in shapes.values() if len(shape)] or [torch.Size()]
     if all(shape == first for shape in others):
-        return first  # torch's function imports sympy at its first call, which takes a second
+        return first  # torch's function takes longer, and at its first call, which imports sympy, a second
     try:
         return torch.broadcast_shapes(*shapes.values())
     except RuntimeError:
