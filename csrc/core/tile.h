@@ -54,11 +54,11 @@ SLV_INLINE vec<T> opaque_ones() {
   return one;
 }
 
-// The matrix: element (i, panel p) is the vector at data + i * row + p * panel.
+// The matrix: element (i, panel p) is the vector at data + i * kWidth + p * panel.
 template <class T>
 struct Matrix {
   const T* data;
-  int64_t row, panel;
+  int64_t panel;
 };
 
 // The terms of a long sum lie in two halves, summed apart: with one row alone the two run side by side, which hides the
@@ -103,9 +103,9 @@ SLV_INLINE void tile(int64_t k, const T* a, int64_t a_panel, const T* b, Matrix<
   auto segment = [&](Sums& x, int64_t from, int64_t to) __attribute__((always_inline)) {
     for (int64_t p = from; p < to; p += W) {
       const T* column = a + p / W * a_panel;
-      const T* row = b + p * m.row;
+      const T* row = b + p * W;
       const int n = int(std::min<int64_t>(W, to - p));
-      for (int l = 0; l < n; l++) add(x, column + l, row + l * m.row);
+      for (int l = 0; l < n; l++) add(x, column + l, row + l * W);
     }
   };
   const int64_t half = M == 1 || std::is_same_v<S, PlusTimes> ? first_half<T>(k) : 0;
@@ -113,17 +113,18 @@ SLV_INLINE void tile(int64_t k, const T* a, int64_t a_panel, const T* b, Matrix<
   if constexpr (M == 1) {
     Sums first;
     clear(first);
-    for (int64_t p = 0; p < half; p += W) {
-      const T *x = a + p / W * a_panel, *y = a + (p + half) / W * a_panel;
-      const T *u = b + p * m.row, *v = b + (p + half) * m.row;
-      const int n = int(std::min<int64_t>(W, k - half - p));
-#pragma GCC unroll 4
-      for (int l = 0; l < n; l++) {
-        add(first, x + l, u + l * m.row);
-        add(c, y + l, v + l * m.row);
+    const int64_t paired = std::min(half, k - half);
+    auto halves = [&](auto place) __attribute__((always_inline)) {
+      for (int64_t p = 0; p < paired; p++) {
+        add(first, a + place(p), b + p * W);
+        add(c, a + place(p + half), b + (p + half) * W);
       }
-      for (int l = n; l < W; l++) add(first, x + l, u + l * m.row);
-    }
+      for (int64_t p = paired; p < half; p++) add(first, a + place(p), b + p * W);
+    };
+    if (a_panel == W)  // a row alone: a loop that the compiler leaves as short as it is
+      halves([](int64_t p) { return p; });
+    else
+      halves([&](int64_t p) { return p / W * a_panel + p % W; });
     segment(c, 2 * half, k);
 #pragma GCC unroll 8
     for (int j = 0; j < NV; j++) epilogue(0, j, half ? S::join(first[0][j], c[0][j]) : c[0][j]);

@@ -51,8 +51,10 @@ struct Adjoint : RowWeights<T> {
   int64_t sum_rows() const { return edges.per_item ? rows : edges.shared ? 1 : 0; }
   int64_t sums_size() const { return sum_rows() * k * panels * W; }
 
-  template <bool Wide>
+  template <bool Wide, bool One>
   void run() {
+    const int rows = One ? 1 : this->rows;
+    const int64_t panel = rows * W;
     for (int r = 0; r < rows; r++) seed[r] = skip[r] ? T(0) : ratio[r] * f.inverse[r];
     std::fill(sums, sums + sums_size(), T(0));
     ivec<T> thin[Wide ? kMaxRows : 1] = {};
@@ -95,12 +97,13 @@ struct Adjoint : RowWeights<T> {
   // A row found out of range is left out, and the sums over rows are formed again without it.
   void run_backward() {
     FlushDenormals flush;
-    if (f.m.mild) return run<false>();
-    run<true>();
+    const auto pass = [&]() { rows == 1 ? run<true, true>() : run<true, false>(); };
+    if (f.m.mild) return rows == 1 ? run<false, true>() : run<false, false>();
+    pass();
     bool again = false;
     for (int r = 0; r < rows; r++)
       if (bad[r]) skip[r] = again = true;
-    if (again) run<true>();
+    if (again) pass();
   }
 
   // sums over `count` steps from t, a multiple of chunk, of alpha' g

@@ -1,6 +1,7 @@
 // The rows of scores of a block of items, and their exponentials relative to powers of two.
 #pragma once
 #include <algorithm>
+#include <numeric>
 
 #include "core/buffer.h"
 #include "core/tile.h"
@@ -189,7 +190,10 @@ struct ScaledRows : Rows<In> {
       } else {
         gather(b, at, to);
         out_of_range = exp_rows<Wide, P>(b, b.live);
-        for (int i = 0; i < b.live; i++) exponent[b.row[i]] += double(b.N[i]);
+        if (rows == 1)  // in a register: each sum would wait for the one before to reach memory
+          exponent[0] += std::accumulate(b.N, b.N + b.live, 0.0);
+        else
+          for (int i = 0; i < b.live; i++) exponent[b.row[i]] += double(b.N[i]);
       }
       for (int i = 0; out_of_range >> i; i++)
         if (out_of_range >> i & 1) bad[b.row[i]] = true;

@@ -65,8 +65,8 @@ struct ScanMatrix {
           if (j + l < k) store(q + (i / W * k + j + l) * W, x[l]);
       }
   }
-  Matrix<T> forward() const { return {data.data(), kWidth<T>, k * kWidth<T>}; }
-  Matrix<T> backward() const { return {data.data() + panels * k * kWidth<T>, kWidth<T>, k * kWidth<T>}; }
+  Matrix<T> forward() const { return {data.data(), k * kWidth<T>}; }
+  Matrix<T> backward() const { return {data.data() + panels * k * kWidth<T>, k * kWidth<T>}; }
   // vector of columns panel p of row i
   vec<T> at(int64_t i, int64_t p) const { return load(data.data() + (p * k + i) * kWidth<T>); }
 };
@@ -91,12 +91,17 @@ struct Scan : ScaledRows<In, T> {
   T* e(int64_t t) const { return base + (save ? t * 2 + 1 : window == 1 ? 2 : 2 + t % window) * step; }
   T* scale(int64_t t) const { return scales + (save ? t : t & 1) * rows; }
 
-  template <bool Wide>
+  // One: the block is one row, and no loop over rows is left of its steps.
+  template <bool Wide, bool One>
   void forward() {
+    const int rows = One ? 1 : Base::rows;
+    const int64_t panel = rows * W;
     ivec<T> thin[Wide ? kMaxRows : 1] = {};
-    for (int64_t t = 0; t < steps; t++) {
-      if (window == 1 || t % window == 0)
-        this->template exponentiate<Wide>(t, std::min(t + window, steps), e(t), save ? 2 * step : step);
+    for (int64_t t = 0, formed = 0; t < steps; t++) {
+      if (t == formed) {
+        formed = std::min(t + window, steps);
+        this->template exponentiate<Wide>(t, formed, e(t), save ? 2 * step : step);
+      }
       const T *et = e(t), *s = scale(t);
       T* out = alpha(t);
       if (t == 0) {
@@ -118,7 +123,7 @@ struct Scan : ScaledRows<In, T> {
       }
       for (int r = 0; t >= shortest - 1 && r < rows; r++)
         if (len[r] - 1 == t) this->finish(r, out, double(t) * m.exponent);
-      if (t + 1 < steps) rescale(t);
+      if (t + 1 < steps) rescale<One>(t);
     }
     for (int r = 0; Wide && r < rows; r++)
       if (any<T>(thin[r])) bad[r] = true;
@@ -127,15 +132,18 @@ struct Scan : ScaledRows<In, T> {
   }
   void run_forward() {
     FlushDenormals flush;
-    if (m.mild)
-      forward<false>();
+    if (rows == 1)
+      m.mild ? forward<false, true>() : forward<true, true>();
     else
-      forward<true>();
+      m.mild ? forward<false, false>() : forward<true, false>();
   }
 
   // the scale of step t+1, and its exponent
+  template <bool One>
   void rescale(int64_t t) {
     constexpr int R = kTreeRows<T>;
+    const int rows = One ? 1 : Base::rows;
+    const int64_t panel = rows * W;
     const T* a = alpha(t);
     T* s = scale(t + 1);
     auto row_max = [&](int r) __attribute__((always_inline)) {

@@ -129,9 +129,7 @@ struct Tangents : RowWeights<T> {
   T* slot(int64_t t, bool is_dual) const { return ring + ((t + chunk - 1) % chunk + (is_dual ? chunk : 0)) * step; }
 
   // P o V and its transpose, of each row or of all
-  Matrix<T> turned_matrix(int q, bool transposed) const {
-    return {turned + (2 * q + transposed) * matrix_size, W, k * W};
-  }
+  Matrix<T> turned_matrix(int q, bool transposed) const { return {turned + (2 * q + transposed) * matrix_size, k * W}; }
   void turn() {
     for (int q = 0; q < matrices(); q++) {
       const In* x = v.matrix[q];

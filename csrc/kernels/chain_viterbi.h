@@ -23,7 +23,7 @@ struct ScoreMatrix {
             q[(i0 / W * k + j) * W + i - i0] = a[i * k + j];
           }
   }
-  Matrix<T> forward() const { return {data.data(), kWidth<T>, k * kWidth<T>}; }
+  Matrix<T> forward() const { return {data.data(), k * kWidth<T>}; }
   // transitions into state j: panel p lies p * k * width further
   const T* into(int64_t j) const { return data.data() + (panels * k + j) * kWidth<T>; }
 };

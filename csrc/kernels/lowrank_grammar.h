@@ -179,7 +179,7 @@ struct Grammar {
   void fold() {
     vec<T> low = splat(LowRankRange<T>::most), positive = low;
     const vec<T> lane = __builtin_convertvector(iota<T>(), vec<T>);
-    multiply_panels<PlusTimes>(deep(), nt, plain_inner, deep() * W, Matrix<T>{head_down, W, nt * W}, pr,
+    multiply_panels<PlusTimes>(deep(), nt, plain_inner, deep() * W, Matrix<T>{head_down, nt * W}, pr,
                                [&](int64_t q, int64_t p, vec<T> v) __attribute__((always_inline)) {
                                  store(sides_inner + (p * deep() + q) * W, v);
                                  const bool real = q % (pr * W) < r;

@@ -100,7 +100,7 @@ struct Inside : Block<In, T> {
       at[rows + x] = Base::behind(c, i, j) * Base::stride();
     });
     const int64_t all = g.states + g.t;
-    multiply_panels<PlusTimes>(rows, k, from, panel, Matrix<T>{matrix, W, all * W}, 2 * g.pr,
+    multiply_panels<PlusTimes>(rows, k, from, panel, Matrix<T>{matrix, all * W}, 2 * g.pr,
                                [&](int64_t x, int64_t q, vec<T> v) __attribute__((always_inline)) {
                                  if (q < g.pr)
                                    store(left + q * W + at[x], v);
@@ -197,7 +197,7 @@ struct Inside : Block<In, T> {
     auto keep = [&](int64_t x, int64_t a, vec<T> v)
                     __attribute__((always_inline)) { store(to + (a * inner + x) * W, v * factor_at(x, a, rows)); };
     if (g.has_head) {
-      multiply_panels<PlusTimes>(rows, g.r, rank + at, inner * W, Matrix<T>{g.head_up, W, g.r * W}, g.ps, keep);
+      multiply_panels<PlusTimes>(rows, g.r, rank + at, inner * W, Matrix<T>{g.head_up, g.r * W}, g.ps, keep);
     } else if (p.spans || !g.folded) {
       for (int64_t a = 0; a < g.ps; a++)
         for (int64_t x = 0; x < rows; x++) keep(x, a, load(to + (a * inner + x) * W));

@@ -110,7 +110,7 @@ struct Outside {
   void symbols(int64_t w, int64_t rows) {
     const int64_t k = 2 * g.pr * W, width_rows = f.rows(w);
     if (rows == 0) return;
-    multiply_panels<PlusTimes>(rows, k, sides + side_row(w, 0) * W, all * W, Matrix<T>{g.sides_inner, W, k * W}, g.ps,
+    multiply_panels<PlusTimes>(rows, k, sides + side_row(w, 0) * W, all * W, Matrix<T>{g.sides_inner, k * W}, g.ps,
                                [&](int64_t x, int64_t a, vec<T> v)
                                    __attribute__((always_inline)) { keep(w, width_rows, x, a, v); });
   }
@@ -166,7 +166,7 @@ struct Outside {
     const T* from = top + f.first[w] * W;
     if (g.has_head) {
       const T* m = f.rank + f.first[w] * W;
-      multiply_panels<PlusTimes>(rows, g.states, from, inner * W, Matrix<T>{g.head_down, W, g.states * W}, g.pr,
+      multiply_panels<PlusTimes>(rows, g.states, from, inner * W, Matrix<T>{g.head_down, g.states * W}, g.pr,
                                  [&](int64_t x, int64_t q, vec<T> v) __attribute__((always_inline)) {
                                    const vec<T> y = load(m + (q * inner + x) * W);
                                    store(rank + at[x] + q * W, y > T(0) ? v : vec<T>{});
@@ -199,7 +199,7 @@ struct Outside {
       to[x] = f.bad[c] ? nullptr : out.unary + (f.items[c] * p.n + i) * p.t;
       scale[x] = T(weight[c]);
     });
-    multiply_panels<PlusTimes>(leaves, k, sides, all * W, Matrix<T>{g.sides_leaf, W, k * W}, g.pt,
+    multiply_panels<PlusTimes>(leaves, k, sides, all * W, Matrix<T>{g.sides_leaf, k * W}, g.pt,
                                [&](int64_t x, int64_t y, vec<T> v) __attribute__((always_inline)) {
                                  if (!to[x]) return;
                                  const vec<T> u = load(f.word + (y * leaves + x) * W);
@@ -270,11 +270,11 @@ struct Outside {
                    store(to, load(to) + v);
                  });
     double* head = out.sums.head + c * out.head_stride;
-    multiply_panels<PlusTimes>(g.nt, deep, g.plain_up, g.nt * W, Matrix<T>{pair_counts, W, deep * W}, g.pr,
+    multiply_panels<PlusTimes>(g.nt, deep, g.plain_up, g.nt * W, Matrix<T>{pair_counts, deep * W}, g.pr,
                                [&](int64_t a, int64_t q, vec<T> v) __attribute__((always_inline)) {
                                  add(head + a * g.r + q * W, counted(g.head_at(a, q), v), weight[c], g.r - q * W);
                                });
-    multiply_panels<PlusTimes>(deep, g.r, pair_counts, deep * W, Matrix<T>{g.head_up, W, g.r * W}, g.pn,
+    multiply_panels<PlusTimes>(deep, g.r, pair_counts, deep * W, Matrix<T>{g.head_up, g.r * W}, g.pn,
                                [&](int64_t row, int64_t a, vec<T> v) __attribute__((always_inline)) {
                                  const int64_t which = row >= g.pr * W, q = row - which * g.pr * W;
                                  if (q < g.r)
