@@ -171,12 +171,9 @@ struct LaneAdjoint {
   }
   // After the pass: the sums where they belong, and zeros in the padding.
   void deliver() const {
-    for (int r = 0; r < rows; r++) {
-      In* out = edge_rows[r];
-      clear_padding(f.c, f.items[r], f.steps, unary, per_step ? out : nullptr);
-      for (int64_t e = 0; !per_step && e < edges; e++)
-        out[e] = In(sums[e * W + r] * double(f.a.at(e, r)) * double(common[r]));
-    }
+    for (int r = 0; r < rows; r++) clear_padding(f.c, f.items[r], f.steps, unary, per_step ? edge_rows[r] : nullptr);
+    for (int64_t e = 0; !per_step && e < edges; e++)
+      for (int r = 0; r < rows; r++) edge_rows[r][e] = In(sums[e * W + r] * double(f.a.at(e, r)) * double(common[r]));
   }
 };
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import Size, Tensor
@@ -32,6 +32,11 @@ def require_count(count: int, **values: Sequence[Any] | None) -> None:
 
 def one_dtype(**groups: Any) -> list[Any]:
     """The groups (tensors, tuples of tensors, None), of one floating dtype: see ``uniform_floats``."""
+    first, *others = _flat(groups.values())
+    if isinstance(first, Tensor) and first.dtype.is_floating_point:  # as nearly always: nothing to name or to cast
+        dtype, device = first.dtype, first.device
+        if all(isinstance(x, Tensor) and x.dtype == dtype and x.device == device for x in others):
+            return list(groups.values())
     named: dict[str, Any] = {}
     for name, group in groups.items():
         if isinstance(group, tuple):
@@ -43,6 +48,17 @@ def one_dtype(**groups: Any) -> list[Any]:
         tuple(cast[f"{name}[{i}]"] for i in range(len(group))) if isinstance(group, tuple) else cast.get(name)
         for name, group in groups.items()
     ]
+
+
+def _flat(groups: Iterable[Any]) -> list[Any]:
+    """All that is not None, in order."""
+    flat: list[Any] = []
+    for group in groups:
+        if isinstance(group, tuple):
+            flat.extend(group)
+        elif group is not None:
+            flat.append(group)
+    return flat
 
 
 def check_unary(
