@@ -108,8 +108,8 @@ test-cuda: $(STAMP)/dev  ## the CUDA kernels without a GPU: emulated, under sani
 mutants-cuda: test-cuda  ## every seeded bug of the CUDA kernels: is it noticed?
 	$(call say,Switching on seeded bugs of the CUDA kernels)
 	$(BIN)/cmake --build $(SIMT) --target mutants
-	set -e; for structure in $(STRUCTURES); do \
-	  $(BIN)/python tests/simt/mutate.py run $(SIMT)/$${structure}_check_mutants --sample 0; done
+	set -e; for structure in $(STRUCTURES); do for sanitizer in "" _asan _tsan; do \
+	  $(BIN)/python tests/simt/mutate.py run $(SIMT)/$${structure}_check_mutants$$sanitizer; done; done
 
 test-isa: $(STAMP)/test  ## operators on the narrower instruction sets, then with two threads
 	$(call say,Testing the instruction sets under the widest of this machine: $(NARROW))

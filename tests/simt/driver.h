@@ -11,7 +11,15 @@
 #include "runtime.h"
 
 #if defined(SLV_MUTANTS)
+#include <sys/time.h>
 int slv_mutant = 0;
+// A bug may make a kernel run for ever: the program ends when a problem takes far longer than any does.
+inline void begin_problem() {
+  const itimerval limit{{0, 0}, {20, 0}};  // of the processor's time
+  setitimer(ITIMER_PROF, &limit, nullptr);
+}
+#else
+inline void begin_problem() {}
 #endif
 #if defined(SLV_PTX)  // a driver is a library there: ptx/launches.py calls it
 #define main slv_check
@@ -38,6 +46,7 @@ int check_kernels(const char* structure, int argc, char** argv, const Cases& cas
       for (bool wide : {false, true}) try {
           if (small && (wide || !is_small(problem))) continue;
           if (only && std::strcmp(only, problem.name) != 0) continue;
+          begin_problem();
           slv_simt_configure(std::strtoull(argv[i], nullptr, 10), shared_bytes(problem));
           if (wide)
             check(problem, double());

@@ -52,6 +52,7 @@ struct Problem {
   static Factorial<T> shape(const Case& o) {
     Factorial<T> c{};
     c.n = o.n, c.m = int(o.sizes.size()), c.states = int(o.states());
+    std::fill(c.sizes, c.sizes + kMostChains, 3);  // behind the chains' they mean nothing
     std::copy(o.sizes.begin(), o.sizes.end(), c.sizes);
     for (int k : o.sizes) c.edges += k * k, c.ends += k, c.padded += k * padded_row(k);
     return c;

@@ -2,7 +2,8 @@
 
 ``mutate.py write FOLDER`` writes the kernels with every bug in place, all switched off: one program holds
 them all. ``mutate.py run PROGRAM [--sample N] [--seed S]`` runs it with each of them (or N drawn by the
-seed) switched on, and exits 1 if one goes unnoticed that ``unnoticed.json`` does not list with a reason.
+seed) switched on, and exits 1 if one goes unnoticed that ``unnoticed.json`` does not list with a reason. A
+program with a sanitizer (``X_asan``, ``X_tsan``) is run with each that the list says that it notices.
 Bugs: each barrier dropped; each bound and each start of a loop one off; each term of a sum or difference left
 out, each factor doubled; each partner of a shuffle another; each double buffer made single.
 """
@@ -24,9 +25,9 @@ HERE = Path(__file__).resolve().parent
 KERNELS = HERE.parents[1] / "csrc" / "cuda"
 UNNOTICED = HERE / "unnoticed.json"
 UNJUDGED = "not yet judged: a gap in the checks, or no bug"
-SCHEDULES = ("1", "0", "2", "3", "4", "5")
+SCHEDULES = ["1", "0", "2", "3", "4", "5"]
+SANITIZERS = {"_asan": ("AddressSanitizer", ["1"]), "_tsan": ("ThreadSanitizer", ["small", "1"])}
 SHARED = {"log_sum.cuh": "factorial"}  # whose driver runs all of what structures share; else the chain's
-SECONDS = 60  # a bug that makes a kernel run for ever is noticed
 
 DECLARATION = re.compile(
     r"\s*(?:template|struct|using|static|constexpr|namespace|enum|#|SLV_KERNEL|SLV_DEVICE|SLV_BOTH)"
@@ -63,7 +64,10 @@ RULES = [
 
 def mutants_of(path: Path, first: int) -> tuple[str, list[dict]]:
     """The source with its bugs, and what each is; numbered from ``first``."""
-    out, found, function = [], [], ""
+    out: list[str] = []
+    found: list[dict] = []
+    function = ""
+    copies: Counter[str] = Counter()
     for number, line in enumerate(path.read_text().splitlines(), 1):
         text = line.split("//")[0].rstrip()
         if match := FUNCTION.search(text):
@@ -80,7 +84,9 @@ def mutants_of(path: Path, first: int) -> tuple[str, list[dict]]:
                     index = first + len(found)
                     replacement = replacement.replace(f"${which}", f"(slv_mutant == {index})")
                     place = {"file": path.name, "line": number, "function": function, "column": start}
-                    found.append({"id": index, "bug": bug, "code": line.strip(), **place})
+                    mutant = {"id": index, "bug": bug, "code": line.strip(), **place}
+                    copies[key(mutant)] += 1
+                    found.append({**mutant, "copy": copies[key(mutant)]})
                 text = text[:start] + replacement + text[end:]
         out.append(text)
     return "\n".join(out).replace(
@@ -88,25 +94,40 @@ def mutants_of(path: Path, first: int) -> tuple[str, list[dict]]:
     ) + "\n", found
 
 
-def write(folder: Path) -> None:
-    target = folder / "cuda"
-    target.mkdir(parents=True, exist_ok=True)
+def all_kernels() -> tuple[dict[str, str], list[dict]]:
+    """The sources by their names, with every bug; and the bugs."""
+    sources: dict[str, str] = {}
     everything: list[dict] = []
     for path in sorted(KERNELS.iterdir()):
         if path.suffix == ".cuh" and not path.name.endswith("_launch.cuh"):  # a launch is the host's
-            text, found = mutants_of(path, len(everything) + 1)
+            sources[path.name], found = mutants_of(path, len(everything) + 1)
             everything += found
-            (target / path.name).write_text(text)
         elif path.suffix in (".cuh", ".h"):
-            (target / path.name).write_text(path.read_text())
-    (target / "mutants.h").write_text(PRELUDE)
+            sources[path.name] = path.read_text()
+    return sources, everything
+
+
+def write(folder: Path) -> None:
+    target = folder / "cuda"
+    target.mkdir(parents=True, exist_ok=True)
+    sources, everything = all_kernels()
+    for name, text in {**sources, "mutants.h": PRELUDE}.items():
+        (target / name).write_text(text)
     (folder / "mutants.json").write_text(json.dumps(everything, indent=1))
-    counts = Counter(m["function"] for m in everything)
+    counts = Counter(m["file"] for m in everything)
     print(f"{len(everything)} mutants: " + ", ".join(f"{name} {n}" for name, n in sorted(counts.items())))
 
 
 def key(mutant: dict) -> str:
-    return f"{mutant['file']} {mutant['function']}: {mutant['code']} @{mutant['column']} {mutant['bug']}"
+    """What it is called in the list; lines that are there twice have a number."""
+    number = f" #{mutant['copy']}" if mutant.get("copy", 1) > 1 else ""
+    place = f"{mutant['file']} {mutant['function']}: {mutant['code']} @{mutant['column']}"
+    return f"{place} {mutant['bug']}{number}"
+
+
+def reasons() -> dict[str, str]:
+    listed = json.loads(UNNOTICED.read_text()) if UNNOTICED.exists() else {}
+    return {entry: reason for reason, entries in listed.items() for entry in entries}
 
 
 def structure(file: str) -> str:
@@ -116,43 +137,70 @@ def structure(file: str) -> str:
     return SHARED.get(file, max(own, key=len, default="chain"))
 
 
-def notices(program: Path, mutant: dict) -> bool:
-    try:
-        done = subprocess.run(
-            [str(program), str(mutant["id"]), *SCHEDULES], capture_output=True, timeout=SECONDS
-        )
-    except subprocess.TimeoutExpired:
-        return True
-    return done.returncode != 0
+class Driver:
+    """A program of mutants, and what it is called with: `schedules`."""
+
+    def __init__(self, program: Path) -> None:
+        self.program = program
+        self.structure, _, suffix = program.name.partition("_check_mutants")
+        self.sanitizer, self.schedules = SANITIZERS.get(suffix, ("", SCHEDULES))
+
+    def notices(self, mutant: int) -> bool:
+        call = [str(self.program), str(mutant), *self.schedules]
+        env = {**os.environ, "TSAN_OPTIONS": "halt_on_error=1"}
+        return subprocess.run(call, env=env, capture_output=True).returncode != 0
 
 
-def run(program: Path, sample: int, seed: int, record: bool) -> int:
-    everything = json.loads((program.parent / "mutated" / "mutants.json").read_text())
-    mutants = [m for m in everything if program.name == f"{structure(m['file'])}_check_mutants"]
-    listed = json.loads(UNNOTICED.read_text()) if UNNOTICED.exists() else {}
-    reasons = {entry: reason for reason, entries in listed.items() for entry in entries}
-    if notices(program, {"id": 0}):
+def draw(driver: Driver, everything: list[dict], options: argparse.Namespace) -> list[dict]:
+    """The mutants that it has to notice."""
+    why = reasons()
+    own = [m for m in everything if structure(m["file"]) == driver.structure and options.only in m["file"]]
+    if driver.sanitizer:
+        return [m for m in own if driver.sanitizer in why.get(key(m), "")]
+    listed = sum(key(m) in why for m in own)
+    print(f"{driver.structure}: {len(own)} mutants, of which {UNNOTICED.name} lists {listed}")
+    drawn = [m for m in own if options.listed or key(m) not in why]
+    if options.sample:
+        drawn = random.Random(options.seed).sample(drawn, min(options.sample, len(drawn)))
+    return drawn
+
+
+def run(options: argparse.Namespace) -> int:
+    driver = Driver(options.program)
+    everything = json.loads((options.program.parent / "mutated" / "mutants.json").read_text())
+    drawn = draw(driver, everything, options)
+    if drawn and driver.notices(0):
         print("the kernels without a bug fail")
         return 1
-    stale = sorted(set(reasons) - {key(m) for m in everything})
-    drawn = [m for m in mutants if key(m) not in reasons]
-    if sample:
-        drawn = random.Random(seed).sample(drawn, min(sample, len(drawn)))
+    why = {} if driver.sanitizer else reasons()
+    survivors = []
+    count = needless = 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        noticed = list(pool.map(lambda m: notices(program, m), drawn))
-    survivors = [m for m, found in zip(drawn, noticed, strict=True) if not found]
-    found = len(drawn) - len(survivors)
-    print(f"mutants: {found} of {len(drawn)} noticed; {len(reasons)} more are listed in {UNNOTICED.name}")
-    for mutant in survivors:
-        print(f"  survives: {key(mutant)}  (line {mutant['line']}, mutant {mutant['id']})")
+        for mutant, noticed in zip(drawn, pool.map(driver.notices, [m["id"] for m in drawn]), strict=True):
+            count += noticed
+            if noticed and key(mutant) in why:
+                needless += 1
+                print(f"  listed but noticed: {key(mutant)}", flush=True)
+            elif not noticed and key(mutant) not in why:
+                survivors.append(mutant)
+                print(
+                    f"  survives: {key(mutant)}  (line {mutant['line']}, mutant {mutant['id']})", flush=True
+                )
+    stale = stale_of(everything)
     for entry in stale:
         print(f"  listed but gone: {entry}")
-    if record:
-        kept = {why: [x for x in entries if x not in stale] for why, entries in listed.items()}
+    print(f"{options.program.name}: {count} of {len(drawn)} noticed")
+    if options.record:
+        listed = json.loads(UNNOTICED.read_text())
+        kept = {reason: [x for x in entries if x not in stale] for reason, entries in listed.items()}
         kept[UNJUDGED] = sorted({*kept.get(UNJUDGED, []), *map(key, survivors)})
         UNNOTICED.write_text(json.dumps(kept, indent=1) + "\n")
         return 0
-    return bool(survivors or stale)
+    return bool(survivors or needless or stale)
+
+
+def stale_of(everything: list[dict]) -> list[str]:
+    return sorted(set(reasons()) - {key(m) for m in everything})
 
 
 def main() -> int:
@@ -164,12 +212,14 @@ def main() -> int:
     runner.add_argument("program", type=Path)
     runner.add_argument("--sample", type=int, default=0, help="so many, not all")
     runner.add_argument("--seed", type=int, default=0)
+    runner.add_argument("--only", default="", help="of the files whose names contain this")
+    runner.add_argument("--listed", action="store_true", help="those too that are listed: still unnoticed?")
     runner.add_argument("--record", action="store_true", help=f"list what goes unnoticed in {UNNOTICED.name}")
     options = parser.parse_args()
     if options.command == "write":
         write(options.folder)
         return 0
-    return run(options.program, options.sample, options.seed, options.record)
+    return run(options)
 
 
 if __name__ == "__main__":

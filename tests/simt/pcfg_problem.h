@@ -7,11 +7,13 @@
 #include "checks.h"
 #include "cuda/pcfg.h"
 #include "guarded.h"
+#include "kernels/range.h"
 #include "pcfg_oracle.h"
 
 namespace {
 
 using namespace slv::cuda;
+using slv::Range;
 
 struct Case {
   const char* name;
@@ -22,9 +24,16 @@ struct Case {
   bool ragged = true;
   bool twins = false;  // two rules of a symbol are equal and better than all others
   double heavy = 1;    // the first item's words have scores so many times larger
-  double dear = 0;     // the last nonterminal loses so much over the whole sentence, and its root has it back
+  double dear = 0;     // the last nonterminal, in odd rows the first, loses so much over the whole sentence, and its
+                       // root has it back
   bool odd = false;    // the last row of rules has scores a hundred times larger, and -inf among them
   int redone = 0;      // whether the scaled domain holds all items; 1: not all; 2: whatever
+  double apart = 0;    // the rules of the last nonterminal have scores so much higher
+  bool light = false;  // of three words, two nonterminals and a preterminal: set_light
+  double against = 0;  // its spans have scores so much higher, and the root of the first makes it matter
+  double offset = 0;   // of all words, relative to what the domain takes
+  double broken = 0;   // a score that is no number, in each row but every fifth: what it touches must leave the domain
+  bool flags() const { return offset != 0 || broken != 0; }  // no more is asked than what leaves the domain
 };
 
 template <class T>
@@ -52,9 +61,22 @@ struct Problem {
     for (int64_t i = 0; i < b; i++) length.data()[i] = i == 0 ? o.n + 1 : i == 1 ? 1 : i == 2 ? -1 : o.n - i % o.n;
     for (int64_t e = 0; e < o.n * o.t; e++) unary.data()[e] *= T(o.heavy);
     for (int64_t row = 0; o.dear && row < rows; row++) {
-      root.data()[(row + 1) * o.nt - 1] += T(o.dear);
-      spans.data()[(row * o.n * o.n + o.n) * o.labels - 1] -= T(o.dear);
+      const int64_t a = row % 2 ? 0 : o.nt - 1;
+      root.data()[row * o.nt + a] += T(o.dear);
+      spans.data()[(row * o.n * o.n + o.n - 1) * o.labels + a] -= T(o.dear);
     }
+    for (int64_t e = 0; e < rules.size(); e++)
+      if (e / (s * s) % o.nt == o.nt - 1) rules.data()[e] += T(o.apart);
+    for (int64_t e = o.labels - 1; o.against != 0 && e < spans.size(); e += o.labels) spans.data()[e] += T(o.against);
+    for (int64_t a = 0; o.against != 0 && a < root.size(); a += o.nt) root.data()[a] += T(o.against / 3);
+    if (o.light) set_light();
+    for (int64_t e = 0; e < unary.size(); e++) unary.data()[e] += T(o.offset * Range<T>::huge);
+    for (int64_t e = 0; e < spans.size(); e++) {  // those of less than two words are never read
+      const int64_t place = e / o.labels % (o.n * o.n), i = place / o.n, j = place % o.n;
+      if (i >= j) spans.data()[e] = i % 2 ? T(NAN) : T(-1e6);
+    }
+    for (int64_t row = 0; o.broken != 0 && row < rows; row++)
+      if (T* score = broken(row)) *score = T(o.broken);
     for (int64_t e = rules.size() - rules.size() / rows; o.odd && e < rules.size(); e++)
       rules.data()[e] = e % 5 == 0 ? T(-HUGE_VAL) : T(100) * rules[e];
     for (int64_t e = 0; o.twins && e < rules.size(); e++) {
@@ -66,6 +88,30 @@ struct Problem {
           o.ragged ? length.data() : nullptr},
          rules.data(),
          map};
+  }
+  // The top is the second nonterminal, which comes by one split alone, 200 nats below the other, and from a child that
+  // is 20 below the best of its span.
+  void set_light() {
+    auto rule = [&](int a, int y, int z) -> T& { return rules.data()[(a * s + y) * s + z]; };
+    for (int64_t e = 0; e < rules.size(); e++) rules.data()[e] = T(-HUGE_VAL);
+    rule(0, 0, 2) = rule(0, 2, 2) = rule(1, 2, 1) = 0, rule(1, 2, 2) = -20;
+    root.data()[0] = -300, spans.data()[1] = 200;
+  }
+  // Which score of a row is no number; null: none.
+  T* broken(int64_t row) {
+    T* const of_spans = spans.data() + (row * o.n + 1) * o.n * o.labels;  // behind those that begin with the first word
+    switch (row % 5) {
+      case 0:
+        return rules.data() + (row + 1) * o.nt * s * s - 1;
+      case 1:
+        return of_spans - o.labels;
+      case 2:
+        return of_spans - 1;
+      case 3:
+        return unary.data() + (row + 1) * o.n * o.t - 1;
+      default:
+        return nullptr;
+    }
   }
   int len(int64_t item) { return !o.ragged ? o.n : int(std::clamp<int64_t>(length[item], 0, o.n)); }
   TreeScores scores(int64_t item) {
