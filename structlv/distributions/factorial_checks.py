@@ -33,7 +33,7 @@ def require_count(count: int, **values: Sequence[Any] | None) -> None:
 def one_dtype(**groups: Any) -> list[Any]:
     """The groups (tensors, tuples of tensors, None), of one floating dtype: see ``uniform_floats``."""
     first, *others = _flat(groups.values())
-    if isinstance(first, Tensor) and first.dtype.is_floating_point:  # as nearly always: nothing to name or to cast
+    if isinstance(first, Tensor) and first.dtype.is_floating_point:  # nearly always: nothing to name
         dtype, device = first.dtype, first.device
         if all(isinstance(x, Tensor) and x.dtype == dtype and x.device == device for x in others):
             return list(groups.values())
