@@ -25,8 +25,7 @@ struct TileFactor {
   const T* table;  // (terms, columns of which rows are `stride` apart)
   int64_t stride;
   const T* x;
-  int64_t size;
-  int terms;
+  int size, terms;
 };
 // each(r, c, sum) for every span r of a tile and column c: the sum over both factors, where there are two, of
 // x(r, k) table(k, c). A warp has 16 columns of four spans, its rows of lanes share out the terms; a lane is given
@@ -40,15 +39,15 @@ SLV_DEVICE void multiply_tile(const Thread& me, int count, int columns, const Ti
     const int r0 = task / groups * kTreeTile;
     T sum[kTreeTile][2] = {};
     SLV_UNROLL for (int f = 0; f < N; f++) {
-      const T *one = factors[f].table + least_of(first, columns - 1),
-              *two = factors[f].table + least_of(second, columns - 1);
-      const T* x[kTreeTile];
-      SLV_UNROLL for (int q = 0; q < kTreeTile; q++) x[q] =
-          factors[f].x + least_of(r0 + q, count - 1) * factors[f].size;
-      for (int k = me.row; k < factors[f].terms; k += kTileRows) {
-        const T a = one[k * factors[f].stride], b = two[k * factors[f].stride];
+      const T* table = factors[f].table + least_of(first, columns - 1);
+      const int apart = least_of(second, columns - 1) - least_of(first, columns - 1);
+      int span[kTreeTile];
+      SLV_UNROLL for (int q = 0; q < kTreeTile; q++) span[q] = least_of(r0 + q, count - 1) * factors[f].size;
+      SLV_UNROLL_TWICE for (int k = me.row; k < factors[f].terms; k += kTileRows) {
+        const T* row = table + k * factors[f].stride;
+        const T a = row[0], b = row[apart];
         SLV_UNROLL for (int q = 0; q < kTreeTile; q++) {
-          const T y = x[q][k];
+          const T y = factors[f].x[span[q] + k];
           sum[q][0] += y * a;
           sum[q][1] += y * b;
         }
@@ -65,30 +64,26 @@ SLV_DEVICE void multiply_tile(const Thread& me, int count, int columns, const Ti
   }
 }
 
-// The exponent of a span's largest split: -inf where none is possible. By a warp.
-template <class T>
-SLV_DEVICE T most_of_splits(const Thread& me, const ScaledRankSentence<T>& x, int i, int w) {
-  T most = -infinity<T>();
-  for (int v = 1 + me.lane; v < w; v += 32) most = larger(most, x.split_exponent(i, w, v));
-  return warp_max(most);
-}
-// m of a tile, not yet relative to anything but its largest split; NaN where it was lost though some split is possible.
+// m of a tile, relative to its largest split, whose exponent is -inf where none is possible; NaN where it was lost
+// though some split is possible.
 template <class T>
 SLV_DEVICE void merge_splits(const Thread& me, const ScaledRankSentence<T>& x, const SpanTile& tile) {
   const int r = x.g.r, groups = (r + kRankGroup - 1) / kRankGroup;
   for (int task = me.warp; task < tile.count * groups; task += me.warps) {
     const int i = tile.i + task / groups, w = tile.w, q0 = task % groups * kRankGroup + me.lane;
-    const T most = most_of_splits(me, x, i, w);
+    T most = -infinity<T>();
+    for (int v = 1 + me.lane; v < w; v += 32) most = larger(most, x.split_exponent(i, w, v));
+    most = warp_max(most);
+    if (me.lane == 0 && task % groups == 0) x.rank_exponent(i, w) = most;
     T sum[kTreeTile] = {};
     bool some[kTreeTile] = {};
-    for (int v = 1; v < w; v++) {
+    SLV_NO_UNROLL for (int v = 1; v < w; v++) {  // more would need more registers than a full block has
       const T weight = power_below(x.split_exponent(i, w, v) - most, T(0));
       const T *left = x.child(false, i, v), *right = x.child(true, i + v, w - v);
       SLV_UNROLL for (int k = 0; k < kTreeTile; k++) {
         const int q = least_of(q0 + 32 * k, r - 1);
-        const T product = left[q] * right[q];
-        some[k] = some[k] || product > T(0);
-        sum[k] += product * weight;
+        some[k] = some[k] || (left[q] > T(0) && right[q] > T(0));
+        sum[k] += left[q] * right[q] * weight;
       }
     }
     T* m = x.ranks(i, w);
@@ -145,8 +140,9 @@ SLV_DEVICE void form_symbols(const Thread& me, const ScaledRankSentence<T>& x, c
     T* symbols = x.symbols(i, tile.w);
     Watch<T> watch(2 * g.r);
     for (int a = me.lane; a < g.nt; a += 32) {
-      const T value = symbols[a] * (x.factor()[a] * factor(a));
+      const T scale = x.factor()[a] * factor(a), value = symbols[a] * scale;
       watch(value);
+      if (value == T(0) && symbols[a] > T(0) && scale > T(0)) watch.seen |= kSeenThin;
       symbols[a] = value;
     }
     const T exponent = x.rank_exponent(i, tile.w) + x.s.common[x.grammar] + factor.scale.exponent;
@@ -187,10 +183,11 @@ lowrank_scan(LowRank<T> g, ScaledRanks<T> s, Widths widths) {
         for (int r = me.warp; r < tile.count; r += me.warps) {
           Watch<T> watch(w);
           const T power = normalise(me, x.ranks(tile.i + r, w), g.r, watch);
-          const T exponent = most_of_splits(me, x, tile.i + r, w) + power;
           const int seen = seen_by_warp(watch.seen);
-          if (me.lane == 0)
-            x.rank_exponent(tile.i + r, w) = exponent, x.note(tile.i + r, w, 0) = seen | seen_of_exponent(exponent);
+          if (me.lane > 0) continue;
+          T& exponent = x.rank_exponent(tile.i + r, w);
+          exponent += power;
+          x.note(tile.i + r, w, 0) = seen | seen_of_exponent(exponent);
         }
         sync_block();
         form_symbols(me, x, tile, [&](int i, T exponent, int seen) {

@@ -83,6 +83,7 @@ const Case kCases[] = {
     {"a dear symbol, simple", {2}, {1}, {1}, 4, 3, 2, 0, 0, 1, 3, false, kAll, kDear},
     {"hopeless", {2}, {1}, {1}, 4, 3, 2, 3, 0, 1, 1, false, kAll, kHopeless},
     {"a lost split", {1}, {1}, {1}, 3, 2, 2, 2, 0, 1, 1, false, kAll, kLostSplit},
+    {"a vanishing node", {1}, {1}, {1}, 2, 2, 2, 2, 0, 0, 2, false, kAll, kVanishing},
     {"wide", {4}, {4}, {4}, 6, 3, 2, 3, 0, 20, 3, true, kSome},
     {"wide with holes", {4}, {4}, {1}, 6, 3, 2, 3, 0.2, 10, 3, true, kSome},
     {"wide, simple", {4}, {4}, {4}, 6, 3, 2, 0, 0.1, 10, 1, true, kSome},

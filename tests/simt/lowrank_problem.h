@@ -26,6 +26,7 @@ enum Hard {
   kDear,        // the last nonterminal loses much over the whole sentence, and its root has it back
   kHopeless,    // the first rank is hopeless, and the only one that has what the last word needs
   kLostSplit,   // the likelier split of three words has children that no rank has both of
+  kVanishing,   // of two words, the only possible node is unlikely in three ways, each of which the domain holds
 };
 // Which items the scaled domain must not hold.
 enum Redone { kNone, kFirst, kFirstInFloat32, kAll, kAllInFloat32, kSome };
@@ -231,6 +232,11 @@ struct Problem {
       left.data()[2] = -HUGE_VAL;
       right.data()[4] = right.data()[5] = -HUGE_VAL;
       spans.data()[5] += T(4 * nats);
+    }
+    if (o.hard == kVanishing) {  // two nonterminals, preterminals and ranks
+      const T unlikely = sizeof(T) == 4 ? -36 : -300, never = -HUGE_VAL;
+      root.data()[0] = left.data()[6] = head.data()[2] = never;
+      unary.data()[1] = head.data()[3] = spans.data()[3] = unlikely;
     }
   }
 };
