@@ -21,6 +21,7 @@
 #define SLV_KERNEL(threads) __global__ void __launch_bounds__(threads, 1)
 #define SLV_UNROLL _Pragma("unroll")
 #define SLV_UNROLL_TWICE _Pragma("unroll 2")
+#define SLV_NO_UNROLL _Pragma("unroll 1")
 
 namespace slv::simt {
 
@@ -99,6 +100,7 @@ void launch(void (*kernel)(P...), int64_t blocks, int threads, size_t shared, St
 #define SLV_KERNEL(threads) void
 #define SLV_UNROLL
 #define SLV_UNROLL_TWICE
+#define SLV_NO_UNROLL
 
 // The runtime sets these before a thread goes on.
 struct SimtIndex {
@@ -173,6 +175,7 @@ void launch(void (*kernel)(P...), int64_t blocks, int threads, size_t shared, St
 #define SLV_BOTH
 #define SLV_UNROLL
 #define SLV_UNROLL_TWICE
+#define SLV_NO_UNROLL
 
 #endif
 

@@ -4,7 +4,7 @@
 
 #include <tuple>
 
-#include "cuda/lowrank_run.h"
+#include "cuda/lowrank_scaled_run.h"
 
 namespace slv::cuda {
 namespace {
@@ -20,10 +20,9 @@ Tensor log_partition(SLV_POTENTIALS, bool as_double) {
   return dispatch(unary, [&](auto t) {
     using T = decltype(t);
     SLV_BIND;
-    const RankSizes<T> sizes(p);
-    const Tensor own = p.doubles(sizes.inside());
-    inside_pass(p, sizes.in(data_of(own)));
-    return p.log_partitions(data_of(own), as_double);
+    Tensor chart = p.empty({p.chart_size()});
+    ScaledRankTrees<T> run(p, chart.mutable_data_ptr<T>());
+    return climb(p, run, as_double);
   });
 }
 
@@ -31,15 +30,17 @@ std::tuple<Tensor, Tensor> inside(SLV_POTENTIALS, bool as_double) {
   return dispatch(unary, [&](auto t) {
     using T = decltype(t);
     SLV_BIND;
-    const RankSizes<T> sizes(p);
     Tensor chart = p.empty({p.chart_size()});
     torch::stable::zero_(chart);  // an operator's outputs are the same again, in what is never read too
-    double* kept = kept_in<T>(chart, sizes.inside());
-    const Tensor own = p.doubles(kept ? 0 : sizes.inside());
-    double* values = kept ? kept : data_of(own);
-    inside_pass(p, sizes.in(values));
-    return std::make_tuple(p.log_partitions(values, as_double), chart);
+    ScaledRankTrees<T> run(p, chart.mutable_data_ptr<T>());
+    return std::make_tuple(climb(p, run, as_double), chart);
   });
+}
+
+// The weights of one of the grammar's tables, summed over the items of each row.
+template <class T>
+GrownRules<T> grown(const BoundLowRank<T>& p, const Table<T>& table, const RowMap& rows, bool wanted = true) {
+  return {p, rows, table.size(), wanted && table.rows > 0};
 }
 
 SixTensors vjp(const Tensor& grad, const Tensor& chart, SLV_POTENTIALS) {
@@ -50,22 +51,20 @@ SixTensors vjp(const Tensor& grad, const Tensor& chart, SLV_POTENTIALS) {
                     "chart: expected what lowrank_inside returned for these potentials");
     p.check_device("chart", chart);
     const Tensor weight = p.weights(grad);
-    const RankSizes<T> sizes(p);
-    double* kept = kept_in<T>(chart, sizes.inside());
-    const Tensor own = p.doubles(kept ? 0 : sizes.inside());
-    const RankInside in = sizes.in(kept ? kept : data_of(own));
-    if (!kept) inside_pass(p, in);
-    const GrownTable<T> heads(p, p.g.head, p.head.rows), lefts(p, p.g.left, p.left.rows),
-        rights(p, p.g.right, p.right.rows);
-    const RankWeights<T> out(p);
-    out.run(in, weight.const_data_ptr<double>(), {heads.to(), lefts.to(), rights.to()});
+    ScaledRankTrees<T> run(p, const_cast<T*>(chart.const_data_ptr<T>()));
+    run.complete();
+    const GrownRules<T> heads = grown(p, p.g.head, p.head.rows), lefts = grown(p, p.g.left, p.left.rows),
+                        rights = grown(p, p.g.right, p.right.rows);
+    RankWeights<T> out(p);
+    out.run(run, weight.const_data_ptr<double>(), {heads.counts, lefts.counts, rights.counts});
     Tensor dt = p.empty(shape_of(root)), du = p.empty(p.with({p.n, p.k}));
+    Tensor dh = p.empty(head ? shape_of(*head) : Shape{0}), dl = p.empty(shape_of(left)), dr = p.empty(shape_of(right));
     Tensor ds = p.empty(spans ? shape_of(*spans) : Shape{0});
     p.sum(p.root.rows, p.g.nt, out.top, dt);
+    heads.narrow(dh), lefts.narrow(dl), rights.narrow(dr);
     p.sum(row_map(p.batch, p.batch), p.n * p.k, out.words, du);
     if (spans) p.sum_spans(p.spans.rows, p.g.labels, out.nodes, ds);
-    return SixTensors(dt, heads.narrow(head ? shape_of(*head) : Shape{0}), lefts.narrow(shape_of(left)),
-                      rights.narrow(shape_of(right)), du, ds);
+    return SixTensors(dt, dh, dl, dr, du, ds);
   });
 }
 
@@ -73,23 +72,24 @@ SixTensors marginals(SLV_POTENTIALS, bool want_rules, bool want_spans) {
   return dispatch(unary, [&](auto t) {
     using T = decltype(t);
     SLV_BIND;
-    const RankSizes<T> sizes(p);
-    const Tensor own = p.doubles(sizes.inside());
-    const RankInside in = sizes.in(data_of(own));
-    inside_pass(p, in);
+    Tensor chart = p.empty({p.chart_size()});
+    ScaledRankTrees<T> run(p, chart.mutable_data_ptr<T>());
+    run.forward(nullptr);
     const RowMap each = row_map(p.batch, p.batch);
-    const GrownTable<T> heads(p, p.g.head, each, want_rules), lefts(p, p.g.left, each, want_rules),
-        rights(p, p.g.right, each, want_rules);
-    const RankWeights<T> out(p);
-    out.run(in, nullptr, {heads.to(), lefts.to(), rights.to()});
+    const GrownRules<T> heads = grown(p, p.g.head, each, want_rules), lefts = grown(p, p.g.left, each, want_rules),
+                        rights = grown(p, p.g.right, each, want_rules);
+    RankWeights<T> out(p);
+    out.run(run, nullptr, {heads.counts, lefts.counts, rights.counts});
     const int64_t nt = p.g.nt, r = p.g.r;
+    const Shape side = want_rules ? p.with({r, p.g.s()}) : Shape{0};
     Tensor top = p.empty(p.with({nt})), words = p.empty(p.with({p.n, p.k}));
+    Tensor dh = p.empty(want_rules && head ? p.with({nt, r}) : Shape{0}), dl = p.empty(side), dr = p.empty(side);
     Tensor covers = p.empty(want_spans ? p.with({p.n, p.n, nt}) : Shape{0});
     p.sum(each, nt, out.top, top);
+    heads.narrow(dh), lefts.narrow(dl), rights.narrow(dr);
     p.sum(each, p.n * p.k, out.words, words);
     if (want_spans) p.sum_spans(each, nt, out.nodes, covers);
-    const Shape side = p.with({r, p.g.s()});
-    return SixTensors(top, heads.narrow(p.with({nt, r})), lefts.narrow(side), rights.narrow(side), words, covers);
+    return SixTensors(top, dh, dl, dr, words, covers);
   });
 }
 

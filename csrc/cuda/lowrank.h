@@ -1,6 +1,7 @@
 // The PCFG with rules of low rank on a GPU: raw device pointers and the launches of its kernels, without torch and
-// CUDA, as csrc/cuda/pcfg.h. Everything is in log space and float64, whatever the dtype of the potentials, and in the
-// space of ranks (csrc/kernels/lowrank.h): rules are never formed. The kernels are in csrc/cuda/lowrank_*.cuh.
+// CUDA, as csrc/cuda/pcfg.h. Everything here is in log space and float64, whatever the dtype of the potentials, and in
+// the space of ranks (csrc/kernels/lowrank.h): rules are never formed. The kernels are in csrc/cuda/lowrank_product.cuh
+// and lowrank_splits.cuh; those of the scaled domain are called by csrc/cuda/lowrank_scaled.h.
 #pragma once
 #include "cuda/pcfg_tree.h"
 
@@ -40,13 +41,8 @@ struct RankMass {
   double* ranks;           // (batch, n, r)
   double *tops, *weights;  // (batch, n, max(nt, r)): of a sum the largest term, and its weight over the sum
 };
-// Where the weights of a table's entries are added: sums over the items of each row, or null where they are not wanted.
-struct TableSums {
-  double* sums;  // (rows, as the table)
-  RowMap rows;
-};
-struct GrammarSums {
-  TableSums head, left, right;
+struct GrammarCounts {
+  RuleCounts head, left, right;
 };
 
 // inside of all spans of `width` words
@@ -54,7 +50,7 @@ template <class T>
 void run_rank_inside(const LowRank<T>&, const RankInside&, int width, Stream);
 // From the spans of `width` words, whose left and right have their weights, to all of fewer words.
 template <class T>
-void run_rank_outside(const LowRank<T>&, const RankInside&, const RankMass&, const GrammarSums&, int width, Stream);
+void run_rank_outside(const LowRank<T>&, const RankInside&, const RankMass&, const GrammarCounts&, int width, Stream);
 // Trees from the inside values into events (samples, batch, 2n - 1, 3).
 template <class T>
 void run_rank_sample(const LowRank<T>&, const RankInside&, uint64_t seed, int64_t samples, int64_t* events, Stream);

@@ -44,16 +44,16 @@ struct Width {
   // From the weights of a product to those of its scores, added or in their place, and of its table.
   template <class S>
   void hand_on(const Product<T, S>& p, const SpanRows<double>& mass, const RankMass& m, const SpanRows<double>& into,
-               bool add, const TableSums& sums) const {
+               bool add, const RuleCounts& out) const {
     const int rows = p.table.rows;
     const SpanRows<double> tops = own(m.tops, rows), weights = own(m.weights, rows);
     simt::launch(lowrank_relative<T, S>, blocks_of_warps(spans() * tiles_of(rows)), kLogThreads, 0, stream, g, p, mass,
                  tops, weights, width);
     simt::launch(lowrank_hand_on<T, S>, blocks_for(spans() * p.score.size), kLogThreads, 0, stream, g, p, tops, weights,
                  into, add, width);
-    if (sums.sums)
-      simt::launch(lowrank_count<T, S>, blocks_for(int64_t(sums.rows.rows) * rows * p.score.size), kLogThreads, 0,
-                   stream, g, p, tops, weights, sums, width);
+    if (out.counts)
+      simt::launch(lowrank_count<T, S>, blocks_for(out.pieces() * rows * p.score.size), kLogThreads, 0, stream, g, p,
+                   tops, weights, out, width);
   }
 };
 
@@ -72,16 +72,16 @@ void run_rank_inside(const LowRank<T>& g, const RankInside& in, int width, Strea
 }
 
 template <class T>
-void run_rank_outside(const LowRank<T>& g, const RankInside& in, const RankMass& m, const GrammarSums& sums, int width,
+void run_rank_outside(const LowRank<T>& g, const RankInside& in, const RankMass& m, const GrammarCounts& out, int width,
                       Stream stream) {
   const Width<T> w{g, width, stream_of(stream)};
   const SpanRows<double> symbols = width == 1 ? w.own(m.words, g.t) : w.inner(m.nodes, g.nt);
   w.left_and_right(in.nodes, [&](const auto& p, bool left) {
-    w.hand_on(p, w.all(left ? m.left : m.right, g.r), m, symbols, true, left ? sums.left : sums.right);
+    w.hand_on(p, w.all(left ? m.left : m.right, g.r), m, symbols, true, left ? out.left : out.right);
   });
   if (width == 1) return;
   const SpanRows<double> ranks = w.own(m.ranks, g.r);
-  if (g.has_head()) w.hand_on(w.head(in.ranks), symbols, m, ranks, false, sums.head);
+  if (g.has_head()) w.hand_on(w.head(in.ranks), symbols, m, ranks, false, out.head);
   simt::launch(lowrank_divide<T>, blocks_for(w.spans() * g.r), kLogThreads, 0, w.stream, g, in,
                g.has_head() ? ranks : symbols, m.left, m.right, width);
 }

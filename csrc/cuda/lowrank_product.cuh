@@ -25,8 +25,6 @@ struct SpanPlace {
     exists = item < g.batch && i + width <= Sentence<T>(g, item).len;
   }
 };
-SLV_DEVICE int64_t thread_of_launch() { return int64_t(blockIdx.x) * blockDim.x + threadIdx.x; }
-SLV_DEVICE int64_t warp_of_launch(const Thread& me) { return int64_t(blockIdx.x) * me.warps + me.warp; }
 
 // Numbers of the spans of one width: `size` of each, an item's spans side by side, the first of which is `first`.
 template <class S>
@@ -113,16 +111,17 @@ lowrank_hand_on(Tree<T> g, Product<T, S> p, SpanRows<double> tops, SpanRows<doub
   out = sum;
 }
 
-// Adds to the weight of every entry of the table, summed over the items of each row; a thread has one entry.
+// Adds to the weight of every entry of the table, of a piece of the items; a thread has one entry.
 template <class T, class S>
 SLV_KERNEL(kLogThreads)
-lowrank_count(Tree<T> g, Product<T, S> p, SpanRows<double> tops, SpanRows<double> weights, TableSums out, int width) {
-  const int64_t index = thread_of_launch(), live = int64_t(p.table.rows) * p.score.size, row = index / live;
-  if (row >= out.rows.rows) return;
-  const int u = int((index - row * live) / p.score.size), v = int(index - row * live - int64_t(u) * p.score.size);
-  double* into = out.sums + row * p.table.size() + int64_t(u) * p.table.columns + p.first + v;
+lowrank_count(Tree<T> g, Product<T, S> p, SpanRows<double> tops, SpanRows<double> weights, RuleCounts out, int width) {
+  const int64_t index = thread_of_launch(), live = int64_t(p.table.rows) * p.score.size, piece = index / live;
+  if (piece >= out.pieces()) return;
+  const int64_t row = piece / out.chunks, chunk = piece - row * out.chunks;
+  const int u = int((index - piece * live) / p.score.size), v = int(index - piece * live - int64_t(u) * p.score.size);
+  double* into = out.counts + piece * p.table.size() + int64_t(u) * p.table.columns + p.first + v;
   double sum = *into;
-  for (int64_t q = 0; q < out.rows.items_of_row(); q++) {
+  for (int64_t q = out.begin(chunk); q < out.begin(chunk + 1); q++) {
     const int64_t b = out.rows.item(row, q);
     const double entry = double(p.row(b, u)[v]);
     const int len = Sentence<T>(g, b).len;

@@ -42,17 +42,6 @@ void run_inside(const Pcfg<T>&, const TreeSpace<T>&, int width, Stream);
 template <class T>
 void run_best(const Pcfg<T>&, const TreeSpace<T>&, int width, Stream);
 
-// Where the weights of rules are added up, each piece having a part of the items of a row; null where they are not
-// wanted.
-struct RuleCounts {
-  RowMap rows;
-  int chunks;      // pieces of a row
-  double* counts;  // (rows, chunks, nt, s, s)
-  SLV_BOTH int64_t pieces() const { return int64_t(rows.rows) * chunks; }
-  // The items of a chunk: rows.item(row, q), begin(chunk) <= q < begin(chunk + 1).
-  SLV_BOTH int64_t begin(int64_t chunk) const { return int64_t(rows.items_of_row()) * chunk / chunks; }
-};
-
 // From the nodes of `width` words, which have their weights, to all of fewer words; and to the counts of rules.
 template <class T>
 void run_outside(const Pcfg<T>&, const TreeSpace<T>&, const TreeMass&, int width, const RuleCounts&, Stream);

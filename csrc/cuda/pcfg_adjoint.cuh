@@ -38,7 +38,7 @@ SLV_DEVICE void take_span(const Thread& me, const ItemAdjoints<T>& d, int i, int
   const ScaledSentence<T>& x = d.x;
   const SpanFactor<T> factor(me, x, i, w);
   const T *inside = x.inside(i, w), *of_rules = x.s.factor + x.row * x.g.nt;
-  const T power = x.exponent(i, w) - most - x.s.common[x.row] - factor.exponent;
+  const T power = x.exponent(i, w) - most - x.s.common[x.row] - factor.scale.exponent;
   const T scale = power > -infinity<T>() ? power_of_two<T>(-int(power)) : T(0);
   T *left = d.left(i, w), *right = d.right(i, w), *kept = d.sums(i, w);
   auto put = [&](int a, T mass) {
@@ -54,9 +54,9 @@ SLV_DEVICE void take_span(const Thread& me, const ItemAdjoints<T>& d, int i, int
       put(a, (d.is_left(i, w) ? left[a] : T(0)) + (d.is_right(i) ? right[a] : T(0)));
     return;
   }
-  const ScaledTops<T> tops(me, x);
+  const ScaledTops<T> tops(me, x, inside);
   for (int a = me.lane; a < x.g.nt; a += 32) {
-    const double p = tops.sum.possible() ? exp(tops.term(a) - tops.sum.top) / tops.sum.sum : 0;
+    const double p = tops.probability(a);
     d.d.top[x.item * x.g.nt + a] = d.weight() * p;
     put(a, T(p) / inside[a]);
   }

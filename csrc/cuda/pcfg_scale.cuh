@@ -3,37 +3,9 @@
 #pragma once
 #include "cuda/pcfg_inside.cuh"
 #include "cuda/pcfg_scaled.h"
-#include "kernels/range.h"
+#include "cuda/pcfg_tree_scale.cuh"
 
 namespace slv::cuda {
-
-// Nonterminals, or items, that one thread works on at once: what it has read of one serves all.
-constexpr int kTreeTile = 4;
-
-template <class T>
-SLV_DEVICE T smallest() {
-  return power_of_two<T>(1 - Float<T>::bias);
-}
-template <class T>
-SLV_DEVICE T not_here() {
-  return T(NAN);
-}
-SLV_DEVICE int least_of(int a, int b) { return a < b ? a : b; }
-// The exponent of the power of two that scores with this maximum are relative to.
-template <class T>
-SLV_DEVICE T exponent_for(T top) {
-  return top < Range<T>::huge && top > -Range<T>::huge ? rint(top * T(kLog2E)) : T(0);
-}
-// Whether scores with this maximum are too large for the domain, or NaN.
-template <class T>
-SLV_DEVICE bool too_large(T top) {
-  return !(top < Range<T>::huge) || (top <= -Range<T>::huge && top > -infinity<T>());
-}
-// 2^d of a whole d <= 0; `under` below the range of T, 0 of -inf and NaN.
-template <class T>
-SLV_DEVICE T power_below(T d, T under) {
-  return d >= T(1 - Float<T>::bias) ? power_of_two<T>(int(d)) : d > -infinity<T>() ? under : T(0);
-}
 
 // The rules of one nonterminal, by what its children are: two nonterminals, a nonterminal and a word, a word and a
 // nonterminal, two words. The right child is the fast index of each block.
@@ -160,21 +132,10 @@ pcfg_words(Pcfg<T> g, ScaledPcfg<T> s) {
   const ScaledSentence<T> x(g, s, word / g.n);
   if (word % g.n >= x.len) return;
   const T* u = g.unary + word * g.t;
-  T top = -infinity<T>();
-  bool lost = false;
-  for (int c = me.lane; c < g.t; c += 32) {
-    lost = lost || !(u[c] < infinity<T>());
-    top = larger(top, u[c]);
-  }
-  top = warp_max(top);
-  const T exponent = exponent_for(top);
-  for (int c = me.lane; c < g.t; c += 32) {
-    const T e = exp_scaled(u[c], exponent);
-    lost = lost || (u[c] > -infinity<T>() && e < x.tiny);
-    s.words[word * g.t + c] = e;
-  }
-  lost = ballot(lost) != 0 || too_large(top);
-  if (me.lane == 0) s.word_exponent[word] = lost ? not_here<T>() : top > -infinity<T>() ? exponent : top;
+  const RowScale<T> scale = scale_of<T>(me, g.t, [&](int c) { return u[c]; });
+  for (int c = me.lane; c < g.t; c += 32) s.words[word * g.t + c] = scale(u[c]);
+  const bool lost = scale.beyond || scale.least < x.tiny;
+  if (me.lane == 0) s.word_exponent[word] = lost ? not_here<T>() : scale.possible ? scale.exponent : -infinity<T>();
 }
 
 // The words' share of the rules of one nonterminal; a block has one of one item.

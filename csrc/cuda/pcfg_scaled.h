@@ -28,13 +28,6 @@ struct ScaledPcfg {
   T* redo;                      // (batch): whether log space has to do it
 };
 
-// Which spans a launch does: those of from .. to words, shared out to so many blocks for each item, each of which works
-// on `rows` spans at once. What nonterminals a span's children are needs a matrix for each of these, in shared memory
-// or elsewhere. No number depends on blocks, rows and memory.
-struct Widths {
-  int from, to, blocks, rows;
-  bool shared;
-};
 // Memory for the items [first, first + count).
 template <class T>
 struct TileSpace {

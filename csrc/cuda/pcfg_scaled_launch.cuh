@@ -7,10 +7,6 @@ namespace slv::cuda {
 
 using simt::array_bytes;
 
-inline int64_t cut(int64_t count, int64_t size) { return (count + size - 1) / size; }
-// Threads of whole warps, for so many of them but at most a block.
-inline int threads_for(int64_t wanted, int most) { return int(wanted < most ? 32 * cut(wanted, 32) : most); }
-
 template <class T>
 size_t tile_bytes(const Pcfg<T>& g, const Widths& w) {
   const size_t own = array_bytes<T>(int64_t(w.rows) * g.nt) + array_bytes<T>(w.rows);

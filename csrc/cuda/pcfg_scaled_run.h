@@ -10,8 +10,6 @@
 namespace slv::cuda {
 namespace {
 
-constexpr int64_t kRuleBlocks = 512;  // enough to fill a GPU: sums over items are cut into so many
-
 template <class T>
 struct ScaledTrees {
   const BoundPcfg<T>& p;
@@ -118,17 +116,13 @@ struct TreeWeights {
         words(p.doubles(p.items * p.n * p.k, true)) {}
   // From a forward pass. The weights of rules into `out`, whose rows these are, where it is given.
   void run(ScaledTrees<T>& scaled, const double* weight, const RowMap& rows, Tensor* out) {
-    const int64_t size = p.g.nt * p.g.pairs(), blocks = std::max<int64_t>(rows.rows * size / (4 * 256), 1);
-    const int64_t chunks = std::clamp<int64_t>(kRuleBlocks / blocks, 1, std::max<int64_t>(rows.items_of_row(), 1));
-    const Tensor memory = p.doubles(out ? rows.rows * chunks * size : 0, true);
-    const RuleCounts counts{rows, int(chunks), out ? data_of(memory) : nullptr};
+    const GrownRules<T> rules(p, rows, p.g.nt * p.g.pairs(), out);
     TreeAdjoints<T> d{};
     d.weight = weight, d.top = data_of(top), d.nodes = data_of(nodes), d.words = data_of(words);
-    scaled.backward(d, counts);
+    scaled.backward(d, rules.counts);
     p.redo_only(scaled.s.redo);
-    redo(weight, counts);
-    const int64_t each = rows.rows;
-    if (out) p.sum(row_map({each, 1}, {each, chunks}), size, memory, *out);
+    redo(weight, rules.counts);
+    if (out) rules.narrow(*out);
   }
 
  private:

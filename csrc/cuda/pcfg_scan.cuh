@@ -10,18 +10,6 @@
 
 namespace slv::cuda {
 
-// Spans i .. i + count - 1 of w words.
-struct SpanTile {
-  int i, w, count;
-};
-// Calls body(tile) for those of w words that a block has.
-template <class F>
-SLV_DEVICE void each_tile(const Widths& widths, int len, int w, F&& body) {
-  const int step = widths.blocks * widths.rows, spans = len - w + 1;
-  for (int i = int(blockIdx.x % unsigned(widths.blocks)) * widths.rows; i < spans; i += step)
-    body(SpanTile{i, w, least_of(widths.rows, spans - i)});
-}
-
 // A block's part of the memory for tiles.
 template <class T>
 SLV_DEVICE T* take_matrices(Shared& shared, int nt, const Widths& widths, const TileSpace<T>& space) {
@@ -109,29 +97,6 @@ SLV_DEVICE void sum_rules(const Thread& me, const ScaledSentence<T>& x, const Sp
   }
 }
 
-// exp of a span's own scores, relative to a power of two; 1 where there are none.
-template <class T>
-struct SpanFactor {
-  const ScaledSentence<T>& x;
-  int i, w;
-  T exponent = 0;
-  bool lost = false;  // a possible one became 0, or they are too large
-  SLV_DEVICE SpanFactor(const Thread& me, const ScaledSentence<T>& x, int i, int w) : x(x), i(i), w(w) {
-    if (!x.spans) return;
-    T top = -infinity<T>();
-    for (int a = me.lane; a < x.g.nt; a += 32) {
-      lost = lost || !(score(a) < infinity<T>());
-      top = larger(top, score(a));
-    }
-    top = warp_max(top);
-    exponent = exponent_for(top);
-    for (int a = me.lane; a < x.g.nt; a += 32) lost = lost || (score(a) > -infinity<T>() && (*this)(a) == T(0));
-    lost = ballot(lost) != 0 || too_large(top);
-  }
-  SLV_DEVICE T score(int a) const { return T(x.span_score(i, w, a)); }
-  SLV_DEVICE T operator()(int a) const { return x.spans ? exp_scaled(score(a), exponent) : T(1); }
-};
-
 // From s to inside and its exponent, by a warp; `most`: the exponent of the largest split.
 template <class T>
 SLV_DEVICE void normalise(const Thread& me, const ScaledSentence<T>& x, int i, int w, const T* sums, T most) {
@@ -147,7 +112,7 @@ SLV_DEVICE void normalise(const Thread& me, const ScaledSentence<T>& x, int i, i
   const bool empty = !(top >= smallest<T>());
   const int power = empty ? 0 : exponent_of(top);
   const T scale = power_of_two<T>(-power);
-  bool lost = factor.lost;
+  bool lost = factor.scale.beyond || factor.scale.least == T(0);
   for (int a = me.lane; a < nt; a += 32) {
     const T f = factor(a), k = of_rules[a] * f, value = sums[a] * (k * scale);
     const bool wanted = x.finite || !(sums[a] == T(0));
@@ -156,9 +121,8 @@ SLV_DEVICE void normalise(const Thread& me, const ScaledSentence<T>& x, int i, i
   }
   lost = ballot(lost) != 0;
   if (me.lane > 0) return;
-  const T exponent = most + x.s.common[x.row] + factor.exponent + T(power),
-          bound = power_of_two<T>(Float<T>::mantissa - 1);
-  const bool inexact = !empty && !(exponent < bound && exponent > -bound);
+  const T exponent = most + x.s.common[x.row] + factor.scale.exponent + T(power);
+  const bool inexact = !empty && !is_exact(exponent);
   const bool possible = most > -infinity<T>();
   x.exponent(i, w) = possible && (lost || inexact) ? not_here<T>() : empty ? -infinity<T>() : exponent;
 }
@@ -189,20 +153,6 @@ pcfg_scan(Pcfg<T> g, ScaledPcfg<T> s, Widths widths, TileSpace<T> space) {
     });
 }
 
-// The probabilities of the tops are the terms of this sum; by a warp.
-template <class T>
-struct ScaledTops {
-  const ScaledSentence<T>& x;
-  const T *root, *node;
-  LogSum sum;
-  SLV_DEVICE ScaledTops(const Thread& me, const ScaledSentence<T>& x)
-      : x(x), root(x.g.root + x.g.root_row.row(x.item) * x.g.nt), node(x.inside(0, x.len)) {
-    sum = warp_log_sum(me, x.g.nt, [&](int64_t a) { return term(int(a)); });
-  }
-  SLV_DEVICE double term(int a) const { return node[a] > T(0) ? double(root[a]) + log(double(node[a])) : -HUGE_VAL; }
-  SLV_DEVICE double log_z() const { return sum.log() + kLn2 * double(x.exponent(0, x.len)); }
-};
-
 // One warp for each item.
 template <class T>
 SLV_KERNEL(32)
@@ -214,7 +164,7 @@ pcfg_scan_end(Pcfg<T> g, ScaledPcfg<T> s, double* log_z, T* log_z_narrow) {
   for (int w = 1; w <= x.len && !lost; w++)
     for (int i = me.lane; i + w <= x.len; i += 32) lost = lost || !(x.exponent(i, w) < infinity<T>());
   lost = ballot(lost) != 0 && x.len > 1;
-  const double z = lost || x.len < 2 ? -HUGE_VAL : ScaledTops<T>(me, x).log_z();
+  const double z = lost || x.len < 2 ? -HUGE_VAL : ScaledTops<T>(me, x, x.inside(0, x.len)).log_z(x.exponent(0, x.len));
   if (me.lane > 0) return;
   s.redo[b] = T(lost);
   if (log_z) log_z[b] = z;

@@ -6,6 +6,9 @@
 
 namespace slv::cuda {
 
+SLV_DEVICE int64_t thread_of_launch() { return int64_t(blockIdx.x) * blockDim.x + threadIdx.x; }
+SLV_DEVICE int64_t warp_of_launch(const Thread& me) { return int64_t(blockIdx.x) * me.warps + me.warp; }
+
 // One item, as its threads see it.
 template <class T>
 struct Sentence {

@@ -26,6 +26,24 @@ struct Tree {
   SLV_BOTH int64_t span(int i, int w) const { return int64_t(w - 2) * (2 * n + 1 - w) / 2 + i; }
 };
 
+// Which spans a launch does: those of from .. to words, shared out to so many blocks for each item, each of which works
+// on `rows` spans at once. With dense rules, what nonterminals a span's children are needs a matrix for each of these,
+// in shared memory or elsewhere. No number depends on blocks, rows and memory.
+struct Widths {
+  int from, to, blocks, rows;
+  bool shared = false;
+};
+// Where the weights of rules, or of a table's entries, are added up, each piece having a part of the items of a row;
+// null where they are not wanted.
+struct RuleCounts {
+  RowMap rows;
+  int chunks;      // pieces of a row
+  double* counts;  // (rows, chunks, as the rules)
+  SLV_BOTH int64_t pieces() const { return int64_t(rows.rows) * chunks; }
+  // The items of a chunk: rows.item(row, q), begin(chunk) <= q < begin(chunk + 1).
+  SLV_BOTH int64_t begin(int64_t chunk) const { return int64_t(rows.items_of_row()) * chunk / chunks; }
+};
+
 // Nodes are numbers of all nonterminals over all spans of two words or more, (batch, spans, nt): `inside` are logs of
 // sums over trees, `nodes` posterior weights.
 

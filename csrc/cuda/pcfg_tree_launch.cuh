@@ -5,8 +5,11 @@
 namespace slv::cuda {
 
 inline simt::Stream stream_of(Stream stream) { return static_cast<simt::Stream>(stream); }
+inline int64_t cut(int64_t count, int64_t size) { return (count + size - 1) / size; }
 // Blocks for a thread each.
-inline int64_t blocks_for(int64_t threads) { return (threads + kLogThreads - 1) / kLogThreads; }
+inline int64_t blocks_for(int64_t threads) { return cut(threads, kLogThreads); }
+// Threads of whole warps, for so many of them but at most a block.
+inline int threads_for(int64_t wanted, int most) { return int(wanted < most ? 32 * cut(wanted, 32) : most); }
 
 template <class T>
 void run_finish(const Tree<T>& g, const double* inside, double* log_z, T* log_z_narrow, Stream stream) {

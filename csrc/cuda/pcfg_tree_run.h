@@ -1,5 +1,7 @@
 // From tensors on a GPU to what all grammars share: sentences, log Z, sums over items.
 #pragma once
+#include <algorithm>
+
 #include "cuda/bind.h"
 #include "cuda/pcfg_tree.h"
 
@@ -65,13 +67,26 @@ struct BoundTree : BoundBatch<T> {
   }
 };
 
-// The place of `count` inside values in a chart, where they fit; null where the backward pass forms them again.
+constexpr int64_t kRuleBlocks = 512;  // enough to fill a GPU: sums over items are cut into so many
+
+// The weights of rules, `size` of them for each row: as they grow in float64, and as they are wanted.
 template <class T>
-double* kept_in(const Tensor& chart, int64_t count) {
-  void* data = const_cast<void*>(chart.const_data_ptr());
-  const bool fits = chart.numel() * int64_t(sizeof(T)) >= count * 8;
-  return fits && reinterpret_cast<uintptr_t>(data) % 8 == 0 ? static_cast<double*>(data) : nullptr;
-}
+struct GrownRules {
+  const BoundTree<T>& p;
+  int64_t size;
+  Tensor memory;
+  RuleCounts counts;
+  GrownRules(const BoundTree<T>& p, const RowMap& rows, int64_t size, bool wanted) : p(p), size(size) {
+    const int64_t blocks = std::max<int64_t>(rows.rows * size / (4 * 256), 1);
+    const int64_t chunks = std::clamp<int64_t>(kRuleBlocks / blocks, 1, std::max<int64_t>(rows.items_of_row(), 1));
+    memory = p.doubles(wanted ? rows.rows * chunks * size : 0, true);
+    counts = {rows, int(chunks), wanted ? data_of(memory) : nullptr};
+  }
+  void narrow(Tensor& out) const {
+    const int64_t each = counts.rows.rows;
+    if (counts.counts) p.sum(row_map({each, 1}, {each, counts.chunks}), size, memory, out);
+  }
+};
 
 }  // namespace
 }  // namespace slv::cuda

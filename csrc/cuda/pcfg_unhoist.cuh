@@ -22,15 +22,6 @@ pcfg_word_adjoints(Pcfg<T> g, ScaledPcfg<T> s, TileSpace<T> space, TreeAdjoints<
   d.words_right(i, a)[z] = right;
 }
 
-// Adds so many terms, which term(q, parts) adds to parts, in T but for runs of 32: for each of some nonterminals.
-template <class T, class F>
-SLV_DEVICE void add_terms(int count, double (&sums)[kTreeTile], F&& term) {
-  for (int first = 0; first < count; first += 32) {
-    T parts[kTreeTile] = {};
-    for (int q = first; q < least_of(first + 32, count); q++) term(q, parts);
-    SLV_UNROLL for (int k = 0; k < kTreeTile; k++) sums[k] += double(parts[k]);
-  }
-}
 // What an item gives to the rules of nonterminals a .. with one pair of children, by its kind.
 template <class T>
 struct RuleTerms {

@@ -68,4 +68,15 @@ inline RowMap row_map(const std::vector<int64_t>& lead, const std::vector<int64_
   return map;
 }
 
+// The leading sizes of what belongs to several operands at once.
+inline std::vector<int64_t> joined(const std::vector<std::vector<int64_t>>& leads, const std::vector<int64_t>& batch) {
+  std::vector<int64_t> all(batch.size(), 1);
+  for (const std::vector<int64_t>& lead : leads)
+    for (size_t d = 0; d < lead.size(); d++) {
+      const size_t at = batch.size() - lead.size() + d;
+      if (lead[d] == batch[at]) all[at] = batch[at];
+    }
+  return all;
+}
+
 }  // namespace slv::cuda

@@ -10,7 +10,6 @@ from structlv import reference
 from tests.cases import HEADS, SPANS, lowrank
 from tests.simt import emulated
 from tests.simt.grammars import assert_the_same, both
-from tests.tolerance import assert_probabilities
 
 pytestmark = pytest.mark.skipif(
     not emulated.LIBRARY.exists(), reason="make test-cuda builds the emulated kernels"
@@ -51,18 +50,42 @@ def test_the_schedule_changes_no_bit(heads):
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 
 
-@pytest.mark.parametrize(("symbols", "rank", "fits"), [((3, 2), 3, True), ((64, 2), 24, False)], ids=str)
-def test_inside_values_that_a_chart_cannot_hold_are_formed_again(symbols, rank, fits):
-    """A folded head leaves no room for nonterminals; and nothing is read from a chart that is not aligned."""
+@DTYPES
+@heads
+def test_what_the_scaled_domain_cannot_hold_is_done_again_alone(heads, dtype):
+    """Words of the middle item are beyond its range; nothing about the others changes."""
     emulated.configure(1)
-    case = lowrank((3,), 9, symbols, rank)
-    operators = torch.ops.structlv_emulated
+    case = lowrank((3,), 6, (3, 4), 5, heads, "item", "label", holes=0.1, dtype=dtype)
+    alone = both("lowrank_marginals", *case, True, True)[1]
+    case.unary[1] *= 1e3
+    assert_the_same("lowrank", case)
+    among = both("lowrank_marginals", *case, True, True)[1]
+    assert all(torch.equal(a[::2], b[::2]) for a, b in zip(alone, among, strict=True))
+
+
+@DTYPES
+def test_symbols_that_a_chart_cannot_hold_are_formed_again(dtype):
+    """A folded head leaves no room for nonterminals: the backward pass has them from their ranks."""
+    emulated.configure(2)
+    assert_the_same("lowrank", lowrank((3,), 9, (64, 2), 24, holes=0.1, dtype=dtype))
+
+
+@heads
+def test_the_backward_pass_reads_the_chart(heads):
+    """Not the potentials again: twice the exponentials of words are twice their gradient."""
+    emulated.configure(3)
+    case, operators = lowrank((1,), 5, (3, 2), 4, heads, ragged=False), torch.ops.structlv_emulated
     chart = operators.lowrank_inside(*case, False)[1]
-    assert bool(chart.any()) == fits
-    narrow = case.to(torch.float32)
-    size = operators.lowrank_inside(*narrow, False)[1].numel()
-    elsewhere = torch.full((size + 1,), torch.nan)[1:]
-    kept = operators.lowrank_vjp(torch.ones(3), chart, *case)
-    again = operators.lowrank_vjp(torch.ones(3), elsewhere, *narrow)
-    for a, b in zip(kept, again, strict=True):
-        assert_probabilities(b, a, torch.float32)
+    words = case.unary.numel()
+    torch.testing.assert_close(chart[:words].log().view(5, 2).diff(), case.unary[0].diff())
+    before = operators.lowrank_vjp(torch.ones(1), chart, *case)[4]
+    chart[:words] *= 2
+    torch.testing.assert_close(operators.lowrank_vjp(torch.ones(1), chart, *case)[4], 2 * before)
+
+
+@heads
+@DTYPES
+def test_many_symbols_or_long_sentences_go_width_by_width(heads, dtype):
+    emulated.configure(1)
+    assert_the_same("lowrank", lowrank((3,), 5, (66, 2), 3, heads, "item", "label", dtype=dtype))
+    assert_the_same("lowrank", lowrank((3,), 66, (2, 2), 2, heads, holes=0.05, dtype=dtype))
