@@ -35,7 +35,9 @@ chain_backward(Chain<T> c, Scaled<T> s, Adjoint<T> a, Cut<T> cut, int width) {
   }
   step.wide = (cut.kind ? cut.kind[b] : kind_of(c, s, item, me)) != kMild;
   P matrix(c, s, item, me, shared);
-  // beta of the last step: `inverse`, of a chunk that others follow times what lies at its end
+  // beta of the last step lies where g of the one after would: of a chunk that others follow, made of what is at its
+  // end
+  T* beta = rows + chunk.end % 2 * k;
   T inverse = s.meta[b * kMeta];
   const T* edge = chunk.end < item.len ? cut.edge + chunk.index * k : nullptr;
   if (edge) {
@@ -49,22 +51,21 @@ chain_backward(Chain<T> c, Scaled<T> s, Adjoint<T> a, Cut<T> cut, int width) {
     inverse = mass > T(0) ? 1 / mass : T(0);
     step.bad = !(cut.taken[chunk.index] == cut.taken[chunk.index]);
   }
+  for (int i = me.index; i < k; i += int(blockDim.x)) beta[i] = edge ? inverse * edge[i] : inverse;
   // no barrier: the last step needs no matrix
   for (int t = chunk.end - 1; t >= chunk.first; t--) {
     const int64_t row = b * c.n + t;
-    const bool last = t == chunk.end - 1;
     const T *e = s.e + row * width, *alpha = s.alpha + row * width, scale = s.scale[row];
     const T* after = rows + (t + 1) % 2 * k;
     T* now = rows + t % 2 * k;
     auto put = [&](int i, T sum) {
-      const T beta = !last ? sum * step.factor : edge ? inverse * edge[i] : inverse;
       T mu;
-      now[i] = step.meet(alpha[i], beta, e[i], scale, mu);
+      now[i] = step.meet(alpha[i], sum * step.factor, e[i], scale, mu);
       a.g[row * width + i] = now[i];
       a.unary[row * k + i] = mu * weight;
     };
-    if (last) {
-      for (int i = me.index; i < k; i += int(blockDim.x)) put(i, T(0));
+    if (t == chunk.end - 1) {
+      for (int i = me.index; i < k; i += int(blockDim.x)) put(i, after[i]);
     } else {
       matrix.at(t);
       times_rows(me, k, after, matrix, put);
