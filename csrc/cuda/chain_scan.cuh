@@ -93,9 +93,12 @@ struct Rows {
   template <class F>
   SLV_DEVICE void start(const Thread& me, int k, int t, F&& value) {
     Value* before = values + (t + 1) % 2 * k;
-    for (int i = me.index; i < k; i += int(blockDim.x))
+    for (int i = me.index; i < k; i += int(blockDim.x)) {
       SLV_UNROLL for (int r = 0; r < R; r++) before[i].at[r] = value(r, i);
-    SLV_UNROLL for (int r = 0; r < R; r++) tops[(t + 1) % 2 * kMaxWarps + me.warp].at[r] = 1;
+    }
+    Value one;
+    SLV_UNROLL for (int r = 0; r < R; r++) one.at[r] = 1;
+    if (me.lane == 0) tops[(t + 1) % 2 * kMaxWarps + me.warp] = one;
     sync_block();
   }
   SLV_DEVICE Value most(const Thread& me, int t) const { return max_of_parts(tops + t % 2 * kMaxWarps, me.warps); }
