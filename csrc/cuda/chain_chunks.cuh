@@ -103,33 +103,34 @@ chain_chunk_starts(Chain<T> c, Cut<T> cut) {
   for (int i = me.index; i < k; i += int(blockDim.x)) alpha[i] = cut.product[first * k * k + i];
   for (int q = 1; int64_t(q) * cut.size < len; q++) {
     const int64_t chunk = first + q;
+    if (q > 1) {
+      const Product<T> m(cut, chunk - 1, k);
+      double top = -HUGE_VAL;
+      for (int i = me.index; i < k; i += int(blockDim.x)) top = larger(top, m.power(alpha[i], i));
+      top = warp_max(top);
+      if (me.lane == 0) powers[me.warp] = top;
+      sync_block();
+      top = max_of_parts(powers, me.warps);
+      for (int i = me.index; i < k; i += int(blockDim.x)) {
+        weights[i] = m.relative(alpha[i], i, top);
+        bad = bad || (kind == kWide && alpha[i] > T(0) && weights[i] < T(Range<T>::tiny));
+      }
+      sync_block();
+      T most = 0;
+      times_columns(me, k, weights, m, [&](int j, T sum) { alpha[j] = sum, most = larger(most, sum); });
+      most = warp_max(most);
+      if (me.lane == 0) tops[me.warp] = most;
+      sync_block();
+      const int power = power_of(max_of_parts(tops, me.warps));
+      if (top > -HUGE_VAL) taken += top + double(power);
+      for (int j = me.index; j < k; j += int(blockDim.x)) {
+        alpha[j] *= power_of_two<T>(-power);
+        bad = bad || (kind == kWide && alpha[j] > T(0) && alpha[j] < T(Range<T>::tiny));
+      }
+    }
     for (int i = me.index; i < k; i += int(blockDim.x)) cut.edge[chunk * k + i] = alpha[i];
     bad = sync_block_or(bad);
     if (me.index == 0) cut.taken[chunk] = bad ? double(NAN) : taken;
-    if (int64_t(q + 1) * cut.size >= len) return;
-    const Product<T> m(cut, chunk, k);
-    double top = -HUGE_VAL;
-    for (int i = me.index; i < k; i += int(blockDim.x)) top = larger(top, m.power(alpha[i], i));
-    top = warp_max(top);
-    if (me.lane == 0) powers[me.warp] = top;
-    sync_block();
-    top = max_of_parts(powers, me.warps);
-    for (int i = me.index; i < k; i += int(blockDim.x)) {
-      weights[i] = m.relative(alpha[i], i, top);
-      bad = bad || (kind == kWide && alpha[i] > T(0) && weights[i] < T(Range<T>::tiny));
-    }
-    sync_block();
-    T most = 0;
-    times_columns(me, k, weights, m, [&](int j, T sum) { alpha[j] = sum, most = larger(most, sum); });
-    most = warp_max(most);
-    if (me.lane == 0) tops[me.warp] = most;
-    sync_block();
-    const int power = power_of(max_of_parts(tops, me.warps));
-    if (top > -HUGE_VAL) taken += top + double(power);
-    for (int j = me.index; j < k; j += int(blockDim.x)) {
-      alpha[j] *= power_of_two<T>(-power);
-      bad = bad || (kind == kWide && alpha[j] > T(0) && alpha[j] < T(Range<T>::tiny));
-    }
   }
 }
 

@@ -89,16 +89,14 @@ struct Rows {
   double exponent[R] = {};  // counted by every thread alike
   unsigned bad = 0;         // a bit for each row
   SLV_DEVICE Rows(Shared& shared, int k) : values(shared.take<Value>(2 * k)), tops(shared.take<Value>(2 * kMaxWarps)) {}
-  // The rows before step t, of which no entry is above 2, and the largest not below 1: value(r, i).
+  // The rows before step t, whose largest entry is between 1 and 2: value(r, i).
   template <class F>
   SLV_DEVICE void start(const Thread& me, int k, int t, F&& value) {
     Value* before = values + (t + 1) % 2 * k;
     for (int i = me.index; i < k; i += int(blockDim.x)) {
       SLV_UNROLL for (int r = 0; r < R; r++) before[i].at[r] = value(r, i);
     }
-    Value one;
-    SLV_UNROLL for (int r = 0; r < R; r++) one.at[r] = 1;
-    if (me.lane == 0) tops[(t + 1) % 2 * kMaxWarps + me.warp] = one;
+    if (me.lane == 0) tops[(t + 1) % 2 * kMaxWarps + me.warp] = {};  // as of no scale
     sync_block();
   }
   SLV_DEVICE Value most(const Thread& me, int t) const { return max_of_parts(tops + t % 2 * kMaxWarps, me.warps); }

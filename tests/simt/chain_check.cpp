@@ -139,6 +139,7 @@ struct Check : Problem<T> {
       forward(c, s, uncut(c), nullptr);
     }
     check_ladder(w, size ? size : o.n);
+    if (size) check_lost(chunks, w.meta.data() + 1, kMeta);
     Doubles left(w.meta.data(), w.meta.data() + b * kMeta);
     for (int64_t i = 0; i < b; i++) left[i * kMeta] = 0;
     if (o.broken != 0) return left;
@@ -162,6 +163,7 @@ struct Check : Problem<T> {
     } else {
       backward(c, s, a, uncut(c), nullptr);
     }
+    if (size) check_lost(chunks, w.redo.data(), 1);
     left.insert(left.end(), w.redo.data(), w.redo.data() + b);
     check_entries(w, w.g, w.redo.data(), 1);
     edges(c, s, a, d.sums, nullptr);
@@ -174,6 +176,14 @@ struct Check : Problem<T> {
     compare(d, first, probability, "gradient");
     w.check(), chunks.check();
     return left;
+  }
+  // Chunks of items that stay where they are, which scores as far apart as in some cases alone may make lost.
+  void check_lost(Chunks<T>& chunks, const T* left, int stride) {
+    for (int64_t q = 0; q < chunks.lost.size(); q++) {
+      const int64_t item = q / chunks.cut.count;
+      const bool may = left[item * stride] != T(0) || (kinds[item] == kWide && o.scale > 2);
+      require(chunks.lost[q] == 0 || (may && chunks.lost[q] == 1), "whether a chunk is lost");
+    }
   }
   // Products once more, where only the chart is left of the forward pass.
   void from_chart(Workspace<T>& w, const Cut<T>& cut) {
@@ -256,6 +266,7 @@ const Case kCases[] = {
     {"not resident", {2}, {2}, 4, 50, false, 0, 1, 1, 9000, false},
     {"large", {2}, {1}, 3, 250, false, 0, 1, 1, kHopperShared, false},
     {"one state", {3}, {3}, 3, 1, false, 0, 1},
+    {"one state, many steps", {3}, {3}, 9, 1, false, 0, 1},
     {"whole tiles", {2, 2}, {2, 1}, 4, 32, false, 0.1, 1, 2},
     {"no padding in shared memory", {3}, {3}, 3, 40, false, 0, 1},
     {"ties", {2}, {1}, 4, 34, false, 0, 0, 1, kHopperShared, false, false},
