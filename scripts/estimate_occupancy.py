@@ -19,9 +19,6 @@ PARTITIONS, REGISTERS, UNIT, WARPS, BLOCKS = 4, 16_384, 256, 64, 32
 SHOWN = [
     "chain_forward",
     "chain_backward",
-    "chain_chunk_products",
-    "chain_chunk_starts",
-    "chain_chunk_ends",
     "chain_edges",
     "chain_argmax",
     "chain_sample",
