@@ -56,6 +56,24 @@ struct Scaled {
   T* log_z_narrow;  // (batch), or null
 };
 
+// The steps of an item in chunks that are done at once (csrc/cuda/chain_chunks.cuh); one chunk is all of them.
+template <class T>
+struct Cut {
+  int size, count;             // steps of a chunk, and chunks of n steps
+  int* kind = nullptr;         // (batch): Kind of an item's matrices together
+  T* product = nullptr;        // (batch, count, k, k): of a chunk's steps; of the first chunk, as row 0, its last alpha
+  double* exponent = nullptr;  // (batch, count, k): powers of two taken out of its rows; NaN: a row does not fit
+  T* edge = nullptr;           // (batch, count, k): alpha before a chunk, or beta at its end
+  double* taken = nullptr;     // (batch, count): powers of two taken out of that; NaN: it does not fit
+  int* lost = nullptr;         // (batch, count): whether a chunk did not fit
+  const int* only = nullptr;   // (batch, of): items none of whose entries is set are left out; null: all are done
+  int of = 0;
+};
+template <class T>
+Cut<T> uncut(const Chain<T>& c) {
+  return {c.n > 0 ? c.n : 1, 1};
+}
+
 // What the backward pass makes of it.
 template <class T>
 struct Adjoint {
@@ -104,9 +122,15 @@ void prepare_matrices(const Chain<T>&, const Scaled<T>&, Stream);
 template <class T>
 void exponentiate_rows(const Chain<T>&, const Scaled<T>&, Stream);
 template <class T>
-void forward(const Chain<T>&, const Scaled<T>&, Stream);
+void forward(const Chain<T>&, const Scaled<T>&, const Cut<T>&, Stream);
 template <class T>
-void backward(const Chain<T>&, const Scaled<T>&, const Adjoint<T>&, Stream);
+void backward(const Chain<T>&, const Scaled<T>&, const Adjoint<T>&, const Cut<T>&, Stream);
+template <class T>
+void chunk_products(const Chain<T>&, const Scaled<T>&, const Cut<T>&, Stream);
+template <class T>
+void chunk_starts(const Chain<T>&, const Cut<T>&, Stream);
+template <class T>
+void chunk_ends(const Chain<T>&, const Scaled<T>&, const Cut<T>&, Stream);
 template <class T>
 void edges(const Chain<T>&, const Scaled<T>&, const Adjoint<T>&, const Edges<T>&, Stream);
 template <class T>

@@ -48,7 +48,7 @@ void relaxed_backward(const Chain<T>& c, const Relaxed<T>& r, const RelaxedAdjoi
 template <class T>
 void relaxed_edges(const Chain<T>& c, const Relaxed<T>& r, const RelaxedAdjoint<T>& a, const Edges<T>& out,
                    Stream stream) {
-  const size_t shared = array_bytes<double>(kEdgeSide * kEdgeSide / 32 * kEdgeTile * kEdgeTile);
+  const size_t shared = array_bytes<double>(kEdgeSide * kEdgeSide / 32 * kWarpSums);
   simt::launch(chain_relaxed_edges<T>, edge_blocks(c, out), kEdgeSide * kEdgeSide, shared, native(stream), c, r, a,
                out);
 }

@@ -93,33 +93,36 @@ chain_relaxed_heat(Chain<T> c, RelaxedAdjoint<T> a) {
   if (me.lane == 0) a.total_heat[b] = T(sum);
 }
 
+// A warp's sums: a row for each state of the tile that is led to, so far apart that a column's elements are in
+// different banks.
+constexpr int kSumStride = kEdgeTile + 1, kWarpSums = kEdgeTile * kSumStride;
+
 // An edge is into the state that was drawn, so that a step of a sample adds a row to a column of the sums. A block owns
 // a tile of them, each of its warps sums of its own, and a lane one state of each row.
 template <class T>
 SLV_KERNEL(kEdgeSide* kEdgeSide)
 chain_relaxed_edges(Chain<T> c, Relaxed<T> r, RelaxedAdjoint<T> a, Edges<T> out) {
-  constexpr int kTile = kEdgeTile * kEdgeTile;
   Shared shared;
   const Thread me;
-  double* all = shared.take<double>(kEdgeSide * kEdgeSide / 32 * kTile);
-  double* own = all + me.warp * kTile;  // [to][from]
+  double* all = shared.take<double>(kEdgeSide * kEdgeSide / 32 * kWarpSums);
+  double* own = all + me.warp * kWarpSums;  // [to][from]
   const int k = c.k, steps = !out.per_step ? 1 : c.n - 1;
   const EdgeBlock block(out, k, steps);
   const int i = block.i0 + me.lane;
-  for (int e = me.lane; e < kTile; e += 32) own[e] = 0;
+  for (int j = 0; j < kEdgeTile; j++) own[j * kSumStride + me.lane] = 0;
   for (int64_t q = block.first; q < block.last; q++) {
     const int64_t b = out.rows.item(block.row, q);
     const int from = out.per_step ? block.step : 0, count = block.end_of(out.per_step, length_of(c, b)) - from;
     for (int64_t e = me.warp; e < r.samples * count; e += me.warps) {
       const int64_t at = (e / count * c.batch + b) * c.n + from + e % count;
       const int64_t j = r.states[at + 1] - block.j0;
-      if (j >= 0 && j < kEdgeTile && i < k) own[j * kEdgeTile + me.lane] += double(a.change[at * k + i]);
+      if (j >= 0 && j < kEdgeTile && i < k) own[j * kSumStride + me.lane] += double(a.change[at * k + i]);
     }
   }
   sync_block();
   double sum[4] = {};
   each_edge(block, k, [&](int p, int i, int j) {
-    for (int w = 0; w < me.warps; w++) sum[p] += all[w * kTile + (j - block.j0) * kEdgeTile + i - block.i0];
+    for (int w = 0; w < me.warps; w++) sum[p] += all[w * kWarpSums + (j - block.j0) * kSumStride + i - block.i0];
   });
   deliver(out, block, steps, k, sum, true);
 }

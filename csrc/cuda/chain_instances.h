@@ -5,8 +5,11 @@
 #define SLV_CHAIN_LAUNCHES(T)                                                                                   \
   template void prepare_matrices(const Chain<T>&, const Scaled<T>&, Stream);                                    \
   template void exponentiate_rows(const Chain<T>&, const Scaled<T>&, Stream);                                   \
-  template void forward(const Chain<T>&, const Scaled<T>&, Stream);                                             \
-  template void backward(const Chain<T>&, const Scaled<T>&, const Adjoint<T>&, Stream);                         \
+  template void forward(const Chain<T>&, const Scaled<T>&, const Cut<T>&, Stream);                              \
+  template void backward(const Chain<T>&, const Scaled<T>&, const Adjoint<T>&, const Cut<T>&, Stream);          \
+  template void chunk_products(const Chain<T>&, const Scaled<T>&, const Cut<T>&, Stream);                       \
+  template void chunk_starts(const Chain<T>&, const Cut<T>&, Stream);                                           \
+  template void chunk_ends(const Chain<T>&, const Scaled<T>&, const Cut<T>&, Stream);                           \
   template void edges(const Chain<T>&, const Scaled<T>&, const Adjoint<T>&, const Edges<T>&, Stream);           \
   template void finish_edges(const Chain<T>&, const Edges<T>&, T*, Stream);                                     \
   template void sum_ends(const Chain<T>&, const RowMap&, const T*, bool, T*, Stream);                           \

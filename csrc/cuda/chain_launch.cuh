@@ -1,6 +1,7 @@
 // How many blocks, threads and bytes of shared memory each kernel of the chain gets. A function of the problem and of
 // the device's shared memory alone; what decides between two kernels never changes an order of summation.
 #pragma once
+#include "cuda/chain_chunks.cuh"
 #include "cuda/chain_sample.cuh"
 #include "cuda/chain_tangent.cuh"
 #include "cuda/chain_viterbi.cuh"
@@ -42,21 +43,42 @@ void with_source(const Chain<T>& c, size_t own, F&& run) {
   if (all <= simt::shared_limit()) return run(Tag<Resident<T>>(), all);
   run(Tag<Cached<T>>(), own);
 }
+template <class T, int R = 1>
+size_t rows_bytes(const Chain<T>& c) {
+  return array_bytes<Few<T, R>>(2 * c.k) + array_bytes<Few<T, R>>(2 * kMaxWarps);
+}
 template <class T>
-void forward(const Chain<T>& c, const Scaled<T>& s, Stream stream) {
-  const size_t own = array_bytes<T>(2 * c.k) + array_bytes<T>(2 * kMaxWarps);
-  with_source(c, own, [&](auto source, size_t shared) {
-    simt::launch(chain_forward<T, typename decltype(source)::Type>, c.batch, step_threads(c.k), shared, native(stream),
-                 c, s, padded<T>(c.k));
+void forward(const Chain<T>& c, const Scaled<T>& s, const Cut<T>& cut, Stream stream) {
+  with_source(c, rows_bytes(c), [&](auto source, size_t shared) {
+    simt::launch(chain_forward<T, typename decltype(source)::Type>, c.batch * cut.count, step_threads(c.k), shared,
+                 native(stream), c, s, cut, padded<T>(c.k));
   });
 }
 template <class T>
-void backward(const Chain<T>& c, const Scaled<T>& s, const Adjoint<T>& a, Stream stream) {
-  const size_t own = array_bytes<T>(2 * c.k) + array_bytes<T>(kMaxWarps);
+void backward(const Chain<T>& c, const Scaled<T>& s, const Adjoint<T>& a, const Cut<T>& cut, Stream stream) {
+  const size_t own = array_bytes<T>(2 * c.k) + 2 * array_bytes<T>(kMaxWarps);
   with_source(c, own, [&](auto source, size_t shared) {
-    simt::launch(chain_backward<T, typename decltype(source)::Type>, c.batch, step_threads(c.k), shared, native(stream),
-                 c, s, a, padded<T>(c.k));
+    simt::launch(chain_backward<T, typename decltype(source)::Type>, c.batch * cut.count, step_threads(c.k), shared,
+                 native(stream), c, s, a, cut, padded<T>(c.k));
   });
+}
+template <class T>
+void chunk_products(const Chain<T>& c, const Scaled<T>& s, const Cut<T>& cut, Stream stream) {
+  simt::launch(chain_chunk_kinds<T>, c.batch, c.per_step ? 256 : 32, 0, native(stream), c, s, cut);
+  with_source(c, rows_bytes<T, kTogether>(c), [&](auto source, size_t shared) {
+    simt::launch(chain_chunk_products<T, typename decltype(source)::Type>, c.batch * cut.count * pieces(c.k, kTogether),
+                 step_threads(c.k), shared, native(stream), c, s, cut, padded<T>(c.k));
+  });
+}
+template <class T>
+void chunk_starts(const Chain<T>& c, const Cut<T>& cut, Stream stream) {
+  const size_t shared = 2 * array_bytes<T>(c.k) + array_bytes<T>(kMaxWarps) + array_bytes<double>(kMaxWarps);
+  simt::launch(chain_chunk_starts<T>, c.batch, step_threads(c.k), shared, native(stream), c, cut);
+}
+template <class T>
+void chunk_ends(const Chain<T>& c, const Scaled<T>& s, const Cut<T>& cut, Stream stream) {
+  const size_t shared = 2 * array_bytes<T>(c.k) + array_bytes<double>(kMaxWarps);
+  simt::launch(chain_chunk_ends<T>, c.batch, step_threads(c.k), shared, native(stream), c, s, cut, padded<T>(c.k));
 }
 
 template <class T>

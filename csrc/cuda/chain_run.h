@@ -1,6 +1,8 @@
 // From tensors on a GPU to the launches of the chain's kernels: workspaces, the ladder, sums over items.
 #pragma once
 #include <algorithm>
+#include <cmath>
+#include <cstdlib>
 #include <vector>
 
 #include "cuda/bind.h"
@@ -49,14 +51,28 @@ struct Bound : BoundBatch<T> {
 
 // ---- the scaled domain ------------------------------------------------------------------------------------------
 
+// Steps of a chunk where the chain is cut (csrc/cuda/chain_chunks.cuh), or 0: where an item has too many steps for a
+// block, a block for each item is far from filling a GPU, and so are the products, which take k^3 for each step. On
+// paper they take as long as all of the rest where batch k^3 is 2^21. Two times the chunks' steps and one of their
+// number follow one another: about sqrt(n) of each. STRUCTLV_CUDA_CHUNK says it instead.
+template <class T>
+int64_t chunk_steps(const Chain<T>& c) {
+  constexpr int64_t kLong = 1024, kProducts = int64_t(1) << 21, kUnit = 32;
+  if (const char* wanted = std::getenv("STRUCTLV_CUDA_CHUNK"))
+    return std::clamp(std::atoi(wanted), 0, std::max(c.n, 1));
+  if (c.n < kLong || c.batch >= kBlocks || double(c.batch) * std::pow(double(c.k), 3) > double(kProducts)) return 0;
+  return (int64_t(std::sqrt(double(c.n))) + kUnit - 1) / kUnit * kUnit;
+}
+
 // Its workspace. The parts that the backward pass needs lie in a chart, of the size that the CPU's has.
 template <class T>
 struct ScaledRun {
   const Bound<T>& p;
   Scaled<T> s{};
+  Cut<T> cut;
   std::vector<Tensor> keep;
 
-  explicit ScaledRun(const Bound<T>& p, bool transposed = false) : p(p) {
+  explicit ScaledRun(const Bound<T>& p, bool transposed = false) : p(p), cut(uncut(p.chain)) {
     const int64_t matrices = p.chain.matrices();
     s.exponent = take(matrices);
     s.kind = take<int>(matrices, ScalarType::Int);
@@ -68,6 +84,12 @@ struct ScaledRun {
   U* take(int64_t count, ScalarType dtype = scalar_type<T>) {
     keep.push_back(p.empty({count}, dtype));
     return keep.back().template mutable_data_ptr<U>();
+  }
+  template <class U = T>
+  U* zeros(int64_t count, ScalarType dtype = scalar_type<T>) {
+    U* out = take<U>(count, dtype);
+    torch::stable::zero_(keep.back());
+    return out;
   }
   static int64_t chart_size(const Bound<T>& p) { return p.items * (p.n * (2 * padded<T>(int(p.k)) + 1) + 8); }
   void bind_chart(T* chart) {
@@ -85,10 +107,47 @@ struct ScaledRun {
     s.row_exponent = take(p.items * p.n);
     s.row_code = take<int>(p.items * p.n, ScalarType::Int);
     exponentiate_rows(p.chain, s, p.stream);
-    cuda::forward(p.chain, s, p.stream);
+    if (cut_up()) chunk_starts(p.chain, cut, p.stream);
+    each_pass([&](const Cut<T>& pass) { cuda::forward(p.chain, s, pass, p.stream); });
+  }
+  void backward(const Adjoint<T>& a) {
+    if (cut_up()) chunk_ends(p.chain, s, cut, p.stream);
+    each_pass([&](const Cut<T>& pass) { cuda::backward(p.chain, s, a, pass, p.stream); });
   }
   // The forward pass with a chart of its own.
   void forward_kept() { forward(take(chart_size(p))); }
+  // Whether the chain is cut; if so, the products of chunks are there then. Where only the chart of the forward pass is
+  // left, powers of two that rows have in common are not known, nor needed, and its items have no row to be watched
+  // for.
+  bool cut_up() {
+    const int64_t size = chunk_steps(p.chain), count = size > 0 ? (p.n + size - 1) / size : 1;
+    if (count < 2) return false;
+    if (cut.product) return true;
+    const int64_t chunks = p.items * count;
+    cut = {int(size),
+           int(count),
+           take<int>(p.items, ScalarType::Int),
+           take(chunks * p.k * p.k),
+           take<double>(chunks * p.k, ScalarType::Double),
+           take(chunks * p.k),
+           take<double>(chunks, ScalarType::Double),
+           take<int>(chunks, ScalarType::Int)};
+    if (!s.row_code) {
+      s.row_exponent = zeros(p.items * p.n);
+      s.row_code = zeros<int>(p.items * p.n, ScalarType::Int);
+    }
+    chunk_products(p.chain, s, cut, p.stream);
+    return true;
+  }
+  // As chunks, and as one chunk what is lost in those.
+  template <class F>
+  void each_pass(F&& run) {
+    run(cut);
+    if (cut.count < 2) return;
+    Cut<T> again = uncut(p.chain);
+    again.only = cut.lost, again.of = cut.count;
+    run(again);
+  }
   // log Z into `out`, of float64 or of the potentials' dtype.
   void bind_result(const Tensor& out) {
     if (out.scalar_type() == ScalarType::Double)
@@ -156,7 +215,7 @@ template <class T>
 void backward_all(ScaledRun<T>& run, const double* weight, T* unary, EdgeSums<T>* sums) {
   const Bound<T>& p = run.p;
   Adjoint<T> a{weight, run.take(p.items * p.n * padded<T>(int(p.k))), unary, run.take(p.items)};
-  backward(p.chain, run.s, a, p.stream);
+  run.backward(a);
   if (sums) edges(p.chain, run.s, a, sums->edges, p.stream);
   each_range<T>(p, a.redo, 1, true, 0, [&](const LogSpace<T>& l, double*, int64_t) {
     log_forward<T>(p.chain, l, nullptr, nullptr, p.stream);

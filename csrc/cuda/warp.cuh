@@ -35,6 +35,18 @@ SLV_DEVICE T larger(T a, T b) {
   return a > b ? a : b;
 }
 
+// R values that are worked on together, loaded by one instruction.
+template <class T, int R>
+struct alignas(R * sizeof(T) < 16 ? R * sizeof(T) : 16) Few {
+  T at[R];
+};
+template <class T, int R>
+SLV_DEVICE Few<T, R> larger(const Few<T, R>& a, const Few<T, R>& b) {
+  Few<T, R> out;
+  SLV_UNROLL for (int r = 0; r < R; r++) out.at[r] = larger(a.at[r], b.at[r]);
+  return out;
+}
+
 // ---- reductions: every lane gets the result, formed in one order whatever the schedule --------------------------
 
 template <class T>
@@ -52,6 +64,11 @@ template <class T>
 SLV_DEVICE T sum_of_rows(T x) {
   x += shuffle_xor(x, 8);
   return x + shuffle_xor(x, 16);
+}
+template <class T, int R>
+SLV_DEVICE Few<T, R> sum_of_rows(Few<T, R> x) {
+  SLV_UNROLL for (int r = 0; r < R; r++) x.at[r] = sum_of_rows(x.at[r]);
+  return x;
 }
 template <class T>
 SLV_DEVICE T max_of_rows(T x) {
@@ -110,6 +127,11 @@ SLV_DEVICE T power_of_two(int n) {
   memcpy(&x, &bits, sizeof(T));
   return x;
 }
+// The exponent of x >= 0, or 0 of what is no normal number.
+template <class T>
+SLV_DEVICE int power_of(T x) {
+  return x >= power_of_two<T>(1 - Float<T>::bias) ? exponent_of(x) : 0;
+}
 constexpr double kLn2 = 0.69314718055994530942, kLog2E = 1.44269504088896340736;
 // x + more - n ln 2, for whole n near (x + more) / ln 2 or above it. The parts are added where they are small: digits
 // of one that the other's size would swallow are kept.
@@ -124,14 +146,22 @@ SLV_DEVICE T exp_scaled(T x, T n, T more = 0) {
 
 // ---- a vector times a matrix ------------------------------------------------------------------------------------
 
-// sum_i x(i) m(i, j) for every j < k, each given to `each(j, sum)` by one thread. Warps share out the columns, tile by
-// tile; the four rows of a tile add up first among themselves.
-template <class T, class M, class F>
-SLV_DEVICE void times_columns(const Thread& me, int k, const T* x, const M& m, F&& each) {
+template <class T>
+SLV_DEVICE void add_product(T& sum, T x, T m) {
+  sum += x * m;
+}
+template <class T, int R>
+SLV_DEVICE void add_product(Few<T, R>& sum, const Few<T, R>& x, T m) {
+  SLV_UNROLL for (int r = 0; r < R; r++) sum.at[r] += x.at[r] * m;
+}
+// sum_i x(i) m(i, j) for every j < k, each given to `each(j, sum)` by one thread; X: a number, or a few of them. Warps
+// share out the columns, tile by tile; the four rows of a tile add up first among themselves.
+template <class X, class M, class F>
+SLV_DEVICE void times_columns(const Thread& me, int k, const X* x, const M& m, F&& each) {
   for (int first = me.warp * kTileColumns; first < k; first += me.warps * kTileColumns) {
     const int j = first + me.column;
-    T sum = 0;
-    for (int i = me.row; i < k; i += kTileRows) sum += j < k ? x[i] * m(i, j) : T(0);
+    X sum{};
+    for (int i = me.row; i < k && j < k; i += kTileRows) add_product(sum, x[i], m(i, j));
     sum = sum_of_rows(sum);
     if (me.row == 0 && j < k) each(j, sum);
   }

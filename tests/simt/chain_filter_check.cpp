@@ -67,7 +67,7 @@ struct Check : Problem<T> {
     const Scaled<T>& s = w.s;
     prepare_matrices(c, s, nullptr);
     exponentiate_rows(c, s, nullptr);
-    forward(c, s, nullptr);
+    forward(c, s, uncut(c), nullptr);
     run_filter(c, s, out.data(), nullptr);
     ranges(w.meta.data() + 1, kMeta, [&](const auto& l) {
       log_forward<T>(c, l, nullptr, nullptr, nullptr);

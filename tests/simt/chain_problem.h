@@ -198,3 +198,31 @@ struct Workspace {
     kind.check("kind"), code.check("code"), log_z.check("log Z");
   }
 };
+
+// What a chain that is cut into chunks works in besides.
+template <class T>
+struct Chunks {
+  Guarded<int> kind, lost;
+  Guarded<T> product, edge;
+  Guarded<double> exponent, taken;
+  Cut<T> cut, again;
+
+  Chunks(const Problem<T>& p, int size) : Chunks(p, size, (p.o.n + size - 1) / size) {}
+  void check() {
+    kind.check("kinds"), lost.check("lost"), product.check("products"), edge.check("edges");
+    exponent.check("powers of products"), taken.check("powers of edges");
+  }
+
+ private:
+  Chunks(const Problem<T>& p, int size, int count)
+      : kind(p.b),
+        lost(p.b * count),
+        product(lost.size() * p.kk),
+        edge(lost.size() * p.o.k),
+        exponent(edge.size()),
+        taken(lost.size()),
+        cut{size, count, kind.data(), product.data(), exponent.data(), edge.data(), taken.data(), lost.data()},
+        again(uncut(p.c)) {
+    again.only = lost.data(), again.of = count;
+  }
+};

@@ -86,6 +86,29 @@ def test_the_schedule_changes_no_bit():
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 
 
+@pytest.mark.parametrize("chunk", ["1", "7", "64", None])  # None: a few long chains are cut anyway
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
+@pytest.mark.parametrize("sharing", ["shared", "step"])
+def test_long_chains_in_chunks(chunk, dtype, sharing, monkeypatch):
+    n = 1030 if chunk is None else 100
+    case = chain(batch=(3,), n=n, k=3, sharing=sharing, holes=0.02, dtype=dtype, seed=5)
+    emulated.configure(1)
+    if chunk is not None:
+        monkeypatch.setenv("STRUCTLV_CUDA_CHUNK", chunk)
+    found = [both("log_partition", *case, True), both("marginals", *case, True)]
+    grad = torch.randn(3, dtype=dtype)
+    charts = both("inside", *case, True)
+    found.append([])
+    for space, (_, chart) in zip(("structlv", "structlv_emulated"), charts, strict=True):
+        found[-1].append(getattr(torch.ops, space).chain_vjp(grad, chart, *case))
+    monkeypatch.setenv("STRUCTLV_CUDA_CHUNK", "0")
+    whole = [both("log_partition", *case, True), both("marginals", *case, True)]
+    assert_nats(found[0][1][0], found[0][0][0], dtype)
+    for mine, theirs in [*zip(*found[1], strict=True), *zip(*found[2], strict=True)]:
+        assert_probabilities(theirs, mine, dtype)
+    assert not torch.equal(whole[1][1][0], found[1][1][0])  # so it was cut
+
+
 def test_batches_broadcast_in_groups():
     """Rows of items are found by arithmetic on the device: every pattern of shared and own dimensions."""
     emulated.configure(1)
