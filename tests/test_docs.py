@@ -114,7 +114,12 @@ def test_targets_and_options_exist() -> None:
 def test_environment_variables_are_read_somewhere() -> None:
     sources = "".join(
         path.read_text()
-        for folder, pattern in (("csrc", "*.cpp"), ("_build", "*.py"), ("tests", "conftest.py"))
+        for folder, pattern in (
+            ("csrc", "*.cpp"),
+            ("csrc", "*.h"),
+            ("_build", "*.py"),
+            ("tests", "conftest.py"),
+        )
         for path in (ROOT / folder).rglob(pattern)
     )
     for name in DOCUMENTS:
