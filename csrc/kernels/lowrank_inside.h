@@ -194,8 +194,11 @@ struct Inside : Block<In, T> {
   void symbols(int64_t w) {
     const int64_t rows = Base::rows(w), at = Base::first[w] * W;
     T* to = sym + at;
-    auto keep = [&](int64_t x, int64_t a, vec<T> v)
-                    __attribute__((always_inline)) { store(to + (a * inner + x) * W, v * factor_at(x, a, rows)); };
+    // what three small factors make 0, none of which is, must not mean impossible: it is kept small enough to be seen
+    auto keep = [&](int64_t x, int64_t a, vec<T> v) __attribute__((always_inline)) {
+      const vec<T> f = factor_at(x, a, rows), s = v * f;
+      store(to + (a * inner + x) * W, (v > T(0)) & (f > T(0)) & (s == T(0)) ? splat(kSmallest<T>) : s);
+    };
     if (g.has_head) {
       multiply_panels<PlusTimes>(rows, g.r, rank + at, inner * W, Matrix<T>{g.head_up, g.r * W}, g.ps, keep);
     } else if (p.spans || !g.folded) {

@@ -227,6 +227,16 @@ def late_rescue(nats):
     return case
 
 
+def vanishing(nats):
+    """The only node of two words is unlikely in three ways."""
+    case = lowrank((3,), 2, (5, 2), 6, spans="label", ragged=False, scale=0.0)
+    case.root[:4] = case.left[1:, 5] = case.head[4, 0] = -torch.inf
+    case.head[4] -= nats
+    case.unary[..., 1] -= nats
+    case.spans[..., 4] -= nats
+    return case
+
+
 HARD = {
     **{
         f"{scale:g} nats": lambda s=scale: spread().map(lambda x: x * s)
@@ -238,6 +248,7 @@ HARD = {
         for nats in (50.0, 90.0, 400.0, 2000.0)
     },
     **{f"late by {nats:g}": lambda x=nats: late_rescue(x) for nats in (8.0, 20.0, 120.0)},
+    **{f"vanishing by {nats:g}": lambda x=nats: vanishing(x) for nats in (36.0, 300.0)},
     "masks of -1e9": lambda: spread().map(lambda x: torch.where(x > 1.2, -1e9, x)),
     "mostly forbidden": lambda: lowrank((8,), 9, (5, 7), 6, spans="label", holes=0.5, seed=11),
     "ranks a world apart": lambda: spread()._replace(
