@@ -116,7 +116,7 @@ struct Problem {
           head(kChunks * p.head.size()),
           left(kChunks * p.left.size()),
           right(kChunks * p.right.size()) {
-      for (Guarded<double>* x : all()) std::memset(x->data(), 0, x->size() * sizeof(double));
+      for (Guarded<double>* x : all()) std::fill_n(x->data(), x->size(), 0.0);
     }
     std::vector<Guarded<double>*> all() { return {&top, &nodes, &words, &head, &left, &right}; }
     GrammarCounts of_grammar(const Problem& p) {

@@ -140,8 +140,9 @@ struct ScaledPass {
     Guarded<double> untouched(values.size());
     for (int64_t i = 0; i < p.b; i++) {
       const size_t size = spans * nt * sizeof(double);
-      const bool same = std::memcmp(values.data() + i * spans * nt, untouched.data() + i * spans * nt, size) == 0;
-      require(size == 0 || redo[i] != T(0) || same, "an item that fits was done again");
+      const bool same =
+          size == 0 || std::memcmp(values.data() + i * spans * nt, untouched.data() + i * spans * nt, size) == 0;
+      require(redo[i] != T(0) || same, "an item that fits was done again");
     }
   }
   void run(Doubles& numbers) {
