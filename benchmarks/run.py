@@ -2,7 +2,7 @@
 medians.
 
 Interleaving makes drift (other load, clock speed) fall on all alike. A sample is enough calls to last about
-10 ms; slow implementations get fewer rounds, down to one call.
+30 ms; slow implementations get fewer rounds, down to one call.
 """
 
 from __future__ import annotations

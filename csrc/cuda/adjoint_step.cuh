@@ -12,9 +12,9 @@ constexpr int kRenew = 32;
 template <class T>
 struct AdjointStep {
   bool wide = false, bad = false;
-  T* masses;  // of warps, in shared memory
-  T factor = 1,
-    mass = 0;  // of the step after, what its sums are to be multiplied by; of this step, what this thread saw
+  T* masses;     // of warps, in shared memory
+  T factor = 1;  // what the sums of the step after are to be multiplied by
+  T mass = 0;    // of this step, what this thread saw
   SLV_DEVICE AdjointStep(Shared& shared) : masses(shared.take<T>(kMaxWarps)) {}
   // g of a state, whose marginal `mu` becomes; e: the exponential of its unary score
   SLV_DEVICE T meet(T alpha, T beta, T e, T scale, T& mu) {

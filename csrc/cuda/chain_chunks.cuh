@@ -9,17 +9,15 @@
 //
 // When is that exact? A row of M is relative to a power of two of its own, x_i; what a and b are made of are
 //   w_i = a_i 2^(x_i - X), a' = w m, and b'_i = 2^(x_i - X) (m b)_i, X such that the largest is between 1 and 2.
-// * mild items: a row is exact as alpha is (kernels/chain_scan.h), as that argument asks nothing of where a chain
-// begins:
-//   what underflows is 2^-126 (2^-1022) of the row's largest entry or less. The first step makes rows' sums alike but
+// * mild items: a row is exact as alpha is (kernels/chain_scan.h): that argument asks nothing of where a chain begins.
+//   What underflows is 2^-126 (2^-1022) of the row's largest entry or less. The first step makes rows' sums alike but
 //   for e^rho, so that what is lost of a' is at most k 2^-126 e^rho of its largest entry, and of b' likewise, as
 //   entries of b are alike but for e^rho too. The ladder's condition, 4 k^2 2^-126 e^(2 rho) < 1e-15, has room for one
 //   more k: 1e-12 of a result at most for k <= 1000.
-// * wide items: an entry of a row is 0 or at least `tiny`, else the row is bad. So are w_i and a'_i of what is
-// possible,
-//   a_i > 0, and b'_i where alpha_i > 0, else the chunk is lost; then no product underflows, 0 means impossible, and
-//   nothing was lost. A bad row of an impossible state spoils nothing: states that one of them leads to count only
-//   where a possible one leads to them.
+// * wide items: an entry of a row is 0 or at least `tiny`, else the row is bad. Where a_i > 0 (alpha_i > 0), which is
+//   what is possible, the row must not be bad, nor w_i and a'_i (b'_i) smaller than that, else the chunk is lost; then
+//   no product underflows, 0 means impossible, and nothing was lost. A bad row of an impossible state spoils nothing:
+//   states that one of them leads to count only where a possible one leads to them.
 // A product can be out of range where alpha is not. So an item of which a chunk is lost, for that or for what alpha or
 // g is, is done again as one chunk, which alone decides whether it leaves the scaled domain.
 #pragma once
@@ -97,7 +95,7 @@ chain_chunk_starts(Chain<T> c, Cut<T> cut) {
   T* weights = shared.take<T>(k);
   T* tops = shared.take<T>(kMaxWarps);
   double* powers = shared.take<double>(kMaxWarps);
-  if (kind == kUnusable) return;
+  if (kind == kUnusable || len == 0) return;
   double taken = cut.exponent[first * k];
   bool bad = !(taken == taken);
   for (int i = me.index; i < k; i += int(blockDim.x)) alpha[i] = cut.product[first * k * k + i];
@@ -162,7 +160,8 @@ chain_chunk_ends(Chain<T> c, Scaled<T> s, Cut<T> cut, int width) {
     top = max_of_parts(powers, me.warps);
     for (int i = me.index; i < k; i += int(blockDim.x)) {
       beta[i] = m.relative(sums[i], i, top);
-      bad = bad || (kind == kWide && sums[i] > T(0) && beta[i] < T(Range<T>::tiny));
+      const bool lost = m.exponent[i] != m.exponent[i] || (sums[i] > T(0) && beta[i] < T(Range<T>::tiny));
+      bad = bad || (kind == kWide && alpha[i] > T(0) && lost);
       cut.edge[(first + q - 1) * k + i] = beta[i];
     }
     bad = sync_block_or(bad);

@@ -58,8 +58,12 @@ struct Bound : BoundBatch<T> {
 template <class T>
 int64_t chunk_steps(const Chain<T>& c) {
   constexpr int64_t kLong = 1024, kProducts = int64_t(1) << 21, kUnit = 32;
-  if (const char* wanted = std::getenv("STRUCTLV_CUDA_CHUNK"))
-    return std::clamp(std::atoi(wanted), 0, std::max(c.n, 1));
+  if (const char* wanted = std::getenv("STRUCTLV_CUDA_CHUNK"); wanted && *wanted) {
+    char* end = nullptr;
+    const long size = std::strtol(wanted, &end, 10);
+    STD_TORCH_CHECK(*end == 0 && size >= 0, "STRUCTLV_CUDA_CHUNK: expected a number of steps, or 0, found ", wanted);
+    return std::min<int64_t>(size, std::max(c.n, 1));
+  }
   if (c.n < kLong || c.batch >= kBlocks || double(c.batch) * std::pow(double(c.k), 3) > double(kProducts)) return 0;
   return (int64_t(std::sqrt(double(c.n))) + kUnit - 1) / kUnit * kUnit;
 }

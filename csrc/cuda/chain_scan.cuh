@@ -11,7 +11,6 @@ namespace slv::cuda {
 // Where P comes from. Resident: from shared memory, copied there once; else through the cache, step by step.
 template <class T>
 struct Resident {
-  static constexpr bool kShared = true;
   const T* p;
   int stride;
   SLV_DEVICE Resident(const Chain<T>& c, const Scaled<T>& s, const Item<T>& item, const Thread& me, Shared& shared)
@@ -27,7 +26,6 @@ struct Resident {
 };
 template <class T>
 struct Cached {
-  static constexpr bool kShared = false;
   const T* p;
   int k;
   SLV_DEVICE Cached(const Chain<T>& c, const Scaled<T>& s, const Item<T>& item, const Thread&, Shared&)
@@ -38,7 +36,6 @@ struct Cached {
 // A transition for every step: exponentials are formed where they are used.
 template <class T>
 struct Stepwise {
-  static constexpr bool kShared = false;
   const T *first, *a, *exponents;
   T exponent;
   int k;

@@ -35,7 +35,7 @@ SLV_DEVICE T larger(T a, T b) {
   return a > b ? a : b;
 }
 
-// R values that are worked on together, loaded by one instruction.
+// R values that are worked on together, loaded by as few instructions as hold them.
 template <class T, int R>
 struct alignas(R * sizeof(T) < 16 ? R * sizeof(T) : 16) Few {
   T at[R];
