@@ -18,6 +18,9 @@ SEEDS := 0 1 2
 CLEAN := build/clean-env
 
 NATIVE := CMakeLists.txt structlv/__init__.py $(wildcard structlv/data/_brackets.p*) $(shell find csrc _build -type f -not -name '*.pyc')
+# CUDA kernels, where there is nvcc, for the GPU that is here, or for one architecture to be tested without a GPU; all
+# that CMakeLists.txt names are for releases, and scripts/check_cuda.py
+CUDA_ARCHITECTURE := $(if $(shell nvidia-smi -L 2>/dev/null),native,90)
 # Instruction sets of this machine, as STRUCTLV_CPU names them
 ISAS := base $(shell grep -sqw avx2 /proc/cpuinfo && echo avx2) $(shell grep -sqw avx512vl /proc/cpuinfo && echo avx512)
 
@@ -46,7 +49,8 @@ $(STAMP)/torch:
 
 $(STAMP)/%: $(STAMP)/torch pyproject.toml $(NATIVE)
 	$(call say,Compiling the kernels and installing structlv[$*] into $(VENV))
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pip install -qq --no-build-isolation -C build-dir=$(BUILD) -e '.[$*]'
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pip install -qq --no-build-isolation -C build-dir=$(BUILD) \
+	  -C cmake.define.CMAKE_CUDA_ARCHITECTURES=$(CUDA_ARCHITECTURE) -e '.[$*]'
 	@touch $@
 
 build: $(STAMP)/test  ## compile after a change of the C++ sources; everything tests need is installed

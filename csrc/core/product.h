@@ -30,12 +30,11 @@ struct Right {  // vectors (block, term): panels lie side by side
   int64_t term, block = 0;
 };
 
-// Partial sums side by side for each element, where a tile has too few elements to hide the latency of FMA. The order
-// of a sum then depends on the number of rows, so this is for rows that belong to one item.
+// Partial sums side by side for each element, where a tile has too few elements to hide the latency of FMA (two rows
+// and more were measured slower with them). The order of a sum then depends on the number of rows, so this is for rows
+// that belong to one item.
 template <bool Split, int M>
-constexpr int kPartialSums = !Split || M >= 4 ? 1
-                             : M == 1         ? 4
-                                              : 2;
+constexpr int kPartialSums = Split && M == 1 ? 4 : 1;
 
 template <class S, bool Split, int M, int NV, class T, class E>
 SLV_INLINE void product_tile(const Extent& x, const T* a, const Left<T>& left, const Right<T>& right,

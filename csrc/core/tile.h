@@ -189,6 +189,15 @@ SLV_INLINE void multiply_rows(int64_t rows, int64_t k, const T* a, int64_t a_pan
   multiply_panels<S>(rows, k, a, a_panel, m, (k + kWidth<T> - 1) / kWidth<T>, epilogue);
 }
 
+// The same into memory, panels and rows as in a; not inlined: each epilogue of its own is a copy of all tiles.
+template <class T>
+__attribute__((noinline)) void multiply_into(int64_t rows, int64_t k, const T* a, int64_t a_panel, Matrix<T> m,
+                                             T* out) {
+  multiply_rows<PlusTimes>(rows, k, a, a_panel, m,
+                           [&](int64_t r, int64_t p, vec<T> sum)
+                               __attribute__((always_inline)) { store(out + p * a_panel + r * kWidth<T>, sum); });
+}
+
 // One row of steps in memory: where the sums of outer products find their factors.
 struct Steps {
   int64_t count, stride;  // number of steps, distance between them
@@ -250,6 +259,22 @@ SLV_INLINE void with_panel_count(int64_t panels, F body) {
     body(std::integral_constant<int, 4>{});
   else
     body(std::integral_constant<int, 0>{});
+}
+
+// Calls body(i) for i < count <= N: written out, so that what it fills can stay in registers, or as a loop, which is
+// a fraction of the code.
+template <bool WrittenOut, int N, class F>
+SLV_INLINE void repeat(int count, F body) {
+  if constexpr (WrittenOut) {
+#pragma GCC unroll 16
+    for (int i = 0; i < N; i++) {
+      if (i == count) break;
+      body(i);
+    }
+  } else {
+#pragma GCC unroll 1
+    for (int i = 0; i < count; i++) body(i);
+  }
 }
 
 // ---- reductions of several rows at once, as one tree of shuffles -----------------------------------------------

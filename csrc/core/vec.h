@@ -147,6 +147,21 @@ SLV_INLINE void store_as(Out* p, vec<T> v, int n) {
     std::memcpy(p, &x, (n >= kWidth<T> ? kWidth<T> : n) * sizeof(Out));
   }
 }
+// Adds n lanes times a weight to sums of another type.
+template <class T, class Sum>
+SLV_INLINE void add_as(Sum* p, vec<T> v, int64_t n, Sum weight = 1) {
+  typedef Sum wide __attribute__((vector_size(kWidth<T> * sizeof(Sum))));
+  const wide x = __builtin_convertvector(v, wide) * weight;
+  if (n >= kWidth<T>) {
+    wide sum;
+    std::memcpy(&sum, p, sizeof sum);
+    sum += x;
+    std::memcpy(p, &sum, sizeof sum);
+  } else {
+#pragma GCC unroll 1
+    for (int64_t l = 0; l < n; l++) p[l] += x[l];
+  }
+}
 
 template <class V>
 SLV_INLINE V vmax(V a, V b) {

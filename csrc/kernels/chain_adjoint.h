@@ -153,8 +153,7 @@ struct Adjoint : RowWeights<T> {
           if (edges.per_item) {
             store_as<T>(edges.per_item + (f.items[q] * k + i) * k + p * W, v, n);
           } else {
-            double* to = edges.shared + i * k + p * W;
-            for (int l = 0; l < n; l++) to[l] += double(v[l]);
+            add_as<T>(edges.shared + i * k + p * W, v, n);
           }
         }
   }

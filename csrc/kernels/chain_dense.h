@@ -16,7 +16,7 @@ namespace {
 template <class In, class T>
 struct Dense : ScaledRows<In, T> {
   using Base = ScaledRows<In, T>;
-  using Base::W, Base::k, Base::steps, Base::panels, Base::step, Base::window, Base::exponent;
+  using Base::W, Base::k, Base::steps, Base::panels, Base::step, Base::window, Base::exponent, Base::with_panels;
   static constexpr int R = kTreeRows<T>;
   const In* matrices;
   const double most_mild;  // range of a step's scores
@@ -38,11 +38,6 @@ struct Dense : ScaledRows<In, T> {
   template <bool Full>
   SLV_INLINE vec<T> score(int64_t t, int64_t i, int64_t p) const {
     return load_as<T>(matrices + (t * k + i) * k + p * W, Full ? W : int(k - p * W), -kInf<T>);
-  }
-  // Calls body<P>() where k is exactly P = 1, 2 or 4 vectors, body<0>() otherwise.
-  template <class F>
-  SLV_INLINE void with_panels(F body) const {
-    with_panel_count(k % W == 0 ? panels : 0, body);
   }
 
   // The maximum of A_t; false where its range asks for another rung.
@@ -169,9 +164,7 @@ struct Dense : ScaledRows<In, T> {
     const In* before = matrices + (t - (t > 0)) * k * k;  // the step to come
     for (int64_t first = 0; first < k; first += W) {
       vec<T> sum[W] = {};
-#pragma GCC unroll 16
-      for (int i = 0; i < W; i++) {
-        if (!P && first + i >= k) break;
+      auto row = [&](int i) __attribute__((always_inline)) {
 #pragma GCC unroll 4
         for (int64_t p = 0; p < np; p++) {
           prefetch(before + (first + i) * k + p * W);
@@ -179,7 +172,8 @@ struct Dense : ScaledRows<In, T> {
           sum[i] += h;
           write(std::integral_constant<int, P>{}, first + i, p, h);
         }
-      }
+      };
+      repeat<(P > 0), W>(P ? W : int(std::min<int64_t>(W, k - first)), row);
       store(beta + first, reduce_square<T>(sum, SumOp()));
     }
   }
@@ -197,18 +191,23 @@ struct Dense : ScaledRows<In, T> {
         store_as<T>(out + i * k + p * W, x, decltype(panels_)::value ? W : int(k - p * W));
     });
   }
-  template <bool Wide>
-  void add_edges(int64_t t, const T* g, T* beta, const T* al, double* out) const {
-    retreat(t, g, beta, [&](auto, int64_t i, int64_t p, vec<T> h) __attribute__((always_inline)) {
-      vec<T> x = Wide && al[i] == T(0) ? vec<T>{} : h * al[i];
-      for (int l = 0; l < W && p * W + l < k; l++) out[i * k + p * W + l] += double(x[l]);
-    });
+
+  // Memory of the backward pass.
+  struct Work {
+    T* rows;
+    In* edges;  // of one step
+  };
+  static constexpr int kRows = 3;
+  int64_t work_bytes() const { return Scratch::bytes<T>(kRows * step) + Scratch::bytes<In>(k * k); }
+  Work take_work(Scratch& s) const {
+    T* rows = s.take<T>(kRows * step);
+    return {rows, s.take<In>(k * k)};
   }
 
   // unary (n, k) of this item; edges to the sink. weight = common * ratio, common a power of two.
   template <bool Wide>
-  bool backward(double weight, In* unary, const EdgeSink<In>& sink, T* work) {
-    T *g = work, *beta = g + step, *weighted = beta + step;
+  bool backward(double weight, In* unary, const EdgeSink<In>& sink, const Work& work) {
+    T *g = work.rows, *beta = g + step, *weighted = beta + step;
     const T common = weight != 0 && std::abs(weight) < 1e30 ? T(power_of_two_below(std::abs(weight))) : T(1);
     const T ratio = T(weight / double(common));
     const int64_t kk = k * k;
@@ -222,7 +221,10 @@ struct Dense : ScaledRows<In, T> {
           if (stream) write_edges<Wide, true>(t, g, beta, weighted, sink.direct + t * kk);
         if (!stream) write_edges<Wide, false>(t, g, beta, weighted, sink.direct + t * kk);
       } else if (sink.sum) {
-        add_edges<Wide>(t, g, beta, weighted, sink.sum + t * sink.sum_step);
+        write_edges<Wide, false>(t, g, beta, weighted, work.edges);
+        double* sum = sink.sum + t * sink.sum_step;
+        for (int64_t q = 0; q < kk; q += kWidth<In>)
+          add_as<In>(sum + q, load_n<In>(work.edges + q, int(kk - q), In(0)), int(kk - q));
       } else {
         retreat(t, g, beta, [](auto, int64_t, int64_t, vec<T>) {});
       }
@@ -246,9 +248,7 @@ struct Dense : ScaledRows<In, T> {
     }
     return !thin;
   }
-  static constexpr int kWork = 3;  // rows of scratch
-  int64_t work_size() const { return kWork * step; }
-  bool run_backward(double weight, In* unary, const EdgeSink<In>& sink, T* work) {
+  bool run_backward(double weight, In* unary, const EdgeSink<In>& sink, const Work& work) {
     FlushDenormals flush;
     if (!wide) return backward<false>(weight, unary, sink, work);
     // what is added to a sum cannot be taken back: see first whether the range will do
@@ -297,13 +297,12 @@ double dense_forward(const Chain<In>& c, int64_t b, In* chart, In* scales, In* m
 template <class T, class In>
 bool dense_item(const Chain<In>& c, int64_t b, double weight, In* unary, const EdgeSink<In>& edges, bool stream) {
   Dense<In, T> d(c, &b);
-  Scratch scratch(Scratch::bytes<T>(d.chart_size()) + Scratch::bytes<T>(d.work_size()) + d.scratch());
+  Scratch scratch(Scratch::bytes<T>(d.chart_size()) + d.work_bytes() + d.scratch());
   T* chart = scratch.take<T>(d.chart_size());
   d.bind_chart(chart, chart + d.steps * 2 * d.step);
   d.bind(scratch);
-  T* work = scratch.take<T>(d.work_size());
   d.stream = stream;
-  return d.run_forward() && d.run_backward(weight, unary, edges, work);
+  return d.run_forward() && d.run_backward(weight, unary, edges, d.take_work(scratch));
 }
 
 template <class In>
@@ -316,12 +315,12 @@ void dense_backward(const Chain<In>& c, int64_t b, double weight, In* chart, In*
   bool done = false;
   if (chart && meta[1] == 0) {
     Dense<In, In> d(c, &b);
-    Scratch scratch(Scratch::bytes<In>(d.work_size()));
+    Scratch scratch(d.work_bytes());
     d.bind_chart(chart, scales);
     d.inverse[0] = meta[0];
     d.wide = meta[kMetaWide] != 0;
     d.stream = stream;
-    done = d.run_backward(weight, mine, edges, scratch.take<In>(d.work_size()));
+    done = d.run_backward(weight, mine, edges, d.take_work(scratch));
   } else if (!chart) {
     done = dense_item<In>(c, b, weight, mine, edges, stream);
   }

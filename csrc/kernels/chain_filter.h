@@ -77,9 +77,7 @@ struct Filter {
   }
   void look_before(int64_t t, T* before) const {
     if (t == 0) return std::fill(before, before + step, T(1));
-    multiply_rows<PlusTimes>(rows, k, f.alpha(t - 1), panel, f.m.forward(),
-                             [&](int64_t r, int64_t p, vec<T> sum)
-                                 __attribute__((always_inline)) { store(before + p * panel + r * W, sum); });
+    multiply_into(rows, k, f.alpha(t - 1), panel, f.m.forward(), before);
   }
 
   static constexpr int64_t kChunk = 32;
@@ -106,27 +104,26 @@ struct Filter {
         const T total = hsum<T>(a);
         q_scale[r] = splat(total > 0 ? hsum<T>(g) / total : T(0));
       }
-      auto each = [&](int64_t r, int64_t p, vec<T> sum) __attribute__((always_inline)) {
-        const int64_t at = p * panel + r * W;
-        const vec<T> a = load(al + at), b = load(before + at), g = cotangent(grad, skip, t, r, p);
-        const vec<T> possible = (b > T(0)) & (score(t, r, p) > -kInf<T>) ? g - a * q_scale[r] : vec<T>{};
-        const vec<T> lambda = possible + a * sum;
-        store(out + at, b > T(0) ? lambda / (b > T(0) ? b : splat(T(1))) : vec<T>{});
-        store_as<T>(unary + (f.items[r] * f.c.n + t) * k + p * W, lambda, int(std::min<int64_t>(W, k - p * W)));
-      };
-      if (last) {
-        for (int64_t p = 0; p < panels; p++)
-          for (int r = 0; r < rows; r++) each(r, p, vec<T>{});
-      } else {
-        multiply_rows<PlusTimes>(rows, k, next, panel, f.m.backward(), each);
-      }
+      if (last)
+        std::fill(out, out + step, T(0));
+      else
+        multiply_into(rows, k, next, panel, f.m.backward(), out);
+      for (int64_t p = 0; p < panels; p++)
+        for (int r = 0; r < rows; r++) {
+          const int64_t at = p * panel + r * W;
+          const vec<T> a = load(al + at), b = load(before + at), g = cotangent(grad, skip, t, r, p);
+          const vec<T> possible = (b > T(0)) & (score(t, r, p) > -kInf<T>) ? g - a * q_scale[r] : vec<T>{};
+          const vec<T> lambda = possible + a * load(out + at);
+          store(out + at, b > T(0) ? lambda / (b > T(0) ? b : splat(T(1))) : vec<T>{});
+          store_as<T>(unary + (f.items[r] * f.c.n + t) * k + p * W, lambda, int(std::min<int64_t>(W, k - p * W)));
+        }
     }
     for (int r = 0; r < rows; r++)
       std::fill(unary + (f.items[r] * f.c.n + f.steps) * k, unary + (f.items[r] + 1) * f.c.n * k, In(0));
     for (int64_t i = 0; i < k; i++)
       for (int64_t p = 0; p < panels; p++) {
         const vec<T> x = load(sums + (i * panels + p) * W) * f.m.at(i, p);
-        for (int l = 0; l < int(std::min<int64_t>(W, k - p * W)); l++) edges[i * k + p * W + l] += double(x[l]);
+        add_as<T>(edges + i * k + p * W, x, k - p * W);
       }
   }
   // Only whether it is -inf counts.

@@ -71,6 +71,16 @@ struct ScaledRows : Rows<In> {
   int64_t scratch() const { return this->row_scratch(1); }
   void bind(Scratch& s) { joined = this->bind_rows(s, 1); }
 
+  // Calls body<P>() where k is exactly P = 1, 2 or 4 vectors, body<0>() otherwise, as where items are redone in T: that
+  // is rare, and each P costs much code.
+  template <class F>
+  SLV_INLINE void with_panels(F body) const {
+    if constexpr (std::is_same_v<In, T>)
+      with_panel_count(k % W == 0 ? panels : 0, body);
+    else
+      body(std::integral_constant<int, 0>{});
+  }
+
   // Rows to exponentiate together, from the scores at src[i] to dst[i]; past `live` they only fill the tree.
   struct Batch {
     static constexpr int R = kTreeRows<T>;
@@ -89,11 +99,10 @@ struct ScaledRows : Rows<In> {
       return load_as<T>(b.src[i] + p * W, P ? W : int(k - p * W), -kInf<T>);
     };
     vec<T> top[R];
-#pragma GCC unroll 8
-    for (int i = 0; i < R; i++) {
+    repeat<(P > 0), R>(R, [&](int i) __attribute__((always_inline)) {
       top[i] = at(i, 0);
       for (int64_t p = 1; p < np; p++) top[i] = vmax(top[i], at(i, p));
-    }
+    });
     const vec<T> maximum = reduce_rows<T>(top, MaxOp());
     const ivec<T> fits = (maximum > -Range<T>::huge) & (maximum < Range<T>::huge);
     store_rows(b.N, fits ? nearest<T>(maximum * T(1.44269504088896341)) : vec<T>{});
@@ -103,9 +112,7 @@ struct ScaledRows : Rows<In> {
       store_rows(large, fits | (maximum == -kInf<T>) ? vec<T>{} : splat(T(1)));
       for (int i = 0; i < live; i++) bad_rows |= unsigned(large[i] != 0) << i;
     }
-#pragma GCC unroll 8
-    for (int i = 0; i < R; i++) {
-      if (i == live) break;
+    repeat<(P > 0), R>(live, [&](int i) __attribute__((always_inline)) {
       const vec<T> n = splat(b.N[i]);
       ivec<T> lost{};
 #pragma GCC unroll 4
@@ -115,7 +122,7 @@ struct ScaledRows : Rows<In> {
         store(b.dst[i] + p * panel, y);
       }
       if (Wide && any<T>(lost)) bad_rows |= 1u << i;
-    }
+    });
     return bad_rows;
   }
   // The same for one row with initial or final scores; false where it is out of range.
@@ -202,9 +209,7 @@ struct ScaledRows : Rows<In> {
   // e of steps [from, to) into step_e, one every `stride`; their powers of two go into exponent[].
   template <bool Wide>
   void exponentiate(int64_t from, int64_t to, T* step_e, int64_t stride) {
-    with_panel_count(k % W == 0 ? panels : 0, [&](auto panels_) {
-      exp_steps<Wide, decltype(panels_)::value>(to, Cursor{from, step_e, stride});
-    });
+    with_panels([&](auto panels_) { exp_steps<Wide, decltype(panels_)::value>(to, Cursor{from, step_e, stride}); });
   }
 
   // log Z and 1/Z of a row whose last alpha this is; `more`: powers of two besides exponent[]

@@ -144,14 +144,11 @@ struct Tangents : RowWeights<T> {
         }
     }
   }
-  // epilogue of the rows of `a` times P o V
-  template <class E>
-  void multiply_turned(const T* a, bool transposed, E epilogue) const {
-    if (v.shared) return multiply_rows<PlusTimes>(rows, k, a, panel, turned_matrix(0, transposed), epilogue);
-    for (int q = 0; q < rows; q++)
-      multiply_rows<PlusTimes>(1, k, a + q * W, panel, turned_matrix(q, transposed),
-                               [&](int64_t, int64_t p, vec<T> sum)
-                                   __attribute__((always_inline)) { epilogue(q, p, sum); });
+  // the rows of `a` times P o V; zeros where V is zero
+  void multiply_turned(const T* a, bool transposed, T* out) const {
+    if (!v.has_edges) return (void)std::fill_n(out, step, T(0));
+    if (v.shared) return multiply_into(rows, k, a, panel, turned_matrix(0, transposed), out);
+    for (int q = 0; q < rows; q++) multiply_into(1, k, a + q * W, panel, turned_matrix(q, transposed), out + q * W);
   }
 
   void run_forward() {
@@ -166,30 +163,23 @@ struct Tangents : RowWeights<T> {
       T *out = dual_alpha(t), *edge = beta;
       clear(dots);
       clear(total);
-      auto each = [&](int64_t r, int64_t p, vec<T> moved) __attribute__((always_inline)) {
-        const int64_t at = p * panel + r * W;
-        const vec<T> a = load(al + at);
-        const vec<T> y =
-            moved + a * (load_as<T>(w[r] + p * W, int(std::min<int64_t>(W, k - p * W)), T(0)) * v.gain - offset[r]);
-        dots[r] += y;
-        total[r] += a;
-        store(out + at, y);
-      };
       if (t == 0) {
-        for (int64_t p = 0; p < panels; p++)
-          for (int r = 0; r < rows; r++) each(r, p, vec<T>{});
+        std::fill_n(out, step, T(0));
+        std::fill_n(edge, step, T(0));
       } else {
-        if (v.has_edges)
-          multiply_turned(f.alpha(t - 1), false, [&](int64_t r, int64_t p, vec<T> sum) __attribute__((always_inline)) {
-            store(edge + p * panel + r * W, sum);
-          });
-        multiply_rows<PlusTimes>(rows, k, dual_alpha(t - 1), panel, f.m.forward(),
-                                 [&](int64_t r, int64_t p, vec<T> sum) __attribute__((always_inline)) {
-                                   const int64_t at = p * panel + r * W;
-                                   if (v.has_edges) sum += load(edge + at);
-                                   each(r, p, sum * (load(et + at) * s[r]));
-                                 });
+        multiply_turned(f.alpha(t - 1), false, edge);
+        multiply_into(rows, k, dual_alpha(t - 1), panel, f.m.forward(), out);
       }
+      for (int64_t p = 0; p < panels; p++)
+        for (int r = 0; r < rows; r++) {
+          const int64_t at = p * panel + r * W;
+          const vec<T> a = load(al + at), moved = (load(out + at) + load(edge + at)) * (load(et + at) * s[r]);
+          const vec<T> y =
+              moved + a * (load_as<T>(w[r] + p * W, int(std::min<int64_t>(W, k - p * W)), T(0)) * v.gain - offset[r]);
+          dots[r] += y;
+          total[r] += a;
+          store(out + at, y);
+        }
       quotients(dots, total, offset);
       for (int r = 0; r < rows; r++)
         if (t < f.len[r]) mean[r] += double(offset[r]);
@@ -230,35 +220,24 @@ struct Tangents : RowWeights<T> {
       for (int r = 0; r < rows; r++) start[r] = f.len[r] - 1 == t ? seed[r] : T(0);
       clear(dots);
       clear(total);
-      auto each = [&](int64_t r, int64_t p, vec<T> moved) __attribute__((always_inline)) {
-        const int64_t at = p * panel + r * W;
-        const vec<T> a = load(al + at), b = load(beta + at);
-        dots[r] += load(da + at) * b + a * moved;
-        total[r] += a * b;
-        store(dual_beta + at, moved);
-      };
       if (last) {
-        for (int64_t p = 0; p < panels; p++)
-          for (int r = 0; r < rows; r++) {
-            store(beta + p * panel + r * W, splat(start[r]));
-            each(r, p, vec<T>{});
-          }
+        std::fill_n(beta, 3 * step, T(0));
       } else {
         const T *next = slot(t + 1, false), *dual_next = slot(t + 1, true);
-        multiply_rows<PlusTimes>(rows, k, next, panel, f.m.backward(),
-                                 [&](int64_t r, int64_t p, vec<T> sum) __attribute__((always_inline)) {
-                                   store(beta + p * panel + r * W, sum + start[r]);
-                                 });
-        if (v.has_edges)
-          multiply_turned(next, true, [&](int64_t r, int64_t p, vec<T> sum) __attribute__((always_inline)) {
-            store(edge + p * panel + r * W, sum);
-          });
-        multiply_rows<PlusTimes>(rows, k, dual_next, panel, f.m.backward(),
-                                 [&](int64_t r, int64_t p, vec<T> sum) __attribute__((always_inline)) {
-                                   if (v.has_edges) sum += load(edge + p * panel + r * W);
-                                   each(r, p, sum);
-                                 });
+        multiply_into(rows, k, next, panel, f.m.backward(), beta);
+        multiply_turned(next, true, edge);
+        multiply_into(rows, k, dual_next, panel, f.m.backward(), dual_beta);
       }
+      for (int64_t p = 0; p < panels; p++)
+        for (int r = 0; r < rows; r++) {
+          const int64_t at = p * panel + r * W;
+          const vec<T> a = load(al + at), b = load(beta + at) + start[r],
+                       moved = load(dual_beta + at) + load(edge + at);
+          dots[r] += load(da + at) * b + a * moved;
+          total[r] += a * b;
+          store(beta + at, b);
+          store(dual_beta + at, moved);
+        }
       quotients(dots, total, m);
       auto each_vector = [&](auto body) __attribute__((always_inline)) {
         for (int r = 0; r < rows; r++)
@@ -329,7 +308,7 @@ struct Tangents : RowWeights<T> {
         for (int q = 0; q < matrices(); q++)
           x += load(sums + (1 + q) * matrix_size + at) * load(turned + 2 * q * matrix_size + (p * k + i) * W);
         x *= back;
-        for (int l = 0; l < int(std::min<int64_t>(W, k - p * W)); l++) edges[i * k + p * W + l] += double(x[l]);
+        add_as<T>(edges + i * k + p * W, x, k - p * W);
       }
   }
 };

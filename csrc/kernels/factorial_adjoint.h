@@ -20,6 +20,28 @@ void clear_padding(const Factorial<T>& c, int64_t item, int64_t from, T* unary, 
   if (edges && c.n > 1) std::fill(edges + std::max<int64_t>(from - 1, 0) * c.edges, edges + (c.n - 1) * c.edges, T(0));
 }
 
+// One vector of beta_t.
+template <class T, bool Watched>
+struct LaneRetreat {
+  const T *alpha, *e, *before;  // before: alpha of the step that is next
+  T *g, *mu;
+  vec<T> s, start, common;
+  ivec<T> watch, thin{};
+  SLV_INLINE void operator()(int64_t at, vec<T> sum) {
+    prefetch_far(before + at);
+    const vec<T> a = load(alpha + at), beta = sum + start;
+    vec<T> x = load(e + at) * (beta * s), p = beta * a;
+    if constexpr (Watched) {
+      const ivec<T> live = (a > T(0)) | ~watch;
+      x = live ? x : vec<T>{};
+      p = live ? p : vec<T>{};
+      thin |= live & watch & (beta != T(0)) & (vmax(x, -x) < Range<T>::tiny);
+    }
+    store(g + at, x);
+    store(mu + at, p * common);
+  }
+};
+
 template <class In, class T>
 struct LaneAdjoint {
   static constexpr int W = kWidth<T>;
@@ -67,26 +89,6 @@ struct LaneAdjoint {
   }
 
   template <bool Watched>
-  struct Retreat {                // one vector of beta_t
-    const T *alpha, *e, *before;  // before: alpha of the step that is next
-    T *g, *mu;
-    vec<T> s, start, common;
-    ivec<T> watch, thin{};
-    SLV_INLINE void operator()(int64_t at, vec<T> sum) {
-      prefetch_far(before + at);
-      const vec<T> a = load(alpha + at), beta = sum + start;
-      vec<T> x = load(e + at) * (beta * s), p = beta * a;
-      if constexpr (Watched) {
-        const ivec<T> live = (a > T(0)) | ~watch;
-        x = live ? x : vec<T>{};
-        p = live ? p : vec<T>{};
-        thin |= live & watch & (beta != T(0)) & (vmax(x, -x) < Range<T>::tiny);
-      }
-      store(g + at, x);
-      store(mu + at, p * common);
-    }
-  };
-  template <bool Watched>
   void backward() {
     ivec<T> thin{};
     vec<T> seed{};
@@ -98,7 +100,8 @@ struct LaneAdjoint {
       vec<T> start{};
       for (int r = 0; r < rows; r++) start[r] = f.len[r] - 1 == t ? seed[r] : T(0);
       const vec<T> s = load_n<T>(f.chart.scales + t * rows, rows, T(1));
-      Retreat<Watched> next{f.alpha(t), f.e, f.alpha(t > 0 ? t - 1 : 0), g[t % 2], mu, s, start, common, f.watch};
+      LaneRetreat<T, Watched> next{f.alpha(t), f.e,    f.alpha(t > 0 ? t - 1 : 0), g[t % 2], mu, s, start,
+                                   common,     f.watch};
       if (t == f.steps - 1)
         for (int64_t at = 0; at < size; at += W) next(at, vec<T>{});
       else

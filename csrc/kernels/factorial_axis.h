@@ -193,7 +193,7 @@ void lane_sums(const T* x, int64_t states, double* out) {
   for (int64_t z = 0; z < states; z += kTerms) {
     vec<T> sum{};
     for (int64_t q = z; q < std::min(z + kTerms, states); q++) sum += load(x + q * W);
-    for (int l = 0; l < W; l++) out[l] += double(sum[l]);
+    add_as<T>(out, sum, W);
   }
 }
 

@@ -34,6 +34,21 @@ struct LaneChart {
   T *states = nullptr, *scales = nullptr;  // (n, S, rows), (n, rows)
 };
 
+// One vector of alpha_t. What goes into sized_product does not name In: each type is a copy of all its tiles.
+template <class T, bool Watched>
+struct LaneAdvance {
+  T* out;
+  const T* e;
+  vec<T> s, top{};
+  ivec<T> thin{};
+  SLV_INLINE void operator()(int64_t at, vec<T> sum) {
+    const vec<T> x = load(e + at), v = sum * (x * s);
+    top = vmax(top, v);
+    if constexpr (Watched) thin |= (v < Range<T>::tiny) & (sum > T(0)) & (x > T(0));
+    store(out + at, v);
+  }
+};
+
 template <class In, class T>
 struct LaneScan : LaneBlock<In, T> {
   using Base = LaneBlock<In, T>;
@@ -77,25 +92,12 @@ struct LaneScan : LaneBlock<In, T> {
   }
 
   template <bool Watched>
-  struct Advance {  // one vector of alpha_t
-    T* out;
-    const T* e;
-    vec<T> s, top{};
-    ivec<T> thin{};
-    SLV_INLINE void operator()(int64_t at, vec<T> sum) {
-      const vec<T> x = load(e + at), v = sum * (x * s);
-      top = vmax(top, v);
-      if constexpr (Watched) thin |= (v < Range<T>::tiny) & (sum > T(0)) & (x > T(0));
-      store(out + at, v);
-    }
-  };
-  template <bool Watched>
   void forward() {
     vec<T> s = splat(T(1));
     ivec<T> thin{};
     for (int64_t t = 0; t < steps; t++) {
       this->template exponentiate<Watched>(t, e, 1);
-      Advance<Watched> next{alpha(t), e, s};
+      LaneAdvance<T, Watched> next{alpha(t), e, s};
       if (t == 0)
         for (int64_t at = 0; at < size; at += W) next(at, splat(T(1)));
       else

@@ -108,7 +108,7 @@ struct TurnedScan : TurnedBlock<T> {
     ivec<T> thin{};
     for (int64_t t = 0; t < steps; t++) {
       exponentiate<Watched>(t);
-      typename LaneScan<T, T>::template Advance<Watched> next{alpha(t), e, s};
+      LaneAdvance<T, Watched> next{alpha(t), e, s};
       if (t == 0)
         for (int64_t at = 0; at < size; at += W) next(at, splat(T(1)));
       else
@@ -190,8 +190,8 @@ struct TurnedAdjoint {
         start[r] = f.len[r] - 1 == t ? seed[r] : T(0), scale[r] = f.chart.scales[t * rows + r];
       T* to = f.split.items == 1 ? unary + (f.items[0] * f.c.n + t) * states : mu;
       const T* before = f.whole() && t > 0 ? f.saved(t - 1) : alpha;
-      typename LaneAdjoint<T, T>::template Retreat<Watched> next{
-          alpha, f.e, before, g[t % 2], to, f.spread(scale), f.spread(start), all_common, f.watch};
+      LaneRetreat<T, Watched> next{alpha,           f.e,        before, g[t % 2], to, f.spread(scale),
+                                   f.spread(start), all_common, f.watch};
       if (t == f.steps - 1)
         for (int64_t at = 0; at < f.size; at += W) next(at, vec<T>{});
       else

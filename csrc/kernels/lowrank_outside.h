@@ -206,15 +206,9 @@ struct Outside {
                                  store_as<T>(to[x] + y * W, (u > T(0) ? u * v : vec<T>{}) * scale[x], int(p.t - y * W));
                                });
   }
-  // Adds an item's weight times v to n float64 sums.
-  SLV_INLINE static void add(double* to, vec<T> v, double weight, int64_t n) {
-    constexpr int D = kWidth<double>;
-    for (int64_t j = 0; j < W && j < n; j += D) {
-      vec<double> x;
-      for (int l = 0; l < D; l++) x[l] = double(v[j + l]);
-      const int live = int(n - j);
-      store_n<double>(to + j, load_n<double>(to + j, live, 0) + x * weight, live);
-    }
+  // Adds an item's weight times v to n float64 sums; not inlined, as it stands at the end of many tiles.
+  __attribute__((noinline)) static void add(double* to, vec<T> v, double weight, int64_t n) {
+    add_as<T>(to, v, n, weight);
   }
   SLV_INLINE static vec<T> counted(vec<T> weight, vec<T> x) { return weight > T(0) ? weight * x : vec<T>{}; }
   double* side(int64_t which, int64_t c) const {
