@@ -117,12 +117,16 @@ mutants-cuda: test-cuda  ## every seeded bug of the CUDA kernels: is it noticed?
 	set -e; for structure in $(STRUCTURES); do for sanitizer in "" _asan _tsan; do \
 	  $(BIN)/python tests/simt/mutate.py run $(SIMT)/$${structure}_check_mutants$$sanitizer; done; done
 
-test-isa: $(STAMP)/test  ## operators on the narrower instruction sets, then with two threads
+# What the kernels compute; errors, compilation and transforms are the same Python whatever the kernels are
+KERNEL_TESTS := $(filter-out $(addprefix tests/ops/test_%_,errors.py compile.py functorch.py transforms.py),$(sort $(wildcard tests/ops/test_*.py)))
+ON_KERNELS := -k "not [reference"
+
+test-isa: $(STAMP)/test  ## the kernels on the narrower instruction sets, then with two threads
 	$(call say,Testing the instruction sets under the widest of this machine: $(NARROW))
 	set -e; for isa in $(NARROW); do echo "==> STRUCTLV_CPU=$$isa"; \
-	  STRUCTLV_CPU=$$isa $(PYTEST) -n auto tests/ops $(ARGS); done
+	  STRUCTLV_CPU=$$isa $(PYTEST) -n auto $(ON_KERNELS) $(KERNEL_TESTS) $(ARGS); done
 	$(call say,Testing with two threads)
-	OMP_NUM_THREADS=2 $(BIN)/python -m pytest -q tests/ops $(ARGS)
+	OMP_NUM_THREADS=2 $(BIN)/python -m pytest -q $(ON_KERNELS) $(KERNEL_TESTS) $(ARGS)
 
 # No CUDA kernels in it before they have run on a GPU
 wheel: $(STAMP)/dev  ## build, repair and check a wheel, and try it in a clean environment
