@@ -105,10 +105,7 @@ chain_chunk_starts(Chain<T> c, Cut<T> cut) {
       const Product<T> m(cut, chunk - 1, k);
       double top = -HUGE_VAL;
       for (int i = me.index; i < k; i += int(blockDim.x)) top = larger(top, m.power(alpha[i], i));
-      top = warp_max(top);
-      if (me.lane == 0) powers[me.warp] = top;
-      sync_block();
-      top = max_of_parts(powers, me.warps);
+      top = block_max(me, top, powers);
       for (int i = me.index; i < k; i += int(blockDim.x)) {
         weights[i] = m.relative(alpha[i], i, top);
         bad = bad || (kind == kWide && alpha[i] > T(0) && weights[i] < T(Range<T>::tiny));
@@ -116,10 +113,7 @@ chain_chunk_starts(Chain<T> c, Cut<T> cut) {
       sync_block();
       T most = 0;
       times_columns(me, k, weights, m, [&](int j, T sum) { alpha[j] = sum, most = larger(most, sum); });
-      most = warp_max(most);
-      if (me.lane == 0) tops[me.warp] = most;
-      sync_block();
-      const int power = power_of(max_of_parts(tops, me.warps));
+      const int power = power_of(block_max(me, most, tops));
       if (top > -HUGE_VAL) taken += top + double(power);
       for (int j = me.index; j < k; j += int(blockDim.x)) {
         alpha[j] *= power_of_two<T>(-power);
@@ -154,10 +148,7 @@ chain_chunk_ends(Chain<T> c, Scaled<T> s, Cut<T> cut, int width) {
       sums[i] = kind == kMild || alpha[i] > T(0) ? sum : T(0);
       top = larger(top, m.power(sums[i], i));
     });
-    top = warp_max(top);
-    if (me.lane == 0) powers[me.warp] = top;
-    sync_block();
-    top = max_of_parts(powers, me.warps);
+    top = block_max(me, top, powers);
     for (int i = me.index; i < k; i += int(blockDim.x)) {
       beta[i] = m.relative(sums[i], i, top);
       const bool lost = m.exponent[i] != m.exponent[i] || (sums[i] > T(0) && beta[i] < T(Range<T>::tiny));

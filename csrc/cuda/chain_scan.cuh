@@ -65,11 +65,11 @@ SLV_DEVICE int kind_of(const Chain<T>& c, const Scaled<T>& s, const Item<T>& ite
 // Chunk `index` of a cut, all items' chunks in a row: the steps [first, end) of an item.
 struct Chunk {
   int64_t index, item;
-  int of_item, first, end;
+  int first, end;
   bool asked;  // whether the item is to be done
   template <class T>
   SLV_DEVICE Chunk(const Chain<T>& c, const Cut<T>& cut, int64_t index)
-      : index(index), item(index / cut.count), of_item(int(index % cut.count)), first(of_item * cut.size) {
+      : index(index), item(index / cut.count), first(int(index % cut.count) * cut.size) {
     const int len = length_of(c, item);
     end = len - first < cut.size ? len : first + cut.size;
     asked = !cut.only;

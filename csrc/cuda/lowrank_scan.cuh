@@ -210,10 +210,7 @@ lowrank_form_symbols(LowRank<T> g, ScaledRanks<T> s, Widths widths) {
   const int w = widths.from + int(blockIdx.x / unsigned(widths.blocks) % unsigned(widths.to - widths.from + 1));
   const ScaledRankSentence<T> x(g, s, blockIdx.x / unsigned(widths.blocks * (widths.to - widths.from + 1)));
   if (s.redo[x.item] != T(0)) return;
-  each_tile(widths, x.len, w, [&](const SpanTile& tile) {
-    form_symbols(me, x, tile, [](int, T, int) {});
-    sync_block();
-  });
+  each_tile(widths, x.len, w, [&](const SpanTile& tile) { form_symbols(me, x, tile, [](int, T, int) {}); });
 }
 
 // One warp for each item.

@@ -94,6 +94,14 @@ SLV_DEVICE T sum_of_parts(const T* parts, int warps) {
   for (int w = 1; w < warps; w++) x += parts[w];
   return x;
 }
+// Over a block; parts: kMaxWarps in shared memory, which no thread still reads.
+template <class T>
+SLV_DEVICE T block_max(const Thread& me, T x, T* parts) {
+  x = warp_max(x);
+  if (me.lane == 0) parts[me.warp] = x;
+  sync_block();
+  return max_of_parts(parts, me.warps);
+}
 
 // ---- powers of two ----------------------------------------------------------------------------------------------
 

@@ -134,6 +134,7 @@ struct Check : Problem<T> {
     Chunks<T> chunks(*this, size ? size : o.n);
     if (size) {
       chunk_products(c, s, chunks.cut, nullptr);
+      if (o.broken == 0) check_products(chunks);
       chunk_starts(c, chunks.cut, nullptr);
       forward(c, s, chunks.cut, nullptr);
       forward(c, s, chunks.again, nullptr);
@@ -185,6 +186,17 @@ struct Check : Problem<T> {
       const int64_t item = q / chunks.cut.count;
       const bool may = left[item * stride] != T(0) || (kinds[item] == kWide && o.scale > 2);
       require(chunks.lost[q] == 0 || (may && chunks.lost[q] == 1), "whether a chunk is lost");
+    }
+  }
+  // Of wide items, a row that counts as right has no entry as small as none before its scaling may be: its largest was
+  // below 4 k.
+  void check_products(Chunks<T>& chunks) {
+    for (int64_t e = 0; e < chunks.product.size(); e++) {
+      const int64_t row = e / o.k, chunk = row / o.k, q = chunk % chunks.cut.count, item = chunk / chunks.cut.count;
+      const bool used = q * chunks.cut.size < len(item) && (q > 0 || row % o.k == 0);
+      if (!used || chunks.kind[item] != kWide || std::isnan(chunks.exponent[row])) continue;
+      const T x = chunks.product[e];
+      require(x == T(0) || x >= Range<T>::tiny / (4 * o.k), "a small entry of a product");
     }
   }
   // Products once more, where only the chart is left of the forward pass.

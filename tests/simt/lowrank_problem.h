@@ -19,13 +19,17 @@ enum Hard {
   kHugeWords,   // of the first item, beyond the range of float32
   kHugeSpans,   // all
   kHugeRight,   // the scores of right children all
+  kFarLeft,     // those of the first left table's last rank are so low that float32 has few digits left
+  kFarRight,    // those of the first right table's first rank
+  kFarWord,     // those of the first word of the first item
   kHighWords,   // of all items: the exponents of a sentence are too large for float32
-  kRanksApart,  // scores of left rise with the rank, and those of right fall
+  kRanksApart,  // scores of left are high and rise with the rank, and those of right fall
   kMasks,       // some scores are -1e9, which is not -inf
-  kFarHead,     // the head's scores all are
+  kFarHead,     // the head's scores all are low, or of the first nonterminal -inf
   kDear,        // the last nonterminal loses much over the whole sentence, and its root has it back
   kHopeless,    // the first rank is hopeless, and the only one that has what the last word needs
   kLostSplit,   // the likelier split of three words has children that no rank has both of
+  kAtFloor,     // a sum over splits is as small as a kept one may be, or somewhat smaller: that of the first item
   kVanishing,   // of two words, the only possible node is unlikely in three ways, each of which the domain holds
 };
 // Which items the scaled domain must not hold.
@@ -108,6 +112,7 @@ struct Problem {
   // Posterior weights of parts: written by the scaled domain, by log space or by both.
   struct Weights {
     static constexpr int kChunks = 2;
+    static constexpr double kBefore = 1;  // weights of tables are added to what is there
     Guarded<double> top, nodes, words, head, left, right;
     explicit Weights(const Problem& p)
         : top(p.b * p.o.nt),
@@ -116,7 +121,8 @@ struct Problem {
           head(kChunks * p.head.size()),
           left(kChunks * p.left.size()),
           right(kChunks * p.right.size()) {
-      for (Guarded<double>* x : all()) std::fill_n(x->data(), x->size(), 0.0);
+      for (Guarded<double>* x : {&top, &nodes, &words}) std::fill_n(x->data(), x->size(), 0.0);
+      for (Guarded<double>* x : {&head, &left, &right}) std::fill_n(x->data(), x->size(), kBefore);
     }
     std::vector<Guarded<double>*> all() { return {&top, &nodes, &words, &head, &left, &right}; }
     GrammarCounts of_grammar(const Problem& p) {
@@ -185,7 +191,8 @@ struct Problem {
     // in pieces of each row
     auto table = [&](const char* name, Guarded<double>& found, const Doubles& expected, int64_t size) {
       auto both = [&](size_t i) {
-        return found[i / size * 2 * size + i % size] + found[(i / size * 2 + 1) * size + i % size];
+        const int64_t first = i / size * 2 * size + i % size;
+        return found[first] + found[first + size] - 2 * Weights::kBefore;
       };
       same(name, both, expected);
     };
@@ -202,20 +209,24 @@ struct Problem {
     auto each = [](Guarded<T>& x, auto&& f) {
       for (int64_t e = 0; e < x.size(); e++) x.data()[e] = f(e, x[e]);
     };
+    const T low = sizeof(T) == 4 ? -2e6 : -1e3;  // where float32 has few digits left
     auto some = [](int64_t e, T x) { return e % 5 == 2 ? T(-1e9) : x; };
     const int64_t of_item = int64_t(o.n) * o.t;
     if (o.hard == kHeavyWords) each(unary, [&](int64_t e, T x) { return e < of_item ? 1000 * x : x; });
     if (o.hard == kHugeWords) each(unary, [&](int64_t e, T x) { return e < of_item ? T(huge) * x : x; });
     if (o.hard == kHugeSpans) each(spans, [&](int64_t, T x) { return T(huge) * x; });
     if (o.hard == kHugeRight) each(right, [&](int64_t, T x) { return T(huge) * x; });
+    if (o.hard == kFarLeft) each(left, [&](int64_t e, T x) { return e / s == r - 1 ? x + low : x; });
+    if (o.hard == kFarRight) each(right, [&](int64_t e, T x) { return e / s == 0 ? x + low : x; });
+    if (o.hard == kFarWord) each(unary, [&](int64_t e, T x) { return e < o.t ? x + low : x; });
     if (o.hard == kHighWords) each(unary, [&](int64_t, T x) { return x + T(0.09 * huge); });
     if (o.hard == kRanksApart) {
-      each(left, [&](int64_t e, T x) { return x + T(200) * T(e / s % r); });
+      each(left, [&](int64_t e, T x) { return x + T(200) * T(4 + e / s % r); });
       each(right, [&](int64_t e, T x) { return x - T(200) * T(e / s % r); });
     }
     if (o.hard == kMasks)
       for (Guarded<T>* x : {&head, &left, &right, &unary, &spans}) each(*x, some);
-    if (o.hard == kFarHead) each(head, [&](int64_t, T x) { return x - T(huge); });
+    if (o.hard == kFarHead) each(head, [&](int64_t e, T x) { return e / r % o.nt > 0 ? x + low : T(-HUGE_VAL); });
     if (o.hard == kDear)
       for (int64_t row = 0; row < rows; row++) {
         root.data()[(row + 1) * o.nt - 1] += T(nats);
@@ -232,6 +243,16 @@ struct Problem {
       left.data()[2] = -HUGE_VAL;
       right.data()[4] = right.data()[5] = -HUGE_VAL;
       spans.data()[5] += T(4 * nats);
+    }
+    if (o.hard == kAtFloor) {  // of three words, two nonterminals, preterminals and ranks; all other scores are 0
+      // The first rank has of each word what the second preterminal has. It is unlikely in the last two words: by the
+      // square root of what a sum of two terms may be.
+      const double floor = sizeof(T) == 4 ? -97 : -964, never = sizeof(T) == 4 ? -80 : -700;
+      left.data()[2] = right.data()[2] = T(never);
+      for (int64_t e = 0; e < unary.size(); e++) {
+        const double unlikely = (floor + (e < of_item ? -0.5 : 0.5)) * std::log(2.0) / 2;
+        if ((e / 2 % 3 == 0) != (e % 2 == 1)) unary.data()[e] = T(unlikely);
+      }
     }
     if (o.hard == kVanishing) {  // two nonterminals, preterminals and ranks
       const T unlikely = sizeof(T) == 4 ? -36 : -300, never = -HUGE_VAL;
