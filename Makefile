@@ -20,7 +20,7 @@ CLEAN := build/clean-env
 NATIVE := CMakeLists.txt structlv/__init__.py $(wildcard structlv/data/_brackets.p*) $(shell find csrc _build -type f -not -name '*.pyc')
 # CUDA kernels, where there is nvcc, for the GPU that is here, or for one architecture to be tested without a GPU; all
 # that CMakeLists.txt names are for releases, and scripts/check_cuda.py
-CUDA_ARCHITECTURE := $(if $(shell nvidia-smi -L 2>/dev/null),native,90)
+CUDA_ARCHITECTURE = $(if $(shell nvidia-smi -L 2>/dev/null | grep '^GPU '),native,90)
 # Instruction sets of this machine, as STRUCTLV_CPU names them
 ISAS := base $(shell grep -sqw avx2 /proc/cpuinfo && echo avx2) $(shell grep -sqw avx512vl /proc/cpuinfo && echo avx512)
 
@@ -117,7 +117,8 @@ mutants-cuda: test-cuda  ## every seeded bug of the CUDA kernels: is it noticed?
 	set -e; for structure in $(STRUCTURES); do for sanitizer in "" _asan _tsan; do \
 	  $(BIN)/python tests/simt/mutate.py run $(SIMT)/$${structure}_check_mutants$$sanitizer; done; done
 
-# What the kernels compute; errors, compilation and transforms are the same Python whatever the kernels are
+# What the kernels compute; errors, compilation and transforms are the same Python whatever the kernels are. -k in ARGS
+# takes the place of this one.
 KERNEL_TESTS := $(filter-out $(addprefix tests/ops/test_%_,errors.py compile.py functorch.py transforms.py),$(sort $(wildcard tests/ops/test_*.py)))
 ON_KERNELS := -k "not [reference"
 

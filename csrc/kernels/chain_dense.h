@@ -195,13 +195,14 @@ struct Dense : ScaledRows<In, T> {
   // Memory of the backward pass.
   struct Work {
     T* rows;
-    In* edges;  // of one step
+    In* edges;  // of one step, rounded to the input's type as one item's own would be
   };
   static constexpr int kRows = 3;
-  int64_t work_bytes() const { return Scratch::bytes<T>(kRows * step) + Scratch::bytes<In>(k * k); }
-  Work take_work(Scratch& s) const {
+  // sums: whether edges are added to sums
+  int64_t work_bytes(bool sums) const { return Scratch::bytes<T>(kRows * step) + Scratch::bytes<In>(sums ? k * k : 0); }
+  Work take_work(Scratch& s, bool sums) const {
     T* rows = s.take<T>(kRows * step);
-    return {rows, s.take<In>(k * k)};
+    return {rows, sums ? s.take<In>(k * k) : nullptr};
   }
 
   // unary (n, k) of this item; edges to the sink. weight = common * ratio, common a power of two.
@@ -224,7 +225,7 @@ struct Dense : ScaledRows<In, T> {
         write_edges<Wide, false>(t, g, beta, weighted, work.edges);
         double* sum = sink.sum + t * sink.sum_step;
         for (int64_t q = 0; q < kk; q += kWidth<In>)
-          add_as<In>(sum + q, load_n<In>(work.edges + q, int(kk - q), In(0)), int(kk - q));
+          add_as<In>(sum + q, load_n<In>(work.edges + q, int(std::min<int64_t>(kWidth<In>, kk - q)), In(0)), kk - q);
       } else {
         retreat(t, g, beta, [](auto, int64_t, int64_t, vec<T>) {});
       }
@@ -297,12 +298,12 @@ double dense_forward(const Chain<In>& c, int64_t b, In* chart, In* scales, In* m
 template <class T, class In>
 bool dense_item(const Chain<In>& c, int64_t b, double weight, In* unary, const EdgeSink<In>& edges, bool stream) {
   Dense<In, T> d(c, &b);
-  Scratch scratch(Scratch::bytes<T>(d.chart_size()) + d.work_bytes() + d.scratch());
+  Scratch scratch(Scratch::bytes<T>(d.chart_size()) + d.work_bytes(edges.sum) + d.scratch());
   T* chart = scratch.take<T>(d.chart_size());
   d.bind_chart(chart, chart + d.steps * 2 * d.step);
   d.bind(scratch);
   d.stream = stream;
-  return d.run_forward() && d.run_backward(weight, unary, edges, d.take_work(scratch));
+  return d.run_forward() && d.run_backward(weight, unary, edges, d.take_work(scratch, edges.sum));
 }
 
 template <class In>
@@ -315,12 +316,12 @@ void dense_backward(const Chain<In>& c, int64_t b, double weight, In* chart, In*
   bool done = false;
   if (chart && meta[1] == 0) {
     Dense<In, In> d(c, &b);
-    Scratch scratch(d.work_bytes());
+    Scratch scratch(d.work_bytes(edges.sum));
     d.bind_chart(chart, scales);
     d.inverse[0] = meta[0];
     d.wide = meta[kMetaWide] != 0;
     d.stream = stream;
-    done = d.run_backward(weight, mine, edges, d.take_work(scratch));
+    done = d.run_backward(weight, mine, edges, d.take_work(scratch, edges.sum));
   } else if (!chart) {
     done = dense_item<In>(c, b, weight, mine, edges, stream);
   }

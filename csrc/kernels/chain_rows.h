@@ -71,8 +71,8 @@ struct ScaledRows : Rows<In> {
   int64_t scratch() const { return this->row_scratch(1); }
   void bind(Scratch& s) { joined = this->bind_rows(s, 1); }
 
-  // Calls body<P>() where k is exactly P = 1, 2 or 4 vectors, body<0>() otherwise, as where items are redone in T: that
-  // is rare, and each P costs much code.
+  // Calls body<P>() where k is exactly P = 1, 2 or 4 vectors, body<0>() otherwise, and always where T is not the
+  // input's type: items are redone in it rarely, and each P costs much code.
   template <class F>
   SLV_INLINE void with_panels(F body) const {
     if constexpr (std::is_same_v<In, T>)

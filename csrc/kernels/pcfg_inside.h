@@ -119,7 +119,8 @@ struct Inside {
       add_words(i + r, w, split, sums + r * z.np);
       if (!rules.finite && split.exponent > -kInf<T>) check_factors(i + r, w, split, m + r * z.pairs);
     }
-    // Padding is zero on both sides: where there is little, to go through it is faster than many short loops.
+    // Padding is zero on both sides (PcfgBlock::hoist, normalise): where there is little, to go through it is faster
+    // than many short loops.
     const bool through = z.nv - z.nt <= z.nt / 4;
     const Extent terms{rows, z.n_panels(), through ? z.nt * z.nv : z.nt, through ? 1 : z.nt};
     if (w > 3)

@@ -109,9 +109,10 @@ template <class T, class F>
 void sum_edges(const Chain<T>& c, int64_t rows, bool per_step, T* out, F&& body) {
   const int64_t kk = c.k * c.k, size = (per_step ? std::max<int64_t>(c.n - 1, 0) : 1) * kk;
   const bool direct = per_step && rows == c.batch;
-  // Sums of every step are large, and each takes its time to be cleared and added up: few of them.
+  // Sums of every step are large, and each takes its time to be cleared and added up: few of them. That bounds how many
+  // threads can share the items of one transition.
   const int64_t few = std::clamp<int64_t>((int64_t(1) << 20) / std::max<int64_t>(size, 1), 8, 32);
-  const Plan plan = make_plan(c, 1, std::min(accumulators(size), few));
+  const Plan plan = make_plan(c, 1, per_step ? std::min(accumulators(size), few) : accumulators(size));
   std::vector<double> sums(direct ? 0 : plan.groups.size() * size);
   parallel_units(plan.groups.size(), 3 * log_work(c), [&](int64_t g) {
     const Plan::Group& group = plan.groups[g];

@@ -188,8 +188,8 @@ struct Check : Problem<T> {
       require(chunks.lost[q] == 0 || (may && chunks.lost[q] == 1), "whether a chunk is lost");
     }
   }
-  // Of wide items, a row that counts as right has no entry as small as none before its scaling may be: its largest was
-  // below 4 k.
+  // Of wide items, in a row that counts as right: before it was scaled no entry was below `tiny` and the largest below
+  // 4 k, so none that is left is below tiny / (4 k).
   void check_products(Chunks<T>& chunks) {
     for (int64_t e = 0; e < chunks.product.size(); e++) {
       const int64_t row = e / o.k, chunk = row / o.k, q = chunk % chunks.cut.count, item = chunk / chunks.cut.count;

@@ -15,7 +15,7 @@
 int slv_mutant = 0;
 // A bug may make a kernel run for ever: the program ends when a problem takes far longer than any does.
 inline void begin_problem() {
-#if defined(__SANITIZE_THREAD__)  // which takes that to make fibers alone
+#if defined(__SANITIZE_THREAD__)  // needs more than 20 s to make the fibers alone
   constexpr int kSeconds = 200;
 #else
   constexpr int kSeconds = 20;
