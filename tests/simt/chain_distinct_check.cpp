@@ -88,6 +88,9 @@ const Case kCases[] = {
     {"few possible", {8}, {8}, 5, 4, false, 0.6, 1},
     {"one state", {3}, {3}, 3, 1, false, 0, 1},
     {"pruned", {6}, {1}, 5, 136, false, 0, 0.1},
+    // nothing that is dropped could be made up for by what is opened later
+    {"pruned, one step", {12}, {1}, 1, 161, false, 0, 1, 1, kHopperShared, false},
+    {"pruned, one step, holes", {24}, {1}, 1, 190, false, 0.1, 1, 1, kHopperShared, false},
     {"far apart", {5}, {1}, 5, 7, false, 0.1, 700},
 #if defined(SLV_PTX)  // rows begin at sectors: what ptx/ counts of accesses to memory, it counts of these
     {"aligned", {2}, {1}, 3, 64, false, 0, 1, 1, kHopperShared, false},

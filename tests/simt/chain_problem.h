@@ -10,6 +10,9 @@
 using namespace slv::cuda;
 using slv::Range;
 
+// Scores that are made by hand, as no random ones are likely to be so.
+enum Made { kRandom, kBrink, kTail };
+
 struct Case {
   const char* name;
   Shape batch, lead;  // lead: of the transition and of initial
@@ -22,7 +25,8 @@ struct Case {
   double growth = 1;        // of the scale of the transition, from one of its rows to the next
   double unary_scale = -1;  // where it is another than `scale`
   double offset = 0;        // of all unary scores
-  double broken = 0;        // a score that is no number; what it touches must leave the scaled domain
+  double broken = 0;        // a score that the scaled domain cannot hold; what it touches must leave it
+  Made made = kRandom;
 };
 
 template <class T>
