@@ -175,3 +175,16 @@ def test_backward_frees_what_was_saved(native):
     z.backward()
     gc.collect()
     assert alive() is None
+
+
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float64))
+def test_items_that_share_large_steps_add_up(dtype):
+    """Of large sums there are fewer than items: some items are added into the sum of another."""
+    generator = torch.Generator().manual_seed(1)
+    unary = torch.randn(12, 34, 64, generator=generator, dtype=torch.float64).to(dtype)
+    steps = torch.randn(1, 33, 64, 64, generator=generator, dtype=torch.float64).to(dtype)
+    lengths = torch.arange(23, 35)
+    shared, own = steps.clone().requires_grad_(), steps.repeat(12, 1, 1, 1).requires_grad_()
+    for transition in (shared, own):
+        ops.log_partition(unary, transition, lengths=lengths).sum().backward()
+    assert_probabilities(shared.grad[0], own.grad.double().sum(0).to(dtype), dtype)
