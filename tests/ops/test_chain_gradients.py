@@ -177,7 +177,7 @@ def test_backward_frees_what_was_saved(native):
     assert alive() is None
 
 
-@pytest.mark.parametrize("dtype", (torch.float32, torch.float64))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_items_that_share_large_steps_add_up(dtype):
     """Of large sums there are fewer than items: some items are added into the sum of another."""
     generator = torch.Generator().manual_seed(1)
