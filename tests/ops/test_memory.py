@@ -38,6 +38,10 @@ def marginals(seed: int, items: int = 64) -> Tensor:
     return chain.state_marginals(*problem(seed, items))
 
 
+def resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
 def item_by_item(seed: int) -> Tensor:
     """The same from small results."""
     unary, transition = problem(seed)
@@ -52,6 +56,7 @@ def test_results_that_live_together_do_not_share_memory() -> None:
 
 @recycles
 def test_memory_of_a_dropped_result_serves_the_next() -> None:
+    use_up_what_is_kept()
     first = marginals(0)
     kept, view = first.data_ptr(), first[1]
     del first
@@ -60,6 +65,25 @@ def test_memory_of_a_dropped_result_serves_the_next() -> None:
     assert torch.equal(view, item_by_item(0)[1])
     del view
     assert marginals(2).data_ptr() == kept
+
+
+def use_up_what_is_kept() -> None:
+    """Blocks of other sizes, that nothing has asked for in 256 drops, make room for one of 2 MiB."""
+    inputs = problem(0)
+    for _ in range(2 * 256 + 2):
+        chain.state_marginals(*inputs)
+
+
+@recycles
+def test_sizes_that_are_no_longer_used_make_room() -> None:
+    held = [marginals(0, 128) for _ in range(64)]  # 4 MiB each, of which sixteen are kept: no room is left
+    held.clear()
+    use_up_what_is_kept()
+    for _ in range(2):  # the first time, what others had goes
+        held = [marginals(0) for _ in range(8)]
+        before = resident()
+        held.clear()
+    assert before - resident() < 8 << 20
 
 
 def test_training_steps_do_not_disturb_each_other() -> None:
@@ -75,9 +99,6 @@ def test_training_steps_do_not_disturb_each_other() -> None:
 
 @recycles
 def test_what_is_kept_is_bounded() -> None:
-    def resident() -> int:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
-
     held = [marginals(0, 512) for _ in range(12)]  # 16 MiB each
     before = resident()
     held.clear()
