@@ -17,6 +17,17 @@ SEEDS := 0 1 2
 # The wheel's own environment lies outside .venv; both install the same torch.
 CLEAN := build/clean-env
 
+# COMPILER_CACHE=sccache: the wheel need not compile again what the checkout has compiled, wherever its sources lie
+WHEEL_SOURCE := build/wheel-source
+ifeq ($(COMPILER_CACHE),sccache)
+BUILD_TOOLS += 'sccache>=0.14'
+export CMAKE_CXX_COMPILER_LAUNCHER := $(abspath $(BIN))/sccache
+export SCCACHE_DIR := $(abspath build/cache)
+export SCCACHE_SERVER_UDS := $(abspath build/cache.sock)
+export SCCACHE_BASEDIRS := $(CURDIR):$(abspath $(WHEEL_SOURCE))
+export SCCACHE_IDLE_TIMEOUT := 60
+endif
+
 NATIVE := CMakeLists.txt structlv/__init__.py $(wildcard structlv/data/_brackets.p*) $(shell find csrc _build -type f -not -name '*.pyc')
 # CUDA kernels, where there is nvcc, for the GPU that is here, or for one architecture to be tested without a GPU; all
 # that CMakeLists.txt names are for releases, and scripts/check_cuda.py
@@ -132,8 +143,11 @@ test-isa: $(STAMP)/test  ## the kernels on the narrower instruction sets, then w
 # No CUDA kernels in it before they have run on a GPU
 wheel: $(STAMP)/dev  ## build, repair and check a wheel, and try it in a clean environment
 	$(call say,Building the source archive and from it the wheel)
-	rm -rf dist wheelhouse
-	STRUCTLV_TORCH_ROOT="$$($(BIN)/python _build/find_torch.py)" SKBUILD_CMAKE_DEFINE="$(if $(SKBUILD_CMAKE_DEFINE),$(SKBUILD_CMAKE_DEFINE);)STRUCTLV_CUDA=OFF" $(BIN)/python -m build -o dist
+	rm -rf dist wheelhouse $(WHEEL_SOURCE) && mkdir -p $(WHEEL_SOURCE)
+	$(BIN)/python -m build --sdist -o dist
+	tar -xf dist/*.tar.gz -C $(WHEEL_SOURCE) --strip-components=1
+	STRUCTLV_TORCH_ROOT="$$($(BIN)/python _build/find_torch.py)" SKBUILD_CMAKE_DEFINE="$(if $(SKBUILD_CMAKE_DEFINE),$(SKBUILD_CMAKE_DEFINE);)STRUCTLV_CUDA=OFF" \
+	  $(BIN)/python -m build --wheel -o dist $(WHEEL_SOURCE)
 	$(call say,Repairing the wheel: torch stays outside)
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel repair --exclude 'libtorch*.so*' -w wheelhouse dist/*.whl
 	$(BIN)/python scripts/check_symbols.py wheelhouse/*.whl
@@ -172,7 +186,7 @@ sanitize-%: $(STAMP)/torch
 	$(BIN)/cmake -S . -B build/sanitize-$* -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
 	  -DSTRUCTLV_SANITIZE=ON -DSTRUCTLV_SANITIZE_MARCH=$(MARCH_$*)
 	$(BIN)/cmake --build build/sanitize-$*
-	set -e; for driver in build/sanitize-$*/*_driver; do $$driver; done
+	$(BIN)/ctest --test-dir build/sanitize-$* --output-on-failure -j $$(nproc)
 
 experiments: $(STAMP)/test  ## benchmarks against peers and full trainings with seeds (an hour or more), as JSON
 	$(call say,Installing each peer library into an environment of its own under benchmarks/.envs (about 4 GB))
