@@ -55,6 +55,7 @@ help:
 $(STAMP)/torch:
 	$(call say,Creating $(VENV) and installing $(TORCH) and the build tools)
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -qq 'pip>=23.1'  # for -C; distributions come with older ones
 	$(BIN)/python -m pip install -qq $(TORCH) $(BUILD_TOOLS)
 	@mkdir -p $(STAMP) && touch $@
 

@@ -93,6 +93,36 @@ SixTensors marginals(SLV_POTENTIALS, bool want_rules, bool want_spans) {
   });
 }
 
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> hvp(MaybeTensor grad, const Tensor& v_root,
+                                                                       MaybeTensor v_head, const Tensor& v_left,
+                                                                       const Tensor& v_right, const Tensor& v_unary,
+                                                                       MaybeTensor v_spans, SLV_POTENTIALS) {
+  return dispatch(unary, [&](auto t) {
+    using T = decltype(t);
+    SLV_BIND;
+    check_sizes("v_unary", v_unary, shape_of(unary));
+    BoundLowRank<T> v(v_root, v_head, v_left, v_right, v_unary, v_spans, lengths);
+    STD_TORCH_CHECK(v.g.nt == p.g.nt, "v_root: expected ", p.g.nt, " nonterminals, found ", v.g.nt);
+    STD_TORCH_CHECK(v.g.r == p.g.r, "v_left: expected rank ", p.g.r, ", found ", v.g.r);
+    STD_TORCH_CHECK(v_head.has_value() == head.has_value(), "v_head: expected where there is a head, and only there");
+    p.check_device("v_unary", v_unary);
+    const Tensor weight = grad ? p.weights(*grad) : Tensor();
+    const GrownRules<T> heads = grown(p, p.g.head, p.head.rows), lefts = grown(p, p.g.left, p.left.rows),
+                        rights = grown(p, p.g.right, p.right.rows);
+    Tensor dg = p.empty(p.batch);
+    const Covariances<T> out = covariances(p, v, grad ? weight.const_data_ptr<double>() : nullptr,
+                                           dg.mutable_data_ptr<T>(), {heads.counts, lefts.counts, rights.counts});
+    Tensor dt = p.empty(shape_of(root)), du = p.empty(p.with({p.n, p.k}));
+    Tensor dh = p.empty(head ? shape_of(*head) : Shape{0}), dl = p.empty(shape_of(left)), dr = p.empty(shape_of(right));
+    Tensor ds = p.empty(spans ? shape_of(*spans) : Shape{0});
+    p.sum(p.root.rows, p.g.nt, out.top, dt);
+    heads.narrow(dh), lefts.narrow(dl), rights.narrow(dr);
+    p.sum(row_map(p.batch, p.batch), p.n * p.k, out.words, du);
+    if (spans) p.sum_spans(p.spans.rows, p.g.labels, out.nodes, ds);
+    return std::make_tuple(dg, dt, dh, dl, dr, du, ds);
+  });
+}
+
 Tensor sample(SLV_POTENTIALS, int64_t num_samples, int64_t seed) {
   STD_TORCH_CHECK(num_samples >= 0, "num_samples: expected a number >= 0, found ", num_samples);
   return dispatch(unary, [&](auto t) {
@@ -119,6 +149,9 @@ STABLE_TORCH_LIBRARY_FRAGMENT(structlv_emulated, m) {
   m.def("lowrank_inside(" SLV_SCHEMA ", bool as_double) -> (Tensor, Tensor)");
   m.def("lowrank_vjp(Tensor grad, Tensor chart, " SLV_SCHEMA ") -> " SLV_SIX);
   m.def("lowrank_marginals(" SLV_SCHEMA ", bool want_rules, bool want_spans) -> " SLV_SIX);
+  m.def(
+      "lowrank_hvp(Tensor? grad, Tensor v_root, Tensor? v_head, Tensor v_left, Tensor v_right, Tensor v_unary, "
+      "Tensor? v_spans, " SLV_SCHEMA ") -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
   m.def("lowrank_sample(" SLV_SCHEMA ", SymInt num_samples, SymInt seed) -> Tensor");
 }
 STABLE_TORCH_LIBRARY_IMPL(structlv_emulated, CPU, m) {
@@ -129,6 +162,7 @@ STABLE_TORCH_LIBRARY_IMPL(structlv, CUDA, m) {
   m.impl("lowrank_inside", TORCH_BOX(&inside));
   m.impl("lowrank_vjp", TORCH_BOX(&vjp));
   m.impl("lowrank_marginals", TORCH_BOX(&marginals));
+  m.impl("lowrank_hvp", TORCH_BOX(&hvp));
   m.impl("lowrank_sample", TORCH_BOX(&sample));
 }
 

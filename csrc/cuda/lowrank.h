@@ -41,6 +41,14 @@ struct RankMass {
   double* ranks;           // (batch, n, r)
   double *tops, *weights;  // (batch, n, max(nt, r)): of a sum the largest term, and its weight over the sum
 };
+// What second order takes along.
+template <class T>
+struct RankTangent : TreeMeans<T> {
+  LowRank<T> v;                  // the direction
+  RankInside below;              // the means of f below everything that has an inside value; its nodes are `means`
+  double *left, *right, *ranks;  // as those of the weights: the weight times the mean of f outside
+  double* above;                 // as `tops`: the mean of f outside of every sum
+};
 struct GrammarCounts {
   RuleCounts head, left, right;
 };
@@ -51,6 +59,12 @@ void run_rank_inside(const LowRank<T>&, const RankInside&, int width, Stream);
 // From the spans of `width` words, whose left and right have their weights, to all of fewer words.
 template <class T>
 void run_rank_outside(const LowRank<T>&, const RankInside&, const RankMass&, const GrammarCounts&, int width, Stream);
+// Second order: the means of all spans of `width` words, which go up; and the walk down, as run_rank_outside.
+template <class T>
+void run_rank_means(const LowRank<T>&, const RankInside&, const RankTangent<T>&, int width, Stream);
+template <class T>
+void run_rank_outside(const LowRank<T>&, const RankInside&, const RankMass&, const RankTangent<T>&,
+                      const GrammarCounts&, int width, Stream);
 // Trees from the inside values into events (samples, batch, 2n - 1, 3).
 template <class T>
 void run_rank_sample(const LowRank<T>&, const RankInside&, uint64_t seed, int64_t samples, int64_t* events, Stream);

@@ -8,6 +8,9 @@
   template void run_rank_inside(const LowRank<T>&, const RankInside&, int, Stream);                                \
   template void run_rank_outside(const LowRank<T>&, const RankInside&, const RankMass&, const GrammarCounts&, int, \
                                  Stream);                                                                          \
+  template void run_rank_means(const LowRank<T>&, const RankInside&, const RankTangent<T>&, int, Stream);          \
+  template void run_rank_outside(const LowRank<T>&, const RankInside&, const RankMass&, const RankTangent<T>&,     \
+                                 const GrammarCounts&, int, Stream);                                               \
   template void run_rank_sample(const LowRank<T>&, const RankInside&, uint64_t, int64_t, int64_t*, Stream);
 
 #define SLV_SCALED_LOWRANK_LAUNCHES(T)                                                                                \

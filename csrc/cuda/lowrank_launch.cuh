@@ -25,35 +25,49 @@ struct Width {
     return {data, g.all_spans(), width == 1 ? 0 : g.n + g.span(0, width), size};
   }
 
-  // body(the product of a table and the scores of these spans)
+  // body(the product of a table and the scores of these spans, the same of a direction, whether it is the left one)
   template <class F>
-  void left_and_right(double* nodes, F&& body) const {
-    for (const Table<T>* side : {&g.left, &g.right})
+  void left_and_right(const LowRank<T>& v, double* nodes, double* means, F&& body) const {
+    for (const bool is_left : {true, false}) {
+      const Table<T>&mine = is_left ? g.left : g.right, &of_v = is_left ? v.left : v.right;
       if (width == 1)
-        body(Product<T, const T>{*side, g.nt, own(g.unary, g.t)}, side == &g.left);
+        body(Product<T, const T>{mine, g.nt, own(g.unary, g.t)}, Product<T, const T>{of_v, g.nt, own(v.unary, g.t)},
+             is_left);
       else
-        body(Product<T, double>{*side, 0, inner(nodes, g.nt)}, side == &g.left);
+        body(Product<T, double>{mine, 0, inner(nodes, g.nt)}, Product<T, double>{of_v, 0, inner(means, g.nt)}, is_left);
+    }
   }
-  Product<T, double> head(double* ranks) const { return {g.head, 0, inner(ranks, g.r)}; }
+  Product<T, double> head(const Table<T>& table, double* ranks) const { return {table, 0, inner(ranks, g.r)}; }
 
   template <class S>
   void multiply(const Product<T, S>& p, const SpanRows<double>& out) const {
     simt::launch(lowrank_product<T, S>, blocks_of_warps(spans() * tiles_of(p.table.rows)), kLogThreads, 0, stream, g, p,
                  out, width);
   }
-  // From the weights of a product to those of its scores, added or in their place, and of its table.
   template <class S>
-  void hand_on(const Product<T, S>& p, const SpanRows<double>& mass, const RankMass& m, const SpanRows<double>& into,
-               bool add, const RuleCounts& out) const {
+  void means(const Product<T, S>& p, const Product<T, S>& v, const SpanRows<double>& out) const {
+    simt::launch(lowrank_means<T, S>, blocks_of_warps(spans() * tiles_of(p.table.rows)), kLogThreads, 0, stream, g, p,
+                 ProductTangent<T, S>{v, {}, nullptr}, out, width);
+  }
+  void above(const Tree<T>& v, const SpanRows<double>& mass, const SpanRows<double>& outside,
+             const SpanRows<double>& out) const {
+    simt::launch(lowrank_above<T>, blocks_for(spans() * mass.size), kLogThreads, 0, stream, g, v, mass, outside, out,
+                 width);
+  }
+  // From the weights of a product to those of its scores, added or in their place, and of its table.
+  template <bool kTangent, class S>
+  void hand_on(const Product<T, S>& p, const ProductTangent<T, S>& f, const SpanRows<double>& mass, const RankMass& m,
+               const SpanRows<double>& into, const SpanRows<double>& into_outside, bool add,
+               const RuleCounts& out) const {
     const int rows = p.table.rows;
     const SpanRows<double> tops = own(m.tops, rows), weights = own(m.weights, rows);
     simt::launch(lowrank_relative<T, S>, blocks_of_warps(spans() * tiles_of(rows)), kLogThreads, 0, stream, g, p, mass,
                  tops, weights, width);
-    simt::launch(lowrank_hand_on<T, S>, blocks_for(spans() * p.score.size), kLogThreads, 0, stream, g, p, tops, weights,
-                 into, add, width);
+    simt::launch(lowrank_hand_on<T, S, kTangent>, blocks_for(spans() * p.score.size), kLogThreads, 0, stream, g, p, f,
+                 tops, weights, into, into_outside, add, width);
     if (out.counts)
-      simt::launch(lowrank_count<T, S>, blocks_for(out.pieces() * rows * p.score.size), kLogThreads, 0, stream, g, p,
-                   tops, weights, out, width);
+      simt::launch(lowrank_count<T, S, kTangent>, blocks_for(out.pieces() * rows * p.score.size), kLogThreads, 0,
+                   stream, g, p, f, tops, weights, out, width);
   }
 };
 
@@ -64,26 +78,70 @@ void run_rank_inside(const LowRank<T>& g, const RankInside& in, int width, Strea
     const SpanRows<double> nodes = w.inner(in.nodes, g.nt);
     simt::launch(lowrank_splits<T>, blocks_for(w.spans() * g.r), kLogThreads, 0, w.stream, g, in,
                  g.has_head() ? w.inner(in.ranks, g.r) : nodes, width);
-    if (g.has_head()) w.multiply(w.head(in.ranks), nodes);
+    if (g.has_head()) w.multiply(w.head(g.head, in.ranks), nodes);
     if (g.spans)
       simt::launch(lowrank_add_spans<T>, blocks_for(w.spans() * g.nt), kLogThreads, 0, w.stream, g, nodes, width);
   }
-  w.left_and_right(in.nodes, [&](const auto& p, bool left) { w.multiply(p, w.all(left ? in.left : in.right, g.r)); });
+  w.left_and_right(g, in.nodes, in.nodes, [&](const auto& p, const auto&, bool left) {
+    w.multiply(p, w.all(left ? in.left : in.right, g.r));
+  });
 }
 
 template <class T>
-void run_rank_outside(const LowRank<T>& g, const RankInside& in, const RankMass& m, const GrammarCounts& out, int width,
-                      Stream stream) {
+void run_rank_means(const LowRank<T>& g, const RankInside& in, const RankTangent<T>& f, int width, Stream stream) {
+  const Width<T> w{g, width, stream_of(stream)};
+  const RankInside& means = f.below;
+  if (width > 1) {
+    const SpanRows<double> nodes = w.inner(means.nodes, g.nt);
+    simt::launch(lowrank_split_means<T>, blocks_for(w.spans() * g.r), kLogThreads, 0, w.stream, g, in, means,
+                 g.has_head() ? w.inner(means.ranks, g.r) : nodes, width);
+    if (g.has_head()) w.means(w.head(g.head, in.ranks), w.head(f.v.head, means.ranks), nodes);
+    if (f.v.spans)
+      simt::launch(lowrank_add_spans<T>, blocks_for(w.spans() * g.nt), kLogThreads, 0, w.stream, f.v, nodes, width);
+  }
+  w.left_and_right(f.v, in.nodes, means.nodes, [&](const auto& p, const auto& v, bool left) {
+    w.means(p, v, w.all(left ? means.left : means.right, g.r));
+  });
+}
+
+template <bool kTangent, class T>
+void launch_rank_outside(const LowRank<T>& g, const RankInside& in, const RankMass& m, const RankTangent<T>& f,
+                         const GrammarCounts& out, int width, Stream stream) {
   const Width<T> w{g, width, stream_of(stream)};
   const SpanRows<double> symbols = width == 1 ? w.own(m.words, g.t) : w.inner(m.nodes, g.nt);
-  w.left_and_right(in.nodes, [&](const auto& p, bool left) {
-    w.hand_on(p, w.all(left ? m.left : m.right, g.r), m, symbols, true, left ? out.left : out.right);
-  });
+  const SpanRows<double> outside = width == 1 ? w.own(f.words, g.t) : w.inner(f.outside, g.nt);
+  const LowRank<T>& v = kTangent ? f.v : g;
+  Tree<T> no_spans = v;
+  no_spans.spans = nullptr;
+  w.left_and_right(v, in.nodes, f.below.nodes,
+                   [&]<class S>(const Product<T, S>& p, const Product<T, S>& of_v, bool left) {
+                     const SpanRows<double> mass = w.all(left ? m.left : m.right, g.r), above = w.own(f.above, g.r);
+                     if constexpr (kTangent) w.above(no_spans, mass, w.all(left ? f.left : f.right, g.r), above);
+                     w.template hand_on<kTangent>(p, ProductTangent<T, S>{of_v, above, f.mean}, mass, m, symbols,
+                                                  outside, true, left ? out.left : out.right);
+                   });
   if (width == 1) return;
-  const SpanRows<double> ranks = w.own(m.ranks, g.r);
-  if (g.has_head()) w.hand_on(w.head(in.ranks), symbols, m, ranks, false, out.head);
-  simt::launch(lowrank_divide<T>, blocks_for(w.spans() * g.r), kLogThreads, 0, w.stream, g, in,
-               g.has_head() ? ranks : symbols, m.left, m.right, width);
+  SpanRows<double> above = w.own(f.above, g.nt);
+  if constexpr (kTangent) w.above(v, symbols, outside, above);
+  const SpanRows<double> ranks = w.own(m.ranks, g.r), ranks_outside = w.own(f.ranks, g.r);
+  if (g.has_head()) {
+    const ProductTangent<T, double> of_v{w.head(v.head, f.below.ranks), above, f.mean};
+    w.template hand_on<kTangent>(w.head(g.head, in.ranks), of_v, symbols, m, ranks, ranks_outside, false, out.head);
+    above = w.own(f.above, g.r);
+    if constexpr (kTangent) w.above(no_spans, ranks, ranks_outside, above);
+  }
+  simt::launch(lowrank_divide<T, kTangent>, blocks_for(w.spans() * g.r), kLogThreads, 0, w.stream, g, in,
+               g.has_head() ? ranks : symbols, m.left, m.right, above, f, width);
+}
+template <class T>
+void run_rank_outside(const LowRank<T>& g, const RankInside& in, const RankMass& m, const GrammarCounts& out, int width,
+                      Stream stream) {
+  launch_rank_outside<false>(g, in, m, RankTangent<T>{}, out, width, stream);
+}
+template <class T>
+void run_rank_outside(const LowRank<T>& g, const RankInside& in, const RankMass& m, const RankTangent<T>& f,
+                      const GrammarCounts& out, int width, Stream stream) {
+  launch_rank_outside<true>(g, in, m, f, out, width, stream);
 }
 
 template <class T>

@@ -4,6 +4,7 @@
 //
 // for all spans of one width of all items. The head leads from ranks to nonterminals so, left and right from symbols to
 // ranks. Going down, the weight of out(u) is shared out along p(v | u); an entry of the table weighs what it hands on.
+// With `kTangent` the way down takes along what second order needs (cuda/pcfg_tree.h).
 #pragma once
 #include "cuda/lowrank.h"
 #include "cuda/pcfg_tree.cuh"
@@ -64,6 +65,19 @@ struct Product {
   }
 };
 
+// What second order takes along a product: the same of the direction, whose scores are the means of f below them; and
+// for the spans of the product the mean of f outside of every out(u), and of E f.
+template <class T, class S>
+struct ProductTangent {
+  Product<T, S> v;
+  SpanRows<double> above;
+  const double* mean;  // (batch)
+  // of an entry and of all below it
+  SLV_DEVICE double below(int64_t item, int i, int u, int column) const {
+    return double(v.row(item, u)[column]) + double(v.score.at(item, i)[column]);
+  }
+};
+
 // Warps of a span, each with a tile of rows.
 SLV_BOTH inline int tiles_of(int rows) { return (rows + kTileRows - 1) / kTileRows; }
 
@@ -76,6 +90,24 @@ lowrank_product(Tree<T> g, Product<T, S> p, SpanRows<double> out, int width) {
   const int u = at.e * kTileRows + me.row;
   const double sum = p.sum(me, at.item, at.i, u).log();
   if (me.column == 0 && u < p.table.rows) out.at(at.item, at.i)[u] = sum;
+}
+
+// The means of f below every out(u).
+template <class T, class S>
+SLV_KERNEL(kLogThreads)
+lowrank_means(Tree<T> g, Product<T, S> p, ProductTangent<T, S> f, SpanRows<double> out, int width) {
+  const Thread me;
+  const SpanPlace<T> at(g, width, tiles_of(p.table.rows), warp_of_launch(me));
+  if (!at.exists) return;
+  const int u = at.e * kTileRows + me.row;
+  const LogSum x = p.sum(me, at.item, at.i, u);
+  double mean = 0;
+  for (int c = me.column; c < p.score.size && x.possible(); c += kTileColumns) {
+    const double share = exp(double(p.row(at.item, u)[c]) + double(p.score.at(at.item, at.i)[c]) - x.top) / x.sum;
+    if (share > 0) mean += share * f.below(at.item, at.i, u, c);
+  }
+  mean = sum_of_columns(mean);
+  if (me.column == 0 && u < p.table.rows) out.at(at.item, at.i)[u] = mean;
 }
 
 // Of every out(u) the largest term, and its weight over the sum relative to that.
@@ -95,26 +127,35 @@ lowrank_relative(Tree<T> g, Product<T, S> p, SpanRows<double> mass, SpanRows<dou
 }
 
 // The weight of every score, which is what all out(u) hand on to it: added to what is there, or in its place.
-template <class T, class S>
+template <class T, class S, bool kTangent>
 SLV_KERNEL(kLogThreads)
-lowrank_hand_on(Tree<T> g, Product<T, S> p, SpanRows<double> tops, SpanRows<double> weights, SpanRows<double> into,
-                bool add, int width) {
+lowrank_hand_on(Tree<T> g, Product<T, S> p, ProductTangent<T, S> f, SpanRows<double> tops, SpanRows<double> weights,
+                SpanRows<double> into, SpanRows<double> into_outside, bool add, int width) {
   const SpanPlace<T> at(g, width, p.score.size, thread_of_launch());
   if (!at.exists) return;
   const T* column = p.row(at.item, 0) + at.e;
   const double score = double(p.score.at(at.item, at.i)[at.e]);
   const double *top = tops.at(at.item, at.i), *weight = weights.at(at.item, at.i);
   double& out = into.at(at.item, at.i)[at.e];
-  double sum = add ? out : 0;
-  for (int u = 0; u < p.table.rows; u++)
-    sum += share_of(weight[u], top[u], double(column[int64_t(u) * p.table.columns]), score);
+  double sum = add ? out : 0, outside = 0;
+  for (int u = 0; u < p.table.rows; u++) {
+    const double share = share_of(weight[u], top[u], double(column[int64_t(u) * p.table.columns]), score);
+    sum += share;
+    if constexpr (kTangent)
+      if (share != 0) outside += share * (double(f.v.row(at.item, u)[at.e]) + f.above.at(at.item, at.i)[u]);
+  }
   out = sum;
+  if constexpr (kTangent) {
+    double& there = into_outside.at(at.item, at.i)[at.e];
+    there = add ? there + outside : outside;
+  }
 }
 
 // Adds to the weight of every entry of the table, of a piece of the items; a thread has one entry.
-template <class T, class S>
+template <class T, class S, bool kTangent>
 SLV_KERNEL(kLogThreads)
-lowrank_count(Tree<T> g, Product<T, S> p, SpanRows<double> tops, SpanRows<double> weights, RuleCounts out, int width) {
+lowrank_count(Tree<T> g, Product<T, S> p, ProductTangent<T, S> f, SpanRows<double> tops, SpanRows<double> weights,
+              RuleCounts out, int width) {
   const int64_t index = thread_of_launch(), live = int64_t(p.table.rows) * p.score.size, piece = index / live;
   if (piece >= out.pieces()) return;
   const int64_t row = piece / out.chunks, chunk = piece - row * out.chunks;
@@ -125,8 +166,12 @@ lowrank_count(Tree<T> g, Product<T, S> p, SpanRows<double> tops, SpanRows<double
     const int64_t b = out.rows.item(row, q);
     const double entry = double(p.row(b, u)[v]);
     const int len = Sentence<T>(g, b).len;
-    for (int i = 0; i + width <= len; i++)
-      sum += share_of(weights.at(b, i)[u], tops.at(b, i)[u], entry, double(p.score.at(b, i)[v]));
+    for (int i = 0; i + width <= len; i++) {
+      double share = share_of(weights.at(b, i)[u], tops.at(b, i)[u], entry, double(p.score.at(b, i)[v]));
+      if constexpr (kTangent)
+        if (share != 0) share *= f.above.at(b, i)[u] + f.below(b, i, u, v) - f.mean[b];
+      sum += share;
+    }
   }
   *into = sum;
 }

@@ -1,5 +1,6 @@
 // From tensors on a GPU to the launches of the low-rank PCFG's kernels in log space.
 #pragma once
+#include <algorithm>
 #include <vector>
 
 #include "cuda/lowrank.h"
@@ -65,10 +66,43 @@ struct RankSizes {
   }
 };
 
+// What log space works in on the way down; with sides that begin as 0.
+template <class T>
+struct RankWork {
+  Tensor sides, width;
+  RankMass mass;
+  RankWork(const BoundLowRank<T>& p, double* nodes, double* words) {
+    const int64_t of_sides = RankSizes<T>(p).sides, spans = p.items * p.n, each = std::max(p.g.nt, p.g.r);
+    sides = p.doubles(2 * of_sides, true), width = p.doubles(spans * (p.g.r + 2 * each));
+    double *side = data_of(sides), *ranks = data_of(width), *tops = ranks + spans * p.g.r;
+    mass = {nodes, words, side, side + of_sides, ranks, tops, tops + spans * each};
+  }
+};
+
 // Of all widths: sums over trees.
 template <class T>
 void inside_pass(const BoundLowRank<T>& p, const RankInside& in) {
   for (int w = 1; w <= p.n; w++) run_rank_inside(p.g, in, w, p.stream);
+}
+
+// Covariances of all parts but rules with <v, parts>, in log space: those of the tables go into `counts`, E f into
+// `mean`.
+template <class T>
+Covariances<T> covariances(const BoundLowRank<T>& p, const BoundLowRank<T>& v, const double* weight, T* mean,
+                           const GrammarCounts& counts) {
+  Covariances<T> out(p);
+  const RankSizes<T> sizes(p);
+  const Tensor inside = p.doubles(sizes.inside()), means = p.doubles(sizes.inside());
+  const RankInside in = sizes.in(data_of(inside)), below = sizes.in(data_of(means));
+  const RankWork<T> own(p, data_of(out.nodes), data_of(out.words)), outside(p, nullptr, nullptr);
+  const RankMass& o = outside.mass;
+  const RankTangent<T> f{out.of(below.nodes, mean), v.g, below, o.left, o.right, o.ranks, o.tops};
+  inside_pass(p, in);
+  for (int w = 1; w <= p.n; w++) run_rank_means(p.g, in, f, w, p.stream);
+  out.begin(v.tree, in.nodes, weight, f);
+  for (int w = int(p.n); w >= 1; w--) run_rank_outside(p.g, in, own.mass, f, counts, w, p.stream);
+  out.end(v.tree, f);
+  return out;
 }
 
 }  // namespace

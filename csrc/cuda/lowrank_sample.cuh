@@ -33,7 +33,7 @@ lowrank_sample(LowRank<T> g, RankInside in, uint64_t seed, int64_t samples, int6
                             [&](int k) { return double(head[int64_t(a) * g.r + k]) + ranks[k]; });
         }
         const Splits<T> splits{g, s.item, i, w, q};
-        const int v = 1 + draw_below<T>(me, w - 1, numbers.word[0][0], [&](int k) { return splits.score(in, k + 1); });
+        const int v = 1 + draw_below<T>(me, w - 1, numbers.word[0][0], [&](int k) { return splits.both(in, k + 1); });
         const int y = symbol(left, q, i, v, numbers.word[1][0]);
         const int z = symbol(right, q, i + v, w - v, numbers.word[2][0]);
         return Children{i + v - 1, y, z};

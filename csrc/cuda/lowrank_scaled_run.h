@@ -1,7 +1,6 @@
 // The ladder of low-rank rules on a GPU, as cuda/pcfg_scaled_run.h: all items in the scaled domain, what does not fit
 // it again in log space.
 #pragma once
-#include <algorithm>
 #include <utility>
 
 #include "cuda/lowrank_run.h"
@@ -120,12 +119,9 @@ struct RankWeights {
     const Tensor inside = p.doubles(sizes.inside());
     const RankInside in = sizes.in(data_of(inside));
     inside_pass(p, in);
-    const int64_t spans = p.items * p.n, each = std::max(p.g.nt, p.g.r);
-    const Tensor sides = p.doubles(2 * sizes.sides, true), width = p.doubles(spans * (p.g.r + 2 * each));
-    double *side = data_of(sides), *ranks = data_of(width), *tops = ranks + spans * p.g.r;
-    const RankMass mass{data_of(nodes), data_of(words), side, side + sizes.sides, ranks, tops, tops + spans * each};
+    const RankWork<T> own(p, data_of(nodes), data_of(words));
     run_tops(p.tree, in.nodes, weight, data_of(top), data_of(nodes), p.stream);
-    for (int w = int(p.n); w >= 1; w--) run_rank_outside(p.g, in, mass, counts, w, p.stream);
+    for (int w = int(p.n); w >= 1; w--) run_rank_outside(p.g, in, own.mass, counts, w, p.stream);
   }
 };
 

@@ -16,9 +16,9 @@ struct Splits {
   }
   SLV_DEVICE int64_t left(int v) const { return place(i, v); }
   SLV_DEVICE int64_t right(int v) const { return place(i + v, width - v); }
-  SLV_DEVICE double score(const RankInside& in, int v) const { return in.left[left(v)] + in.right[right(v)]; }
+  SLV_DEVICE double both(const RankInside& in, int v) const { return in.left[left(v)] + in.right[right(v)]; }
   SLV_DEVICE LogSum sum(const RankInside& in) const {
-    return log_sum(1, width, [&](int v) { return score(in, v); });
+    return log_sum(1, width, [&](int v) { return both(in, v); });
   }
 };
 
@@ -30,6 +30,35 @@ lowrank_splits(LowRank<T> g, RankInside in, SpanRows<double> out, int width) {
   out.at(at.item, at.i)[at.e] = Splits<T>{g, at.item, at.i, width, at.e}.sum(in).log();
 }
 
+// The means of f below every rank, from those of the children.
+template <class T>
+SLV_KERNEL(kLogThreads)
+lowrank_split_means(LowRank<T> g, RankInside in, RankInside means, SpanRows<double> out, int width) {
+  const SpanPlace<T> at(g, width, g.r, thread_of_launch());
+  if (!at.exists) return;
+  const Splits<T> splits{g, at.item, at.i, width, at.e};
+  const LogSum x = splits.sum(in);
+  double mean = 0;
+  for (int v = 1; v < width && x.possible(); v++) {
+    const double share = exp(splits.both(in, v) - x.top) / x.sum;
+    if (share > 0) mean += share * splits.both(means, v);
+  }
+  out.at(at.item, at.i)[at.e] = mean;
+}
+
+// The mean of f outside of what has a weight, from `outside`, the two multiplied; with that of the spans, where it is
+// outside of what is below a node: v is the direction then, else it has no spans.
+template <class T>
+SLV_KERNEL(kLogThreads)
+lowrank_above(Tree<T> g, Tree<T> v, SpanRows<double> mass, SpanRows<double> outside, SpanRows<double> above,
+              int width) {
+  const SpanPlace<T> at(g, width, mass.size, thread_of_launch());
+  if (!at.exists) return;
+  const double weight = mass.at(at.item, at.i)[at.e];
+  const double span = v.spans ? Sentence<T>(v, at.item).span_score(at.i, width, at.e) : 0;
+  above.at(at.item, at.i)[at.e] = weight != 0 ? outside.at(at.item, at.i)[at.e] / weight + span : 0;
+}
+
 // Adds the scores of spans to their nonterminals.
 template <class T>
 SLV_KERNEL(kLogThreads)
@@ -39,10 +68,12 @@ lowrank_add_spans(Tree<T> g, SpanRows<double> nodes, int width) {
   nodes.at(at.item, at.i)[at.e] += Sentence<T>(g, at.item).span_score(at.i, width, at.e);
 }
 
-// Hands the weight of a rank on to both children, which have no other parent of this width on that side.
-template <class T>
+// Hands the weight of a rank on to both children, which have no other parent of this width on that side; `above` is the
+// mean of f outside of the rank.
+template <class T, bool kTangent>
 SLV_KERNEL(kLogThreads)
-lowrank_divide(LowRank<T> g, RankInside in, SpanRows<double> mass, double* left, double* right, int width) {
+lowrank_divide(LowRank<T> g, RankInside in, SpanRows<double> mass, double* left, double* right, SpanRows<double> above,
+               RankTangent<T> f, int width) {
   const SpanPlace<T> at(g, width, g.r, thread_of_launch());
   if (!at.exists) return;
   const double weight = mass.at(at.item, at.i)[at.e];
@@ -51,9 +82,15 @@ lowrank_divide(LowRank<T> g, RankInside in, SpanRows<double> mass, double* left,
   const LogSum x = splits.sum(in);
   const double relative = weight / x.sum;
   for (int v = 1; v < width; v++) {
-    const double part = relative * exp(splits.score(in, v) - x.top);
+    const double part = relative * exp(splits.both(in, v) - x.top);
     left[splits.left(v)] += part;
     right[splits.right(v)] += part;
+    if constexpr (kTangent) {
+      if (part == 0) continue;
+      const double beyond = above.at(at.item, at.i)[at.e];
+      f.left[splits.left(v)] += part * (beyond + f.below.right[splits.right(v)]);
+      f.right[splits.right(v)] += part * (beyond + f.below.left[splits.left(v)]);
+    }
   }
 }
 

@@ -75,6 +75,28 @@ FourTensors marginals(SLV_POTENTIALS, bool want_rules, bool want_spans) {
   });
 }
 
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> hvp(MaybeTensor grad, const Tensor& v_root, const Tensor& v_rules,
+                                                       const Tensor& v_unary, MaybeTensor v_spans, SLV_POTENTIALS) {
+  return dispatch(unary, [&](auto t) {
+    using T = decltype(t);
+    BoundPcfg<T> p(root, rules, unary, spans, lengths);
+    check_sizes("v_unary", v_unary, shape_of(unary));
+    BoundPcfg<T> v(v_root, v_rules, v_unary, v_spans, lengths);
+    STD_TORCH_CHECK(v.g.nt == p.g.nt, "v_root: expected ", p.g.nt, " nonterminals, found ", v.g.nt);
+    p.check_device("v_unary", v_unary);
+    const Tensor weight = grad ? p.weights(*grad) : Tensor();
+    Tensor dg = p.empty(p.batch);
+    Tensor dt = p.empty(shape_of(root)), dr = p.empty(shape_of(rules)), du = p.empty(p.with({p.n, p.k}));
+    Tensor ds = p.empty(spans ? shape_of(*spans) : Shape{0});
+    const Covariances<T> out =
+        covariances(p, v, grad ? weight.const_data_ptr<double>() : nullptr, dg.mutable_data_ptr<T>(), dr);
+    p.sum(p.root.rows, p.g.nt, out.top, dt);
+    p.sum(row_map(p.batch, p.batch), p.n * p.k, out.words, du);
+    if (spans) p.sum_spans(p.spans.rows, p.g.labels, out.nodes, ds);
+    return std::make_tuple(dg, dt, dr, du, ds);
+  });
+}
+
 Tensor argmax(SLV_POTENTIALS) {
   return dispatch(unary, [&](auto t) {
     using T = decltype(t);
@@ -116,6 +138,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(structlv_emulated, m) {
   m.def("pcfg_inside(" SLV_SCHEMA ", bool as_double) -> (Tensor, Tensor)");
   m.def("pcfg_vjp(Tensor grad, Tensor chart, " SLV_SCHEMA ") -> (Tensor, Tensor, Tensor, Tensor)");
   m.def("pcfg_marginals(" SLV_SCHEMA ", bool want_rules, bool want_spans) -> (Tensor, Tensor, Tensor, Tensor)");
+  m.def("pcfg_hvp(Tensor? grad, Tensor v_root, Tensor v_rules, Tensor v_unary, Tensor? v_spans, " SLV_SCHEMA
+        ") -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
   m.def("pcfg_argmax(" SLV_SCHEMA ") -> Tensor");
   m.def("pcfg_sample(" SLV_SCHEMA ", SymInt num_samples, SymInt seed) -> Tensor");
 }
@@ -127,6 +151,7 @@ STABLE_TORCH_LIBRARY_IMPL(structlv, CUDA, m) {
   m.impl("pcfg_inside", TORCH_BOX(&inside));
   m.impl("pcfg_vjp", TORCH_BOX(&vjp));
   m.impl("pcfg_marginals", TORCH_BOX(&marginals));
+  m.impl("pcfg_hvp", TORCH_BOX(&hvp));
   m.impl("pcfg_argmax", TORCH_BOX(&argmax));
   m.impl("pcfg_sample", TORCH_BOX(&sample));
 }

@@ -35,6 +35,13 @@ struct TreeMass {
   double *split_tops, *pairs;        // (count, n - 1, s, s)
 };
 
+template <class T>
+struct TreeTangent : TreeMeans<T> {
+  Pcfg<T> v;                          // the direction
+  double *pair_means, *pair_outside;  // as the pairs: of f below them; of the weight times f outside, over the sum
+  double* above;                      // as rule_tops: the mean of f outside of a node, and its span
+};
+
 // inside of all spans of `width` words
 template <class T>
 void run_inside(const Pcfg<T>&, const TreeSpace<T>&, int width, Stream);
@@ -45,6 +52,13 @@ void run_best(const Pcfg<T>&, const TreeSpace<T>&, int width, Stream);
 // From the nodes of `width` words, which have their weights, to all of fewer words; and to the counts of rules.
 template <class T>
 void run_outside(const Pcfg<T>&, const TreeSpace<T>&, const TreeMass&, int width, const RuleCounts&, Stream);
+
+// Second order: the means of all spans of `width` words, which go up; and the walk down, as run_outside.
+template <class T>
+void run_means(const Pcfg<T>&, const TreeSpace<T>&, const TreeTangent<T>&, int width, Stream);
+template <class T>
+void run_outside(const Pcfg<T>&, const TreeSpace<T>&, const TreeMass&, const TreeTangent<T>&, int width,
+                 const RuleCounts&, Stream);
 
 // Trees as events (batch, 2n - 1, 3) from the scores of the best ones.
 template <class T>

@@ -29,17 +29,27 @@ struct SpanBlock {
   }
 };
 
-// Calls each(q, sum over the splits of i..i+w-1) for every pair q of a left and a right symbol, by one thread. With
-// `Best`, here and below, there are maxima in place of sums.
+// A pair of children of a span of `w` words: the symbols, and how many words the left one may have, from .. to - 1.
+template <class T>
+struct PairOfChildren {
+  int y, z, from, to;
+  SLV_DEVICE PairOfChildren(const Tree<T>& g, int64_t q, int w) : y(int(q / g.s())), z(int(q - int64_t(y) * g.s())) {
+    // one under a preterminal, more under a nonterminal, and so for the right one
+    from = larger(y < g.nt ? 2 : 1, z < g.nt ? 1 : w - 1), to = w - larger(z < g.nt ? 2 : 1, y < g.nt ? 1 : w - 1) + 1;
+  }
+  // What both have of `values`, where v of the words from i on are the left one's.
+  SLV_DEVICE double below(const DenseSentence<T>& s, const double* values, int i, int w, int v) const {
+    return s.below(values, i, v, y) + s.below(values, i + v, w - v, z);
+  }
+};
+
+// Calls each(q, the pair, sum over the splits of i..i+w-1) for every pair q of a left and a right symbol, by one
+// thread. With `Best`, here and below, there are maxima in place of sums.
 template <bool Best = false, class T, class F>
 SLV_DEVICE void sum_splits(const Thread& me, const DenseSentence<T>& s, const double* inside, int i, int w, F&& each) {
-  const int symbols = s.g.s(), nt = s.g.nt;
   for (int64_t q = me.index; q < s.g.pairs(); q += blockDim.x) {
-    const int y = int(q / symbols), z = int(q - int64_t(y) * symbols);
-    // the words of the left part: one under a preterminal, more under a nonterminal, and so for those of the right part
-    const int from = larger(y < nt ? 2 : 1, z < nt ? 1 : w - 1), to = w - larger(z < nt ? 2 : 1, y < nt ? 1 : w - 1);
-    each(q, log_sum<Best>(from, to + 1,
-                          [&](int v) { return s.below(inside, i, v, y) + s.below(inside, i + v, w - v, z); }));
+    const PairOfChildren<T> pair(s.g, q, w);
+    each(q, pair, log_sum<Best>(pair.from, pair.to, [&](int v) { return pair.below(s, inside, i, w, v); }));
   }
 }
 // The sum over the pairs of children of nonterminal `a`, from the logs of what `sum_splits` gave; by a warp.
@@ -57,7 +67,7 @@ pcfg_inside(Pcfg<T> g, TreeSpace<T> space, int width) {
   const DenseSentence<T> s(g, block.item);
   if (block.i + width > s.len) return;
   double* pairs = space.pairs + block.place;
-  sum_splits<Best>(me, s, space.inside, block.i, width, [&](int64_t q, const LogSum& x) { pairs[q] = x.log(); });
+  sum_splits<Best>(me, s, space.inside, block.i, width, [&](int64_t q, auto&, const LogSum& x) { pairs[q] = x.log(); });
   sync_block();
   for (int a = me.warp; a < g.nt; a += me.warps) {
     const double sum = sum_rules<Best>(me, s, pairs, a).log();

@@ -23,17 +23,32 @@ void run_best(const Pcfg<T>& g, const TreeSpace<T>& space, int width, Stream str
   simt::launch(pcfg_inside<T, true>, space.count * (g.n - width + 1), tree_threads(g), 0, stream_of(stream), g, space,
                width);
 }
+template <bool kTangent, class T>
+void launch_outside(const Pcfg<T>& g, const TreeSpace<T>& space, const TreeMass& mass, const TreeTangent<T>& f,
+                    int width, const RuleCounts& out, Stream stream) {
+  const int warps = g.nt > g.t ? g.nt : g.t;
+  simt::launch(pcfg_pairs<T, kTangent>, space.count * (g.n - width + 1), tree_threads(g), 0, stream_of(stream), g,
+               space, mass, f, width);
+  if (out.counts)
+    simt::launch(pcfg_rules<T, kTangent>, blocks_for(out.pieces() * g.nt * g.pairs()), kLogThreads, 0,
+                 stream_of(stream), g, space, mass, f, width, out);
+  simt::launch(pcfg_children<T, kTangent>, space.count * g.n * (width - 1), 32 * (warps < 8 ? warps : 8), 0,
+               stream_of(stream), g, space, mass, f, width);
+}
 template <class T>
 void run_outside(const Pcfg<T>& g, const TreeSpace<T>& space, const TreeMass& mass, int width, const RuleCounts& out,
                  Stream stream) {
-  const int warps = g.nt > g.t ? g.nt : g.t;
-  simt::launch(pcfg_pairs<T>, space.count * (g.n - width + 1), tree_threads(g), 0, stream_of(stream), g, space, mass,
+  launch_outside<false>(g, space, mass, TreeTangent<T>{}, width, out, stream);
+}
+template <class T>
+void run_outside(const Pcfg<T>& g, const TreeSpace<T>& space, const TreeMass& mass, const TreeTangent<T>& f, int width,
+                 const RuleCounts& out, Stream stream) {
+  launch_outside<true>(g, space, mass, f, width, out, stream);
+}
+template <class T>
+void run_means(const Pcfg<T>& g, const TreeSpace<T>& space, const TreeTangent<T>& f, int width, Stream stream) {
+  simt::launch(pcfg_means<T>, space.count * (g.n - width + 1), tree_threads(g), 0, stream_of(stream), g, space, f,
                width);
-  if (out.counts)
-    simt::launch(pcfg_rules<T>, blocks_for(out.pieces() * g.nt * g.pairs()), kLogThreads, 0, stream_of(stream), g,
-                 space, mass, width, out);
-  simt::launch(pcfg_children<T>, space.count * g.n * (width - 1), 32 * (warps < 8 ? warps : 8), 0, stream_of(stream), g,
-               space, mass, width);
 }
 template <class T>
 void run_argmax(const Pcfg<T>& g, const double* best, int64_t* events, Stream stream) {

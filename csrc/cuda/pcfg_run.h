@@ -1,6 +1,7 @@
 // From tensors on a GPU to the launches of the PCFG's kernels: workspaces, ranges of items, sums over items.
 #pragma once
 #include <algorithm>
+#include <utility>
 
 #include "cuda/pcfg.h"
 #include "cuda/pcfg_tree_run.h"
@@ -51,6 +52,33 @@ void inside_pass(const BoundPcfg<T>& p, double* inside, bool best = false) {
       else
         run_inside(p.g, space, w, p.stream);
   });
+}
+
+// ---- second order -----------------------------------------------------------------------------------------------
+
+// Covariances of all parts with <v, parts>, in log space: those of rules go into `rules`, E f into `mean`.
+template <class T>
+Covariances<T> covariances(const BoundPcfg<T>& p, const BoundPcfg<T>& v, const double* weight, T* mean, Tensor& rules) {
+  Covariances<T> out(p);
+  const Tensor inside = p.doubles(p.nodes()), means = p.doubles(p.nodes());
+  const GrownRules<T> grown(p, p.rules.rows, p.g.nt * p.g.pairs(), true);
+  TreeTangent<T> f{out.of(data_of(means), mean), v.g, nullptr, nullptr, nullptr};
+  inside_pass(p, data_of(inside));
+  each_range(p, data_of(inside), 1, [&](const TreeSpace<T>& space, double* memory, int64_t, int64_t) {
+    f.pair_means = memory;
+    for (int w = 2; w <= p.n; w++) run_means(p.g, space, f, w, p.stream);
+  });
+  out.begin(v.tree, data_of(inside), weight, f);
+  TreeMass mass{data_of(out.nodes), data_of(out.words), nullptr, nullptr, nullptr, nullptr};
+  each_range(p, data_of(inside), 4, [&](const TreeSpace<T>& space, double* at, int64_t pairs, int64_t of_nodes) {
+    auto part = [&](int64_t size) { return std::exchange(at, at + size); };
+    mass.split_tops = part(pairs), mass.pairs = part(pairs), f.pair_means = part(pairs), f.pair_outside = part(pairs);
+    mass.rule_tops = part(of_nodes), mass.rule_weights = part(of_nodes), f.above = part(of_nodes);
+    for (int w = int(p.n); w >= 2; w--) run_outside(p.g, space, mass, f, w, grown.counts, p.stream);
+  });
+  out.end(v.tree, f);
+  grown.narrow(rules);
+  return out;
 }
 
 // ---- the chart --------------------------------------------------------------------------------------------------

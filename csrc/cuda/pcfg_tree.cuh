@@ -87,6 +87,50 @@ pcfg_tops(Tree<T> g, const double* inside, const double* weights, double* tops, 
   }
 }
 
+// The means of f at the top; a warp for each item.
+template <class T>
+SLV_KERNEL(32)
+pcfg_mean(Tree<T> g, Tree<T> v, const double* inside, const double* nodes, TreeMeans<T> f) {
+  const Thread me;
+  const int64_t b = blockIdx.x;
+  const Sentence<T> s(g, b);
+  const T *root = g.root + g.root_row.row(b) * g.nt, *v_root = v.root + v.root_row.row(b) * g.nt;
+  const LogSum all = sum_tops(me, s, root, inside);
+  double mean = 0;
+  for (int a = me.lane; a < g.nt && all.possible(); a += 32) {
+    const int64_t node = s.node(0, s.len) + a;
+    const double share = exp(double(root[a]) + inside[node] - all.top) / all.sum;
+    if (share > 0) mean += share * (double(v_root[a]) + f.means[node]);
+    if (nodes[node] != 0) f.outside[node] = nodes[node] * double(v_root[a]);
+  }
+  mean = warp_sum(mean);
+  if (me.lane == 0) f.mean[b] = mean, f.mean_narrow[b] = T(mean);
+}
+
+// `outside`: the weight times the mean of f there.
+SLV_DEVICE double covariance(double weight, double below, double outside, double mean) {
+  return weight != 0 ? weight * (outside / weight + below - mean) : 0;
+}
+// A thread has one symbol of a node or a word.
+template <class T>
+SLV_KERNEL(kLogThreads)
+pcfg_covariances(Tree<T> g, Tree<T> v, TreeMeans<T> f, double* nodes, double* words, double* tops) {
+  const int64_t of_nodes = g.spans_of_item() * g.nt, each = of_nodes + int64_t(g.n) * g.t;
+  const int64_t thread = thread_of_launch(), b = thread / each, e = thread - b * each;
+  if (b >= g.batch) return;
+  if (e >= of_nodes) {
+    const int64_t at = b * g.n * g.t + e - of_nodes;
+    words[at] = covariance(words[at], double(v.unary[at]), f.words[at], f.mean[b]);
+    return;
+  }
+  const int64_t at = b * of_nodes + e;
+  nodes[at] = covariance(nodes[at], f.means[at], f.outside[at], f.mean[b]);
+  const Sentence<T> s(g, b);
+  if (s.len < 2) return;
+  const int64_t a = at - s.node(0, s.len);
+  if (a >= 0 && a < g.nt) tops[b * g.nt + a] = nodes[at];
+}
+
 // out (rows, size): sums of (items, size) over the items of each row; a thread has one of them.
 template <class T>
 SLV_KERNEL(kLogThreads)

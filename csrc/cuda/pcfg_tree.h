@@ -44,6 +44,17 @@ struct RuleCounts {
   SLV_BOTH int64_t begin(int64_t chunk) const { return int64_t(rows.items_of_row()) * chunk / chunks; }
 };
 
+// What second order takes along: f = <v, parts> is a sum over the parts of a tree, v the direction, and
+//   cov(node) = p(node) (mean of f below it + mean of f outside of it - E f)
+// its covariance with a part. The same argument for chains is in kernels/chain_log.h.
+template <class T>
+struct TreeMeans {
+  double* means;            // as nodes: of f below a node, given the node; its own span is a part of it
+  double *outside, *words;  // as the weights of nodes and words, which begin as 0: the weight times the mean outside
+  double* mean;             // (batch): E f
+  T* mean_narrow;
+};
+
 // Nodes are numbers of all nonterminals over all spans of two words or more, (batch, spans, nt): `inside` are logs of
 // sums over trees, `nodes` posterior weights.
 
@@ -53,6 +64,13 @@ void run_finish(const Tree<T>&, const double* inside, double* log_z, T* log_z_na
 // The weights of the tops into top (batch, nt) and, where possible, into nodes; `weight`: (batch), or null for ones
 template <class T>
 void run_tops(const Tree<T>&, const double* inside, const double* weight, double* top, double* nodes, Stream);
+// E f, and what is outside of the tops, whose weights are in `nodes`; v: the direction.
+template <class T>
+void run_mean(const Tree<T>&, const Tree<T>& v, const double* inside, const double* nodes, const TreeMeans<T>&, Stream);
+// Weights of nodes, words and tops become covariances.
+template <class T>
+void run_covariances(const Tree<T>&, const Tree<T>& v, const TreeMeans<T>&, double* nodes, double* words, double* top,
+                     Stream);
 // out (rows, size): sums of (items, size) over the items of each row
 template <class T>
 void run_sum_items(const RowMap& rows, int64_t size, const double* from, T* out, Stream);

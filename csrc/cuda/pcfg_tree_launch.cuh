@@ -20,6 +20,18 @@ void run_tops(const Tree<T>& g, const double* inside, const double* weight, doub
   simt::launch(pcfg_tops<T>, g.batch, 32, 0, stream_of(stream), g, inside, weight, top, nodes);
 }
 template <class T>
+void run_mean(const Tree<T>& g, const Tree<T>& v, const double* inside, const double* nodes, const TreeMeans<T>& f,
+              Stream stream) {
+  simt::launch(pcfg_mean<T>, g.batch, 32, 0, stream_of(stream), g, v, inside, nodes, f);
+}
+template <class T>
+void run_covariances(const Tree<T>& g, const Tree<T>& v, const TreeMeans<T>& f, double* nodes, double* words,
+                     double* top, Stream stream) {
+  const int64_t each = g.spans_of_item() * g.nt + int64_t(g.n) * g.t;
+  simt::launch(pcfg_covariances<T>, blocks_for(g.batch * each), kLogThreads, 0, stream_of(stream), g, v, f, nodes,
+               words, top);
+}
+template <class T>
 void run_sum_items(const RowMap& rows, int64_t size, const double* from, T* out, Stream stream) {
   simt::launch(pcfg_sum_items<T>, blocks_for(rows.rows * size), kLogThreads, 0, stream_of(stream), rows, size, from,
                out);

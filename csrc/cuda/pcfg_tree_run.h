@@ -67,6 +67,37 @@ struct BoundTree : BoundBatch<T> {
   }
 };
 
+// Covariances of all parts but rules with <v, parts>, as weights to be summed over the items that share them.
+template <class T>
+struct Covariances {
+  const BoundTree<T>& p;
+  Tensor top, nodes, words;
+
+  explicit Covariances(const BoundTree<T>& p)
+      : p(p),
+        top(p.doubles(p.items * p.tree.nt)),
+        nodes(p.doubles(p.nodes(), true)),
+        words(p.doubles(p.items * p.n * p.k, true)),
+        outside_(p.doubles(p.nodes(), true)),
+        words_outside_(p.doubles(p.items * p.n * p.k, true)),
+        mean_(p.doubles(p.items)) {}
+  // `means` are those below nodes; E f goes into `narrow`.
+  TreeMeans<T> of(double* means, T* narrow) const {
+    return {means, data_of(outside_), data_of(words_outside_), data_of(mean_), narrow};
+  }
+  // Before the walk down, and after it.
+  void begin(const Tree<T>& v, const double* inside, const double* weight, const TreeMeans<T>& f) const {
+    run_tops(p.tree, inside, weight, data_of(top), data_of(nodes), p.stream);
+    run_mean(p.tree, v, inside, data_of(nodes), f, p.stream);
+  }
+  void end(const Tree<T>& v, const TreeMeans<T>& f) const {
+    run_covariances(p.tree, v, f, data_of(nodes), data_of(words), data_of(top), p.stream);
+  }
+
+ private:
+  Tensor outside_, words_outside_, mean_;
+};
+
 constexpr int64_t kRuleBlocks = 512;  // enough to fill a GPU: sums over items are cut into so many
 
 // The weights of rules, `size` of them for each row: as they grow in float64, and as they are wanted.

@@ -1,7 +1,7 @@
 """The low-rank PCFG's operators: those of every family but scores, which are not linear; marginals, samples.
 
 Operators take (root, head, left, right, unary, spans, lengths), here ``potentials``. Derivatives are those of
-:mod:`structlv.ops._family`; second order is :func:`structlv.reference.lowrank.hvp`.
+:mod:`structlv.ops._family`; second order on the CPU is :func:`structlv.reference.lowrank.hvp`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from structlv import _native
 from structlv.ops import _lowrank_fakes as fakes
 from structlv.ops._family import Family, discrete, keep, present
 from structlv.ops._register import Operator
@@ -36,8 +35,6 @@ FAMILY = Family(
     hvp=(_HVP, reference.hvp),
     linear=False,
 )
-if _native.available():
-    torch.library.impl("structlv::lowrank_hvp", "cuda", reference.hvp)
 
 
 def _marginals_setup(ctx: Any, inputs: tuple, output: Any) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from structlv import _native
 from structlv.ops import _pcfg_fakes as fakes
 from structlv.ops._family import Family, discrete, distinct, keep, present
 from structlv.ops._register import Operator
@@ -19,17 +18,6 @@ from structlv.ops._vmap import Rules
 
 _rules = Rules(cores=((1,), (3,), (2,), (3,)), carrier=2, event=2)
 FAMILY = Family("pcfg", "PCFG", count=5, required=3, fakes=fakes, rules=_rules)
-
-
-def second_order_of_gpu(*args: Any) -> tuple[Tensor, ...]:
-    """``hvp`` of a GPU's tensors, which has no kernel there: that of the CPU, on copies."""
-    like: Tensor = args[7]
-    moved = (x.cpu() if isinstance(x, Tensor) else x for x in args)
-    return tuple(x.to(like.device) for x in FAMILY.hvp.op(*moved))
-
-
-if _native.available():
-    torch.library.impl("structlv::pcfg_hvp", "cuda", second_order_of_gpu)
 
 
 def _marginals_setup(ctx: Any, inputs: tuple, output: Any) -> None:

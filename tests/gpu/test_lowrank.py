@@ -62,7 +62,8 @@ def test_nothing_waits_for_the_gpu(gpu):
     torch.autograd.grad(ops.log_partition(*copy).sum(), leaves)  # what is done once
     torch.cuda.set_sync_debug_mode("error")
     try:
-        torch.autograd.grad(ops.log_partition(*copy).sum(), leaves)
+        first = torch.autograd.grad(ops.log_partition(*copy).sum(), leaves, create_graph=True)
+        torch.autograd.grad(sum(g.square().sum() for g in first), leaves)
         ops.marginals(*copy)
         ops.sample(*copy, num_samples=2, seed=1)
     finally:

@@ -20,8 +20,8 @@ LIBRARY = Path(__file__).resolve().parents[2] / "build" / "simt" / "libstructlv_
 OPERATORS = (
     *(f"chain_{x}" for x in ("log_partition", "inside", "vjp", "marginals", "hvp", "argmax", "sample")),
     *(f"factorial_{x}" for x in ("log_partition", "inside", "vjp", "marginals", "hvp", "argmax", "sample")),
-    *(f"pcfg_{x}" for x in ("log_partition", "inside", "vjp", "marginals", "argmax", "sample")),
-    *(f"lowrank_{x}" for x in ("log_partition", "inside", "vjp", "marginals", "sample")),
+    *(f"pcfg_{x}" for x in ("log_partition", "inside", "vjp", "marginals", "hvp", "argmax", "sample")),
+    *(f"lowrank_{x}" for x in ("log_partition", "inside", "vjp", "marginals", "hvp", "sample")),
     *(
         f"chain_{x}"
         for x in ("filter", "filter_inside", "filter_vjp", "relaxed", "relaxed_vjp", "sample_distinct")

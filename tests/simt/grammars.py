@@ -2,7 +2,7 @@
 
 import torch
 
-from tests.tolerance import assert_nats, assert_probabilities
+from tests.tolerance import assert_nats, assert_probabilities, assert_second_order
 
 
 def spaces():
@@ -29,3 +29,12 @@ def assert_the_same(family, case):
     ]
     for a, b in zip(*gradients, strict=True):
         assert_probabilities(b, a, dtype)
+
+
+def assert_the_same_second_order(family, case, directions):
+    """Weighted and not; an item may have no weight."""
+    dtype = case[0].dtype
+    directions = [None if x is None else torch.randn_like(x) for x in directions]
+    for grad in (None, torch.tensor([1.0, -0.5, 0.0], dtype=dtype)):
+        for a, b in zip(*both(f"{family}_hvp", grad, *directions, *case), strict=True):
+            assert_second_order(b, a, dtype)

@@ -32,6 +32,25 @@ struct Check : Problem<T> {
     log_z.check("log Z"), log_z_narrow.check("narrow log Z");
   }
 
+  // Second order, in log space.
+  void covariances() {
+    typename Base::Direction v(*this);
+    typename Base::Inside inside(*this);
+    Guarded<double> mean(b);
+    Guarded<T> mean_narrow(b);
+    this->log_inside(g, inside);
+    typename Base::Weights out(*this);
+    this->log_tangent(v.g, inside, out, mean.data(), mean_narrow.data());
+    std::vector<RankPosterior> exact;
+    for (int64_t i = 0; i < b; i++) {
+      exact.push_back(rank_covariances(scores(i), scores(v.g, i)));
+      close(mean[i], exact[i].log_z, probability, "E f", i);
+      close(mean_narrow[i], exact[i].log_z, probability, "narrow E f", i);
+    }
+    this->compare(exact, out, probability);
+    mean.check("E f"), mean_narrow.check("narrow E f");
+  }
+
   void samples(const RankInside& in) {
     const int64_t size = 3 * (2 * o.n - 1);
     Guarded<int64_t> drawn(kSamples * b * size);
@@ -112,6 +131,7 @@ int main(int argc, char** argv) {
         Check<decltype(t)> check(o);
         const std::vector<RankPosterior> exact = check.exact();
         check.run(exact);
+        check.covariances();
         run_scaled(check, exact);
       },
       [](const Case& o) { return o.nt + o.t <= 4 && o.n <= 4 && product(o.batch) <= 2; },

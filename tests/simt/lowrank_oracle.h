@@ -3,23 +3,28 @@
 #pragma once
 #include "pcfg_draws.h"
 
-struct RankScores {
+template <class R>
+struct RankScoresOf {
   int len, nt, t, r;
-  std::function<double(int)> root;
-  std::function<double(int, int)> head, left, right;  // (nt, r), (r, s), (r, s)
-  std::function<double(int, int)> word;               // of a preterminal, 0..t-1
-  std::function<double(int, int, int)> span;          // i, j, nonterminal
+  std::function<R(int)> root;
+  std::function<R(int, int)> head, left, right;  // (nt, r), (r, s), (r, s)
+  std::function<R(int, int)> word;               // of a preterminal, 0..t-1
+  std::function<R(int, int, int)> span;          // i, j, nonterminal
 };
+using RankScores = RankScoresOf<double>;
 
-struct RankPosterior {
-  double log_z;
-  std::vector<double> root, head, left, right, words, spans;
+template <class R>
+struct RankPosteriorOf {
+  R log_z;
+  std::vector<R> root, head, left, right, words, spans;
 };
+using RankPosterior = RankPosteriorOf<double>;
 
 // The same with rules.
-inline TreeScores dense(const RankScores& x) {
+template <class R>
+TreeScoresOf<R> dense(const RankScoresOf<R>& x) {
   const int nt = x.nt, s = nt + x.t;
-  std::vector<double> rules(nt * s * s, -HUGE_VAL);
+  std::vector<R> rules(nt * s * s, R(-HUGE_VAL));
   for (int e = 0; e < nt * s * s; e++)
     for (int q = 0; q < x.r; q++)
       rules[e] = log_add(rules[e], x.head(e / s / s, q) + x.left(q, e / s % s) + x.right(q, e % s));
@@ -27,22 +32,33 @@ inline TreeScores dense(const RankScores& x) {
           x.word, x.span};
 }
 
-inline RankPosterior rank_posterior(const RankScores& x) {
+template <class R>
+RankPosteriorOf<R> rank_posterior(const RankScoresOf<R>& x) {
+  using std::exp;
   const int nt = x.nt, s = nt + x.t, r = x.r;
-  const TreeScores rules = dense(x);
-  const TreePosterior p = tree_posterior(rules);
-  RankPosterior out{p.log_z, p.root, {}, {}, {}, p.words, p.spans};
+  const TreeScoresOf<R> rules = dense(x);
+  const TreePosteriorOf<R> p = tree_posterior(rules);
+  RankPosteriorOf<R> out{p.log_z, p.root, {}, {}, {}, p.words, p.spans};
   out.head.assign(nt * r, 0), out.left.assign(r * s, 0), out.right.assign(r * s, 0);
   for (int a = 0; a < nt; a++)
     for (int y = 0; y < s; y++)
       for (int z = 0; z < s; z++)
         for (int q = 0; q < r; q++) {
-          const double score = x.head(a, q) + x.left(q, y) + x.right(q, z);
-          if (!(score > -HUGE_VAL)) continue;
-          const double part = p.rules[(a * s + y) * s + z] * std::exp(score - rules.rule(a, y, z));
+          const R score = x.head(a, q) + x.left(q, y) + x.right(q, z);
+          if (!possible(score)) continue;
+          const R part = p.rules[(a * s + y) * s + z] * exp(score - rules.rule(a, y, z));
           out.head[a * r + q] += part, out.left[q * s + y] += part, out.right[q * s + z] += part;
         }
   return out;
+}
+
+// As tree_covariances.
+inline RankPosterior rank_covariances(const RankScores& x, const RankScores& v) {
+  const RankPosteriorOf<Dual> p =
+      rank_posterior<Dual>({x.len, x.nt, x.t, x.r, dual(x.root, v.root), dual(x.head, v.head), dual(x.left, v.left),
+                            dual(x.right, v.right), dual(x.word, v.word), dual(x.span, v.span)});
+  return {p.log_z.slope,   slopes(p.root),  slopes(p.head), slopes(p.left),
+          slopes(p.right), slopes(p.words), slopes(p.spans)};
 }
 
 // `in` is that of the dense rules.

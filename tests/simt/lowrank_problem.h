@@ -84,25 +84,48 @@ struct Problem {
          {right.data(), map, r, int(s)}};
   }
   int len(int64_t item) { return !o.ragged ? o.n : int(std::clamp<int64_t>(length[item], 0, o.n)); }
-  RankScores scores(int64_t item) {
-    const int64_t row = g.root_row.row(item), of_left = g.left.row.row(item);
+  RankScores scores(int64_t item) { return scores(g, item); }
+  RankScores scores(const LowRank<T>& g, int64_t item) {
+    const T *root = g.root + g.root_row.row(item) * o.nt, *head = o.r ? g.head.of(item) : nullptr;
+    const T *left = g.left.of(item), *right = g.right.of(item), *unary = g.unary + item * o.n * o.t, *spans = g.spans;
+    const int labels = g.labels;
+    if (spans) spans += g.span_row.row(item) * o.n * o.n * labels;
     return {len(item),
             o.nt,
             o.t,
             r,
-            [=, this](int a) { return double(root[row * o.nt + a]); },
-            [=, this](int a, int q) {
-              if (!o.r) return a == q ? 0 : -HUGE_VAL;
-              return double(head[(row * o.nt + a) * r + q]);
-            },
-            [=, this](int q, int y) { return double(left[(of_left * r + q) * s + y]); },
-            [=, this](int q, int z) { return double(right[(row * r + q) * s + z]); },
-            [=, this](int i, int y) { return double(unary[(item * o.n + i) * o.t + y]); },
+            [=](int a) { return double(root[a]); },
+            [=, this](int a, int q) { return head     ? double(head[a * r + q])
+                                             : a == q ? 0
+                                                      : -HUGE_VAL; },
+            [=, this](int q, int y) { return double(left[q * s + y]); },
+            [=, this](int q, int z) { return double(right[q * s + z]); },
+            [=, this](int i, int y) { return double(unary[i * o.t + y]); },
             [=, this](int i, int j, int a) {
-              if (!o.labels) return 0.0;
-              return double(spans[((row * o.n + i) * o.n + j) * o.labels + (o.labels == 1 ? 0 : a)]);
+              return spans ? double(spans[(i * o.n + j) * labels + (labels == 1 ? 0 : a)]) : 0.0;
             }};
   }
+  // Directions of second order, drawn apart: all but right and spans for each item, spans with other labels.
+  struct Direction {
+    std::mt19937_64 random{11};
+    Guarded<T> root, head, left, right, unary, spans;
+    LowRank<T> g;
+    explicit Direction(const Problem& p)
+        : root(::draw(random, p.b * p.o.nt, 0, 1)),
+          head(::draw(random, p.b * p.o.nt * p.o.r, 0, 1)),
+          left(::draw(random, p.b * p.r * p.s, 0, 1)),
+          right(::draw(random, p.right.size(), 0, 1)),
+          unary(::draw(random, p.unary.size(), 0, 1)),
+          spans(::draw(random, p.rows * p.o.n * p.o.n * labels(p.o), 0, 1)),
+          g(p.g) {
+      const RowMap own = row_map(p.o.batch, p.o.batch);
+      g.root = root.data(), g.root_row = own, g.unary = unary.data();
+      g.left.data = left.data(), g.left.row = own, g.right.data = right.data();
+      if (p.o.r) g.head.data = head.data(), g.head.row = own;
+      if (p.o.labels) g.spans = spans.data(), g.labels = labels(p.o);
+    }
+    static int labels(const Case& o) { return o.labels == 1 ? o.nt : o.labels ? 1 : 0; }
+  };
   std::vector<RankPosterior> exact() {
     std::vector<RankPosterior> all;
     for (int64_t i = 0; i < b; i++) all.push_back(rank_posterior(scores(i)));
@@ -142,20 +165,51 @@ struct Problem {
     RankInside in() { return {nodes.data(), ranks.data(), left.data(), right.data()}; }
     std::vector<Guarded<double>*> all() { return {&nodes, &ranks, &left, &right}; }
   };
+  // What the way down works in.
+  struct Work {
+    Guarded<double> left, right, ranks, tops, weights;
+    explicit Work(const Problem& p)
+        : left(p.b * p.g.all_spans() * p.r),
+          right(left.size()),
+          ranks(p.b * p.o.n * p.r),
+          tops(p.b * p.o.n * std::max(p.o.nt, p.r)),
+          weights(tops.size()) {
+      for (Guarded<double>* x : {&left, &right}) std::fill_n(x->data(), x->size(), 0.0);
+    }
+    RankMass of(Weights& w) {
+      return {w.nodes.data(), w.words.data(), left.data(), right.data(), ranks.data(), tops.data(), weights.data()};
+    }
+    void check() {
+      for (Guarded<double>* a : {&left, &right, &ranks, &tops, &weights}) a->check("workspace");
+    }
+  };
   // Of a problem that names items to be done again, of these alone.
   void log_inside(const LowRank<T>& g, Inside& x) {
     for (int w = 1; w <= o.n; w++) run_rank_inside(g, x.in(), w, nullptr);
     for (Guarded<double>* a : x.all()) a->check("inside");
   }
-  void log_outside(const LowRank<T>& g, Inside& x, Weights& out) {
-    const int64_t own = b * o.n * std::max(o.nt, r);
-    Guarded<double> left_mass(x.left.size()), right_mass(x.left.size()), rank_mass(b * o.n * r), tops(own), all(own);
-    for (Guarded<double>* m : {&left_mass, &right_mass}) std::fill_n(m->data(), m->size(), 0.0);
-    const RankMass m{out.nodes.data(), out.words.data(), left_mass.data(), right_mass.data(),
-                     rank_mass.data(), tops.data(),      all.data()};
+  // Second order; E f into `mean` and `narrow`.
+  void log_tangent(const LowRank<T>& v, Inside& x, Weights& out, double* mean, T* narrow) {
+    Inside means(*this);
+    Weights outside(*this);
+    Work own(*this), beyond(*this);
+    const RankMass m = own.of(out), o = beyond.of(outside);
+    const RankTangent<T> f{
+        {means.nodes.data(), o.nodes, o.words, mean, narrow}, v, means.in(), o.left, o.right, o.ranks, o.tops};
+    for (int w = 1; w <= this->o.n; w++) run_rank_means(g, x.in(), f, w, nullptr);
     run_tops<T>(g, x.nodes.data(), weight.data(), out.top.data(), out.nodes.data(), nullptr);
-    for (int w = o.n; w >= 1; w--) run_rank_outside(g, x.in(), m, out.of_grammar(*this), w, nullptr);
-    for (Guarded<double>* a : {&left_mass, &right_mass, &rank_mass, &tops, &all}) a->check("workspace");
+    run_mean<T>(g, v, x.nodes.data(), out.nodes.data(), f, nullptr);
+    for (int w = this->o.n; w >= 1; w--) run_rank_outside(g, x.in(), m, f, out.of_grammar(*this), w, nullptr);
+    run_covariances<T>(g, v, f, out.nodes.data(), out.words.data(), out.top.data(), nullptr);
+    for (Guarded<double>* a : means.all()) a->check("means");
+    for (Guarded<double>* a : {&outside.nodes, &outside.words}) a->check("outside");
+    own.check(), beyond.check();
+  }
+  void log_outside(const LowRank<T>& g, Inside& x, Weights& out) {
+    Work work(*this);
+    run_tops<T>(g, x.nodes.data(), weight.data(), out.top.data(), out.nodes.data(), nullptr);
+    for (int w = o.n; w >= 1; w--) run_rank_outside(g, x.in(), work.of(out), out.of_grammar(*this), w, nullptr);
+    work.check();
   }
 
   // The gradients, summed over items in the order of the problem.

@@ -32,7 +32,7 @@ SHARED = {"log_sum.cuh": "factorial"}  # whose driver runs all of what structure
 DECLARATION = re.compile(
     r"\s*(?:template|struct|using|static|constexpr|namespace|enum|#|SLV_KERNEL|SLV_DEVICE|SLV_BOTH)"
 )
-FUNCTION = re.compile(r"SLV_(?:KERNEL\([^)]*\)+|DEVICE|BOTH)\s+.*?(\w+)\(")
+FUNCTION = re.compile(r"SLV_(?:DEVICE|BOTH)\s+.*?(\w+)\(|^(?!SLV_)(\w+)\(")  # a kernel's name begins a line
 NAME = r"\w[\w.]*(?:\[[^\]]*\])?"
 PRELUDE = """#pragma once
 #include "core/simt.h"
@@ -71,7 +71,7 @@ def mutants_of(path: Path, first: int) -> tuple[str, list[dict]]:
     for number, line in enumerate(path.read_text().splitlines(), 1):
         text = line.split("//")[0].rstrip()
         if match := FUNCTION.search(text):
-            function = match[1]
+            function = match[1] or match[2]
         if not DECLARATION.match(text) and text.startswith("  "):
             edits = [
                 (m.span(1), m[1], bugs, new)

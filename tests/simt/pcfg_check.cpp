@@ -31,6 +31,24 @@ struct Check : Problem<T> {
     inside.check("inside"), log_z.check("log Z"), log_z_narrow.check("narrow log Z");
   }
 
+  // Second order, in log space.
+  void covariances() {
+    typename Base::Direction v(*this);
+    Guarded<double> inside(b * g.spans_of_item() * o.nt), mean(b);
+    Guarded<T> mean_narrow(b);
+    this->log_inside(g, inside.data());
+    typename Base::Weights out(*this);
+    this->log_tangent(v.g, inside.data(), out, mean.data(), mean_narrow.data());
+    std::vector<TreePosterior> exact;
+    for (int64_t i = 0; i < b; i++) {
+      exact.push_back(tree_covariances(scores(i), scores(v.g, i)));
+      close(mean[i], exact[i].log_z, probability, "E f", i);
+      close(mean_narrow[i], exact[i].log_z, probability, "narrow E f", i);
+    }
+    this->compare(exact, out, probability);
+    mean.check("E f"), mean_narrow.check("narrow E f");
+  }
+
   // The best tree; and samples, in two ranges.
   void trees() {
     const int64_t nodes = b * g.spans_of_item() * o.nt, size = 3 * (2 * o.n - 1);
@@ -106,6 +124,7 @@ int main(int argc, char** argv) {
         run_scaled(check, exact);
         if (o.flags()) return;
         check.run(exact);
+        check.covariances();
         check.trees();
       },
       [](const Case& o) { return o.nt + o.t <= 4 && o.n <= 4 && product(o.batch) <= 3; },

@@ -113,18 +113,39 @@ struct Problem {
         return nullptr;
     }
   }
+  // Directions of second order, drawn apart: root and rules for each item, spans with labels where the problem has
+  // none.
+  struct Direction {
+    std::mt19937_64 random{11};
+    Guarded<T> root, rules, unary, spans;
+    Pcfg<T> g;
+    explicit Direction(const Problem& p)
+        : root(::draw(random, p.b * p.o.nt, 0, 1)),
+          rules(::draw(random, p.b * p.o.nt * p.s * p.s, 0, 1)),
+          unary(::draw(random, p.b * p.o.n * p.o.t, 0, 1)),
+          spans(::draw(random, p.rows * p.o.n * p.o.n * labels(p.o), 0, 1)),
+          g(p.g) {
+      const RowMap own = row_map(p.o.batch, p.o.batch);
+      g.root = root.data(), g.unary = unary.data(), g.rules = rules.data(), g.root_row = g.rule_row = own;
+      if (p.o.labels) g.spans = spans.data(), g.labels = labels(p.o);
+    }
+    static int labels(const Case& o) { return o.labels == 1 ? o.nt : o.labels ? 1 : 0; }
+  };
   int len(int64_t item) { return !o.ragged ? o.n : int(std::clamp<int64_t>(length[item], 0, o.n)); }
-  TreeScores scores(int64_t item) {
-    const int64_t row = g.rule_row.row(item);
+  TreeScores scores(int64_t item) { return scores(g, item); }
+  TreeScores scores(const Pcfg<T>& g, int64_t item) {
+    const T *root = g.root + g.root_row.row(item) * o.nt, *rules = g.rules + g.rule_row.row(item) * o.nt * s * s;
+    const T *unary = g.unary + item * o.n * o.t, *spans = g.spans;
+    const int labels = g.labels;
+    if (spans) spans += g.span_row.row(item) * o.n * o.n * labels;
     return {len(item),
             o.nt,
             o.t,
-            [=, this](int a) { return double(root[row * o.nt + a]); },
-            [=, this](int a, int y, int z) { return double(rules[((row * o.nt + a) * s + y) * s + z]); },
-            [=, this](int i, int y) { return double(unary[(item * o.n + i) * o.t + y]); },
+            [=](int a) { return double(root[a]); },
+            [=, this](int a, int y, int z) { return double(rules[(a * s + y) * s + z]); },
+            [=, this](int i, int y) { return double(unary[i * o.t + y]); },
             [=, this](int i, int j, int a) {
-              if (!o.labels) return 0.0;
-              return double(spans[((row * o.n + i) * o.n + j) * o.labels + (o.labels == 1 ? 0 : a)]);
+              return spans ? double(spans[(i * o.n + j) * labels + (labels == 1 ? 0 : a)]) : 0.0;
             }};
   }
 
@@ -165,6 +186,30 @@ struct Problem {
       for (int w = 2; w <= o.n; w++)
         run_inside(g, {inside, first, std::min(half, b - first), scratch.data()}, w, nullptr);
     scratch.check("pairs of children");
+  }
+  void log_tangent(const Pcfg<T>& v, double* inside, Weights& out, double* mean, T* mean_narrow) {
+    const int64_t half = (b + 1) / 2, pairs = half * (o.n - 1) * g.pairs(), of_nodes = half * (o.n - 1) * o.nt;
+    Guarded<double> means(out.nodes.size()), below(pairs), tops(pairs), scratch(pairs), pair_means(pairs), outer(pairs);
+    Guarded<double> rule_tops(of_nodes), rule_weights(of_nodes), above(of_nodes);
+    Weights outside(*this);
+    const TreeMass m{out.nodes.data(),    out.words.data(), rule_tops.data(),
+                     rule_weights.data(), tops.data(),      below.data()};
+    const TreeTangent<T> f{{means.data(), outside.nodes.data(), outside.words.data(), mean, mean_narrow},
+                           v,
+                           pair_means.data(),
+                           outer.data(),
+                           above.data()};
+    auto space = [&](int64_t first) { return TreeSpace<T>{inside, first, std::min(half, b - first), scratch.data()}; };
+    for (int64_t first = 0; first < b; first += half)
+      for (int w = 2; w <= o.n; w++) run_means(g, space(first), f, w, nullptr);
+    run_tops<T>(g, inside, weight.data(), out.top.data(), out.nodes.data(), nullptr);
+    run_mean<T>(g, v, inside, out.nodes.data(), f, nullptr);
+    for (int64_t first = 0; first < b; first += half)
+      for (int w = o.n; w >= 2; w--) run_outside(g, space(first), m, f, w, out.of_rules(*this), nullptr);
+    run_covariances<T>(g, v, f, out.nodes.data(), out.words.data(), out.top.data(), nullptr);
+    for (Guarded<double>* x : {&means, &below, &tops, &scratch, &pair_means, &outer, &rule_tops, &rule_weights, &above})
+      x->check("workspace");
+    outside.nodes.check("outside"), outside.words.check("outside of words");
   }
   void log_outside(const Pcfg<T>& g, double* inside, Weights& out) {
     const int64_t half = (b + 1) / 2, pairs = half * (o.n - 1) * g.pairs();

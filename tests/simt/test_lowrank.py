@@ -9,7 +9,7 @@ import torch
 from structlv import reference
 from tests.cases import HEADS, SPANS, lowrank
 from tests.simt import emulated
-from tests.simt.grammars import assert_the_same, both
+from tests.simt.grammars import assert_the_same, assert_the_same_second_order, both
 
 pytestmark = pytest.mark.skipif(
     not emulated.LIBRARY.exists(), reason="make test-cuda builds the emulated kernels"
@@ -27,6 +27,19 @@ def test_the_same_as_on_the_cpu(symbols, rank, grammar, heads, dtype):
     emulated.configure(rank)
     case = lowrank((3,), 5, symbols, rank, heads, grammar, "label", holes=0.1, dtype=dtype)
     assert_the_same("lowrank", case)
+
+
+@pytest.mark.parametrize("grammar", ["shared", "item"])
+@pytest.mark.parametrize("spans", SPANS)
+@heads
+@DTYPES
+def test_second_order(heads, spans, grammar, dtype):
+    """Directions have sharing of their own."""
+    emulated.configure(2)
+    case = lowrank((3,), 6, (3, 4), 9, heads, grammar, spans, holes=0.1, dtype=dtype)
+    other = "item" if grammar == "shared" else "shared"
+    directions = lowrank((3,), 6, (3, 4), 9, heads, other, spans, dtype=dtype)
+    assert_the_same_second_order("lowrank", case, directions[:6])
 
 
 @pytest.mark.parametrize("spans", SPANS)

@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from structlv import reference
-from structlv.ops import _pcfg_ops
 from tests.simt import emulated
-from tests.simt.grammars import assert_the_same, both
+from tests.simt.grammars import assert_the_same, assert_the_same_second_order, both
 
 pytestmark = pytest.mark.skipif(
     not emulated.LIBRARY.exists(), reason="make test-cuda builds the emulated kernels"
@@ -83,8 +82,12 @@ def test_long_sentences_go_width_by_width():
     assert_the_same("pcfg", grammar(1, 2, 66, dtype=torch.float32))
 
 
-def test_second_order_of_a_gpu_is_that_of_the_cpu():
-    case = grammar(2, 3, 4)
-    args = (None, *(torch.ones_like(x) for x in case[:4]), *case)
-    found = _pcfg_ops.second_order_of_gpu(*args)
-    assert all(torch.equal(a, b) for a, b in zip(found, torch.ops.structlv.pcfg_hvp(*args), strict=True))
+@pytest.mark.parametrize("labels", [1, 3])
+@pytest.mark.parametrize("shared", [True, False])
+@DTYPES
+def test_second_order(shared, labels, dtype):
+    """Directions have sharing and labels of their own."""
+    emulated.configure(2)
+    case = grammar(3, 4, 6, dtype=dtype, shared=shared, labels=labels)
+    directions = grammar(3, 4, 6, shared=not shared, labels=4 - labels, dtype=dtype)
+    assert_the_same_second_order("pcfg", case, directions[:4])
