@@ -105,13 +105,11 @@ EMULATED := $(PYTEST) -n auto -p tests.simt.emulated -k "not reference and not t
 
 test-cuda: $(STAMP)/dev  ## the CUDA kernels without a GPU: emulated, under sanitizers, through nvcc, their PTX interpreted
 	$(call say,Compiling the CUDA kernels for the emulator)
-	$(BIN)/cmake -S tests/simt -B $(SIMT) -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DPython_EXECUTABLE=$(abspath $(BIN))/python
+	$(BIN)/cmake -S tests/simt -B $(SIMT) -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DPython_EXECUTABLE=$(abspath $(BIN))/python \
+	  -DSCHEDULES="$(SCHEDULES)"
 	$(BIN)/cmake --build $(SIMT)
-	$(call say,Checking the emulator and the kernels; then under the sanitizers)
-	$(SIMT)/emulator_check
-	$(SIMT)/emulator_check_portable
-	set -e; for structure in $(STRUCTURES); do $(SIMT)/$${structure}_check $(SCHEDULES); \
-	  $(SIMT)/$${structure}_check_asan 1; $(SIMT)/$${structure}_check_tsan small 1; done
+	$(call say,Checking the emulator and the kernels; also under the sanitizers)
+	$(BIN)/ctest --test-dir $(SIMT) --output-on-failure -j $$(nproc)
 	$(call say,Interpreting the PTX of the kernels; running the tests of the operators on the emulated kernels)
 	$(PYTEST) -n auto tests/simt tests/gpu
 	set -e; for seed in $(OP_SCHEDULES); do \

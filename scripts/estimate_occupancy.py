@@ -47,6 +47,7 @@ SHOWN = [
     "pcfg_pairs",
     "pcfg_rules",
     "pcfg_children",
+    "pcfg_means",
     "pcfg_sample",
     "lowrank_side",
     "lowrank_head",
@@ -57,6 +58,7 @@ SHOWN = [
     "lowrank_product",
     "lowrank_splits",
     "lowrank_divide",
+    "lowrank_means",
     "lowrank_sample",
 ]
 

@@ -46,7 +46,7 @@ template <class T>
 struct RankTangent : TreeMeans<T> {
   LowRank<T> v;                  // the direction
   RankInside below;              // the means of f below everything that has an inside value; its nodes are `means`
-  double *left, *right, *ranks;  // as those of the weights: the weight times the mean of f outside
+  double *left, *right, *ranks;  // as those of the weights: the probability times the mean of f outside
   double* above;                 // as `tops`: the mean of f outside of every sum
 };
 struct GrammarCounts {
@@ -59,7 +59,8 @@ void run_rank_inside(const LowRank<T>&, const RankInside&, int width, Stream);
 // From the spans of `width` words, whose left and right have their weights, to all of fewer words.
 template <class T>
 void run_rank_outside(const LowRank<T>&, const RankInside&, const RankMass&, const GrammarCounts&, int width, Stream);
-// Second order: the means of all spans of `width` words, which go up; and the walk down, as run_rank_outside.
+// Second order: inside and the means of all spans of `width` words, which go up; and the walk down, as
+// run_rank_outside, of probabilities.
 template <class T>
 void run_rank_means(const LowRank<T>&, const RankInside&, const RankTangent<T>&, int width, Stream);
 template <class T>

@@ -45,14 +45,19 @@ struct Width {
                  out, width);
   }
   template <class S>
-  void means(const Product<T, S>& p, const Product<T, S>& v, const SpanRows<double>& out) const {
+  void means(const Product<T, S>& p, const Product<T, S>& v, const SpanRows<double>& out,
+             const SpanRows<double>& means) const {
     simt::launch(lowrank_means<T, S>, blocks_of_warps(spans() * tiles_of(p.table.rows)), kLogThreads, 0, stream, g, p,
-                 ProductTangent<T, S>{v, {}, nullptr}, out, width);
+                 ProductTangent<T, S>{v, {}, nullptr, nullptr}, out, means, width);
   }
-  void above(const Tree<T>& v, const SpanRows<double>& mass, const SpanRows<double>& outside,
+  void above(const Tree<T>& v, bool with_spans, const SpanRows<double>& mass, const SpanRows<double>& outside,
              const SpanRows<double>& out) const {
-    simt::launch(lowrank_above<T>, blocks_for(spans() * mass.size), kLogThreads, 0, stream, g, v, mass, outside, out,
-                 width);
+    simt::launch(lowrank_above<T>, blocks_for(spans() * mass.size), kLogThreads, 0, stream, g, v, with_spans, mass,
+                 outside, out, width);
+  }
+  void add_spans(const Tree<T>& of, const SpanRows<double>& nodes) const {
+    if (of.spans)
+      simt::launch(lowrank_add_spans<T>, blocks_for(spans() * g.nt), kLogThreads, 0, stream, of, nodes, width);
   }
   // From the weights of a product to those of its scores, added or in their place, and of its table.
   template <bool kTangent, class S>
@@ -79,8 +84,7 @@ void run_rank_inside(const LowRank<T>& g, const RankInside& in, int width, Strea
     simt::launch(lowrank_splits<T>, blocks_for(w.spans() * g.r), kLogThreads, 0, w.stream, g, in,
                  g.has_head() ? w.inner(in.ranks, g.r) : nodes, width);
     if (g.has_head()) w.multiply(w.head(g.head, in.ranks), nodes);
-    if (g.spans)
-      simt::launch(lowrank_add_spans<T>, blocks_for(w.spans() * g.nt), kLogThreads, 0, w.stream, g, nodes, width);
+    w.add_spans(g, nodes);
   }
   w.left_and_right(g, in.nodes, in.nodes, [&](const auto& p, const auto&, bool left) {
     w.multiply(p, w.all(left ? in.left : in.right, g.r));
@@ -92,15 +96,15 @@ void run_rank_means(const LowRank<T>& g, const RankInside& in, const RankTangent
   const Width<T> w{g, width, stream_of(stream)};
   const RankInside& means = f.below;
   if (width > 1) {
-    const SpanRows<double> nodes = w.inner(means.nodes, g.nt);
+    const SpanRows<double> nodes = w.inner(in.nodes, g.nt), node_means = w.inner(means.nodes, g.nt);
     simt::launch(lowrank_split_means<T>, blocks_for(w.spans() * g.r), kLogThreads, 0, w.stream, g, in, means,
-                 g.has_head() ? w.inner(means.ranks, g.r) : nodes, width);
-    if (g.has_head()) w.means(w.head(g.head, in.ranks), w.head(f.v.head, means.ranks), nodes);
-    if (f.v.spans)
-      simt::launch(lowrank_add_spans<T>, blocks_for(w.spans() * g.nt), kLogThreads, 0, w.stream, f.v, nodes, width);
+                 g.has_head() ? w.inner(in.ranks, g.r) : nodes, g.has_head() ? w.inner(means.ranks, g.r) : node_means,
+                 width);
+    if (g.has_head()) w.means(w.head(g.head, in.ranks), w.head(f.v.head, means.ranks), nodes, node_means);
+    w.add_spans(g, nodes), w.add_spans(f.v, node_means);
   }
   w.left_and_right(f.v, in.nodes, means.nodes, [&](const auto& p, const auto& v, bool left) {
-    w.means(p, v, w.all(left ? means.left : means.right, g.r));
+    w.means(p, v, w.all(left ? in.left : in.right, g.r), w.all(left ? means.left : means.right, g.r));
   });
 }
 
@@ -109,29 +113,28 @@ void launch_rank_outside(const LowRank<T>& g, const RankInside& in, const RankMa
                          const GrammarCounts& out, int width, Stream stream) {
   const Width<T> w{g, width, stream_of(stream)};
   const SpanRows<double> symbols = width == 1 ? w.own(m.words, g.t) : w.inner(m.nodes, g.nt);
-  const SpanRows<double> outside = width == 1 ? w.own(f.words, g.t) : w.inner(f.outside, g.nt);
+  const SpanRows<double> outside = width == 1 ? w.own(f.words_outside, g.t) : w.inner(f.outside, g.nt);
   const LowRank<T>& v = kTangent ? f.v : g;
-  Tree<T> no_spans = v;
-  no_spans.spans = nullptr;
   w.left_and_right(v, in.nodes, f.below.nodes,
                    [&]<class S>(const Product<T, S>& p, const Product<T, S>& of_v, bool left) {
                      const SpanRows<double> mass = w.all(left ? m.left : m.right, g.r), above = w.own(f.above, g.r);
-                     if constexpr (kTangent) w.above(no_spans, mass, w.all(left ? f.left : f.right, g.r), above);
-                     w.template hand_on<kTangent>(p, ProductTangent<T, S>{of_v, above, f.mean}, mass, m, symbols,
-                                                  outside, true, left ? out.left : out.right);
+                     if constexpr (kTangent) w.above(v, false, mass, w.all(left ? f.left : f.right, g.r), above);
+                     w.template hand_on<kTangent>(p, ProductTangent<T, S>{of_v, above, f.mean, f.weight}, mass, m,
+                                                  symbols, outside, true, left ? out.left : out.right);
                    });
   if (width == 1) return;
   SpanRows<double> above = w.own(f.above, g.nt);
-  if constexpr (kTangent) w.above(v, symbols, outside, above);
+  if constexpr (kTangent) w.above(v, true, symbols, outside, above);
   const SpanRows<double> ranks = w.own(m.ranks, g.r), ranks_outside = w.own(f.ranks, g.r);
   if (g.has_head()) {
-    const ProductTangent<T, double> of_v{w.head(v.head, f.below.ranks), above, f.mean};
+    const ProductTangent<T, double> of_v{w.head(v.head, f.below.ranks), above, f.mean, f.weight};
     w.template hand_on<kTangent>(w.head(g.head, in.ranks), of_v, symbols, m, ranks, ranks_outside, false, out.head);
     above = w.own(f.above, g.r);
-    if constexpr (kTangent) w.above(no_spans, ranks, ranks_outside, above);
+    if constexpr (kTangent) w.above(v, false, ranks, ranks_outside, above);
   }
   simt::launch(lowrank_divide<T, kTangent>, blocks_for(w.spans() * g.r), kLogThreads, 0, w.stream, g, in,
-               g.has_head() ? ranks : symbols, m.left, m.right, above, f, width);
+               g.has_head() ? ranks : symbols, m.left, m.right, above,
+               RankOutside{f.below.left, f.below.right, f.left, f.right}, width);
 }
 template <class T>
 void run_rank_outside(const LowRank<T>& g, const RankInside& in, const RankMass& m, const GrammarCounts& out, int width,

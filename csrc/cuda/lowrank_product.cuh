@@ -71,7 +71,8 @@ template <class T, class S>
 struct ProductTangent {
   Product<T, S> v;
   SpanRows<double> above;
-  const double* mean;  // (batch)
+  const double *mean, *weight;  // (batch), as those of TreeMeans
+  SLV_DEVICE double weight_of(int64_t item) const { return weight ? weight[item] : 1; }
   // of an entry and of all below it
   SLV_DEVICE double below(int64_t item, int i, int u, int column) const {
     return double(v.row(item, u)[column]) + double(v.score.at(item, i)[column]);
@@ -92,22 +93,27 @@ lowrank_product(Tree<T> g, Product<T, S> p, SpanRows<double> out, int width) {
   if (me.column == 0 && u < p.table.rows) out.at(at.item, at.i)[u] = sum;
 }
 
-// The means of f below every out(u).
+// The same as lowrank_product; and the means of f below every out(u).
 template <class T, class S>
 SLV_KERNEL(kLogThreads)
-lowrank_means(Tree<T> g, Product<T, S> p, ProductTangent<T, S> f, SpanRows<double> out, int width) {
+lowrank_means(Tree<T> g, Product<T, S> p, ProductTangent<T, S> f, SpanRows<double> out, SpanRows<double> means,
+              int width) {
   const Thread me;
   const SpanPlace<T> at(g, width, tiles_of(p.table.rows), warp_of_launch(me));
   if (!at.exists) return;
   const int u = at.e * kTileRows + me.row;
-  const LogSum x = p.sum(me, at.item, at.i, u);
-  double mean = 0;
-  for (int c = me.column; c < p.score.size && x.possible(); c += kTileColumns) {
-    const double share = exp(double(p.row(at.item, u)[c]) + double(p.score.at(at.item, at.i)[c]) - x.top) / x.sum;
-    if (share > 0) mean += share * f.below(at.item, at.i, u, c);
-  }
-  mean = sum_of_columns(mean);
-  if (me.column == 0 && u < p.table.rows) out.at(at.item, at.i)[u] = mean;
+  const bool exists = u < p.table.rows;
+  const T* own = p.row(at.item, exists ? u : 0);
+  const S* scores = p.score.at(at.item, at.i);
+  LogMean x;
+  for (int c = me.column; c < p.score.size && exists; c += kTileColumns)
+    x.top = larger(x.top, double(own[c]) + double(scores[c]));
+  x.top = max_of_columns(x.top);
+  for (int c = me.column; c < p.score.size && x.possible(); c += kTileColumns)
+    x.add(double(own[c]) + double(scores[c]), f.below(at.item, at.i, u, c));
+  x.sum = sum_of_columns(x.sum);
+  x.times = sum_of_columns(x.times);
+  if (me.column == 0 && exists) out.at(at.item, at.i)[u] = x.log(), means.at(at.item, at.i)[u] = x.mean();
 }
 
 // Of every out(u) the largest term, and its weight over the sum relative to that.
@@ -169,7 +175,7 @@ lowrank_count(Tree<T> g, Product<T, S> p, ProductTangent<T, S> f, SpanRows<doubl
     for (int i = 0; i + width <= len; i++) {
       double share = share_of(weights.at(b, i)[u], tops.at(b, i)[u], entry, double(p.score.at(b, i)[v]));
       if constexpr (kTangent)
-        if (share != 0) share *= f.above.at(b, i)[u] + f.below(b, i, u, v) - f.mean[b];
+        if (share != 0) share *= f.weight_of(b) * (f.above.at(b, i)[u] + f.below(b, i, u, v) - f.mean[b]);
       sum += share;
     }
   }

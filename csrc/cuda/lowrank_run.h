@@ -66,13 +66,17 @@ struct RankSizes {
   }
 };
 
+template <class T>
+int64_t widest(const BoundLowRank<T>& p) {
+  return std::max(p.g.nt, p.g.r);
+}
 // What log space works in on the way down; with sides that begin as 0.
 template <class T>
 struct RankWork {
   Tensor sides, width;
   RankMass mass;
   RankWork(const BoundLowRank<T>& p, double* nodes, double* words) {
-    const int64_t of_sides = RankSizes<T>(p).sides, spans = p.items * p.n, each = std::max(p.g.nt, p.g.r);
+    const int64_t of_sides = RankSizes<T>(p).sides, spans = p.items * p.n, each = widest(p);
     sides = p.doubles(2 * of_sides, true), width = p.doubles(spans * (p.g.r + 2 * each));
     double *side = data_of(sides), *ranks = data_of(width), *tops = ranks + spans * p.g.r;
     mass = {nodes, words, side, side + of_sides, ranks, tops, tops + spans * each};
@@ -94,12 +98,13 @@ Covariances<T> covariances(const BoundLowRank<T>& p, const BoundLowRank<T>& v, c
   const RankSizes<T> sizes(p);
   const Tensor inside = p.doubles(sizes.inside()), means = p.doubles(sizes.inside());
   const RankInside in = sizes.in(data_of(inside)), below = sizes.in(data_of(means));
-  const RankWork<T> own(p, data_of(out.nodes), data_of(out.words)), outside(p, nullptr, nullptr);
-  const RankMass& o = outside.mass;
-  const RankTangent<T> f{out.of(below.nodes, mean), v.g, below, o.left, o.right, o.ranks, o.tops};
-  inside_pass(p, in);
+  const RankWork<T> own(p, data_of(out.nodes), data_of(out.words));
+  const Tensor sides = p.doubles(2 * sizes.sides, true), width = p.doubles(p.items * p.n * (p.g.r + widest(p)));
+  double *side = data_of(sides), *ranks = data_of(width);
+  const RankTangent<T> f{out.of(below.nodes, weight, mean), v.g, below, side, side + sizes.sides, ranks,
+                         ranks + p.items * p.n * p.g.r};
   for (int w = 1; w <= p.n; w++) run_rank_means(p.g, in, f, w, p.stream);
-  out.begin(v.tree, in.nodes, weight, f);
+  out.begin(v.tree, in.nodes, f);
   for (int w = int(p.n); w >= 1; w--) run_rank_outside(p.g, in, own.mass, f, counts, w, p.stream);
   out.end(v.tree, f);
   return out;

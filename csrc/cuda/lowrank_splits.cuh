@@ -30,33 +30,30 @@ lowrank_splits(LowRank<T> g, RankInside in, SpanRows<double> out, int width) {
   out.at(at.item, at.i)[at.e] = Splits<T>{g, at.item, at.i, width, at.e}.sum(in).log();
 }
 
-// The means of f below every rank, from those of the children.
+// The same; and the means of f below every rank, from those of the children.
 template <class T>
 SLV_KERNEL(kLogThreads)
-lowrank_split_means(LowRank<T> g, RankInside in, RankInside means, SpanRows<double> out, int width) {
+lowrank_split_means(LowRank<T> g, RankInside in, RankInside below, SpanRows<double> out, SpanRows<double> means,
+                    int width) {
   const SpanPlace<T> at(g, width, g.r, thread_of_launch());
   if (!at.exists) return;
   const Splits<T> splits{g, at.item, at.i, width, at.e};
-  const LogSum x = splits.sum(in);
-  double mean = 0;
-  for (int v = 1; v < width && x.possible(); v++) {
-    const double share = exp(splits.both(in, v) - x.top) / x.sum;
-    if (share > 0) mean += share * splits.both(means, v);
-  }
-  out.at(at.item, at.i)[at.e] = mean;
+  const LogMean x =
+      log_mean(1, width, [&](int v) { return splits.both(in, v); }, [&](int v) { return splits.both(below, v); });
+  out.at(at.item, at.i)[at.e] = x.log(), means.at(at.item, at.i)[at.e] = x.mean();
 }
 
-// The mean of f outside of what has a weight, from `outside`, the two multiplied; with that of the spans, where it is
-// outside of what is below a node: v is the direction then, else it has no spans.
+// The mean of f outside of what has a probability, from `outside`, the two multiplied; `with_spans`: and of the spans,
+// where what has it is a node.
 template <class T>
 SLV_KERNEL(kLogThreads)
-lowrank_above(Tree<T> g, Tree<T> v, SpanRows<double> mass, SpanRows<double> outside, SpanRows<double> above,
-              int width) {
+lowrank_above(Tree<T> g, Tree<T> v, bool with_spans, SpanRows<double> mass, SpanRows<double> outside,
+              SpanRows<double> above, int width) {
   const SpanPlace<T> at(g, width, mass.size, thread_of_launch());
   if (!at.exists) return;
-  const double weight = mass.at(at.item, at.i)[at.e];
-  const double span = v.spans ? Sentence<T>(v, at.item).span_score(at.i, width, at.e) : 0;
-  above.at(at.item, at.i)[at.e] = weight != 0 ? outside.at(at.item, at.i)[at.e] / weight + span : 0;
+  const double p = mass.at(at.item, at.i)[at.e];
+  const double span = with_spans ? Sentence<T>(v, at.item).span_score(at.i, width, at.e) : 0;
+  above.at(at.item, at.i)[at.e] = p != 0 ? outside.at(at.item, at.i)[at.e] / p + span : 0;
 }
 
 // Adds the scores of spans to their nonterminals.
@@ -68,12 +65,18 @@ lowrank_add_spans(Tree<T> g, SpanRows<double> nodes, int width) {
   nodes.at(at.item, at.i)[at.e] += Sentence<T>(g, at.item).span_score(at.i, width, at.e);
 }
 
+// What second order takes along: the means of f below spans as children, and the probability times the mean outside.
+struct RankOutside {
+  const double *left_means, *right_means;
+  double *left, *right;
+};
+
 // Hands the weight of a rank on to both children, which have no other parent of this width on that side; `above` is the
 // mean of f outside of the rank.
 template <class T, bool kTangent>
 SLV_KERNEL(kLogThreads)
 lowrank_divide(LowRank<T> g, RankInside in, SpanRows<double> mass, double* left, double* right, SpanRows<double> above,
-               RankTangent<T> f, int width) {
+               RankOutside f, int width) {
   const SpanPlace<T> at(g, width, g.r, thread_of_launch());
   if (!at.exists) return;
   const double weight = mass.at(at.item, at.i)[at.e];
@@ -88,8 +91,8 @@ lowrank_divide(LowRank<T> g, RankInside in, SpanRows<double> mass, double* left,
     if constexpr (kTangent) {
       if (part == 0) continue;
       const double beyond = above.at(at.item, at.i)[at.e];
-      f.left[splits.left(v)] += part * (beyond + f.below.right[splits.right(v)]);
-      f.right[splits.right(v)] += part * (beyond + f.below.left[splits.left(v)]);
+      f.left[splits.left(v)] += part * (beyond + f.right_means[splits.right(v)]);
+      f.right[splits.right(v)] += part * (beyond + f.left_means[splits.left(v)]);
     }
   }
 }

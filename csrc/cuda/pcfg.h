@@ -53,7 +53,8 @@ void run_best(const Pcfg<T>&, const TreeSpace<T>&, int width, Stream);
 template <class T>
 void run_outside(const Pcfg<T>&, const TreeSpace<T>&, const TreeMass&, int width, const RuleCounts&, Stream);
 
-// Second order: the means of all spans of `width` words, which go up; and the walk down, as run_outside.
+// Second order: inside and the means of all spans of `width` words, which go up; and the walk down, as run_outside, of
+// probabilities.
 template <class T>
 void run_means(const Pcfg<T>&, const TreeSpace<T>&, const TreeTangent<T>&, int width, Stream);
 template <class T>

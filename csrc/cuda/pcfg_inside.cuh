@@ -43,13 +43,13 @@ struct PairOfChildren {
   }
 };
 
-// Calls each(q, the pair, sum over the splits of i..i+w-1) for every pair q of a left and a right symbol, by one
+// Calls each(q, sum over the splits of i..i+w-1) for every pair q of a left and a right symbol, by one
 // thread. With `Best`, here and below, there are maxima in place of sums.
 template <bool Best = false, class T, class F>
 SLV_DEVICE void sum_splits(const Thread& me, const DenseSentence<T>& s, const double* inside, int i, int w, F&& each) {
   for (int64_t q = me.index; q < s.g.pairs(); q += blockDim.x) {
     const PairOfChildren<T> pair(s.g, q, w);
-    each(q, pair, log_sum<Best>(pair.from, pair.to, [&](int v) { return pair.below(s, inside, i, w, v); }));
+    each(q, log_sum<Best>(pair.from, pair.to, [&](int v) { return pair.below(s, inside, i, w, v); }));
   }
 }
 // The sum over the pairs of children of nonterminal `a`, from the logs of what `sum_splits` gave; by a warp.
@@ -67,7 +67,7 @@ pcfg_inside(Pcfg<T> g, TreeSpace<T> space, int width) {
   const DenseSentence<T> s(g, block.item);
   if (block.i + width > s.len) return;
   double* pairs = space.pairs + block.place;
-  sum_splits<Best>(me, s, space.inside, block.i, width, [&](int64_t q, auto&, const LogSum& x) { pairs[q] = x.log(); });
+  sum_splits<Best>(me, s, space.inside, block.i, width, [&](int64_t q, const LogSum& x) { pairs[q] = x.log(); });
   sync_block();
   for (int a = me.warp; a < g.nt; a += me.warps) {
     const double sum = sum_rules<Best>(me, s, pairs, a).log();

@@ -3,21 +3,21 @@
 #include "cuda/pcfg_launch.cuh"
 #include "cuda/pcfg_scaled_launch.cuh"
 
-#define SLV_PCFG_LAUNCHES(T)                                                                                         \
-  template void run_inside(const Pcfg<T>&, const TreeSpace<T>&, int, Stream);                                        \
-  template void run_best(const Pcfg<T>&, const TreeSpace<T>&, int, Stream);                                          \
-  template void run_finish(const Tree<T>&, const double*, double*, T*, Stream);                                      \
-  template void run_tops(const Tree<T>&, const double*, const double*, double*, double*, Stream);                    \
-  template void run_outside(const Pcfg<T>&, const TreeSpace<T>&, const TreeMass&, int, const RuleCounts&, Stream);   \
-  template void run_means(const Pcfg<T>&, const TreeSpace<T>&, const TreeTangent<T>&, int, Stream);                  \
-  template void run_mean(const Tree<T>&, const Tree<T>&, const double*, const double*, const TreeMeans<T>&, Stream); \
-  template void run_outside(const Pcfg<T>&, const TreeSpace<T>&, const TreeMass&, const TreeTangent<T>&, int,        \
-                            const RuleCounts&, Stream);                                                              \
-  template void run_covariances(const Tree<T>&, const Tree<T>&, const TreeMeans<T>&, double*, double*, double*,      \
-                                Stream);                                                                             \
-  template void run_argmax(const Pcfg<T>&, const double*, int64_t*, Stream);                                         \
-  template void run_sample(const Pcfg<T>&, const double*, uint64_t, int64_t, int64_t, double*, int64_t*, Stream);    \
-  template void run_sum_items(const RowMap&, int64_t, const double*, T*, Stream);                                    \
+#define SLV_PCFG_LAUNCHES(T)                                                                                       \
+  template void run_inside(const Pcfg<T>&, const TreeSpace<T>&, int, Stream);                                      \
+  template void run_best(const Pcfg<T>&, const TreeSpace<T>&, int, Stream);                                        \
+  template void run_finish(const Tree<T>&, const double*, double*, T*, Stream);                                    \
+  template void run_tops(const Tree<T>&, const double*, const double*, double*, double*, Stream);                  \
+  template void run_outside(const Pcfg<T>&, const TreeSpace<T>&, const TreeMass&, int, const RuleCounts&, Stream); \
+  template void run_means(const Pcfg<T>&, const TreeSpace<T>&, const TreeTangent<T>&, int, Stream);                \
+  template void run_top_means(const Tree<T>&, const Tree<T>&, const double*, const TreeMeans<T>&, Stream);         \
+  template void run_outside(const Pcfg<T>&, const TreeSpace<T>&, const TreeMass&, const TreeTangent<T>&, int,      \
+                            const RuleCounts&, Stream);                                                            \
+  template void run_covariances(const Tree<T>&, const Tree<T>&, const TreeMeans<T>&, double*, double*, double*,    \
+                                Stream);                                                                           \
+  template void run_argmax(const Pcfg<T>&, const double*, int64_t*, Stream);                                       \
+  template void run_sample(const Pcfg<T>&, const double*, uint64_t, int64_t, int64_t, double*, int64_t*, Stream);  \
+  template void run_sum_items(const RowMap&, int64_t, const double*, T*, Stream);                                  \
   template void run_sum_spans(const Tree<T>&, const RowMap&, int, const double*, T*, Stream);
 
 #define SLV_SCALED_PCFG_LAUNCHES(T)                                                                                  \

@@ -7,6 +7,13 @@
 
 namespace slv::cuda {
 
+// What the outside pass has of a node's sum over pairs of children: the largest term, and the node's weight over the
+// sum relative to it. Places of the spans of one width, as those of pairs.
+template <class T>
+SLV_DEVICE int64_t node_place(const Pcfg<T>& g, int64_t count, int i) {
+  return (count * (g.n - 1) + i) * g.nt;
+}
+
 // The pairs of children of all spans of `width` words; a block has one span of one item.
 template <class T, bool kTangent>
 SLV_KERNEL(kLogThreads)
@@ -16,11 +23,13 @@ pcfg_pairs(Pcfg<T> g, TreeSpace<T> space, TreeMass mass, TreeTangent<T> f, int w
   const DenseSentence<T> s(g, block.item), v(kTangent ? f.v : g, block.item);
   if (block.i + width > s.len) return;
   double *pairs = space.pairs + block.place, *tops = mass.split_tops + block.place, *out = mass.pairs + block.place;
-  sum_splits(me, s, space.inside, block.i, width, [&](int64_t q, auto& pair, const LogSum& x) {
-    pairs[q] = x.log(), tops[q] = x.top, out[q] = x.sum;
-    if constexpr (kTangent)
-      f.pair_means[block.place + q] = mean_of_splits(s, v, space.inside, f.means, block.i, width, pair, x);
-  });
+  if constexpr (kTangent)
+    mean_splits(me, s, v, space.inside, f.means, block.i, width, [&](int64_t q, const LogMean& x) {
+      pairs[q] = x.log(), tops[q] = x.top, out[q] = x.sum, f.pair_means[block.place + q] = x.mean();
+    });
+  else
+    sum_splits(me, s, space.inside, block.i, width,
+               [&](int64_t q, const LogSum& x) { pairs[q] = x.log(), tops[q] = x.top, out[q] = x.sum; });
   sync_block();
   const int64_t place = node_place(g, block.item - space.first, block.i), count = g.pairs();
   for (int a = me.warp; a < g.nt; a += me.warps) {
@@ -67,7 +76,7 @@ pcfg_rules(Pcfg<T> g, TreeSpace<T> space, TreeMass mass, TreeTangent<T> f, int w
       const int64_t pair = ((b - space.first) * (g.n - 1) + i) * pairs + q;
       double share = share_of(mass.rule_weights[node], mass.rule_tops[node], double(s.rules[e]), space.pairs[pair]);
       if constexpr (kTangent)
-        if (share != 0) share *= double(v.rules[e]) + f.above[node] + f.pair_means[pair] - f.mean[b];
+        if (share != 0) share *= f.weight_of(b) * (double(v.rules[e]) + f.above[node] + f.pair_means[pair] - f.mean[b]);
       sum += share;
     }
   }
@@ -111,7 +120,7 @@ pcfg_children(Pcfg<T> g, TreeSpace<T> space, TreeMass mass, TreeTangent<T> f, in
     if (me.lane > 0) continue;
     const int64_t at = (v == 1 ? (s.item * g.n + i) * g.t : s.node(i, v)) + a;
     (v == 1 ? mass.words : mass.nodes)[at] += sum;
-    if constexpr (kTangent) (v == 1 ? f.words : f.outside)[at] += outside;
+    if constexpr (kTangent) (v == 1 ? f.words_outside : f.outside)[at] += outside;
   }
 }
 

@@ -62,13 +62,12 @@ Covariances<T> covariances(const BoundPcfg<T>& p, const BoundPcfg<T>& v, const d
   Covariances<T> out(p);
   const Tensor inside = p.doubles(p.nodes()), means = p.doubles(p.nodes());
   const GrownRules<T> grown(p, p.rules.rows, p.g.nt * p.g.pairs(), true);
-  TreeTangent<T> f{out.of(data_of(means), mean), v.g, nullptr, nullptr, nullptr};
-  inside_pass(p, data_of(inside));
+  TreeTangent<T> f{out.of(data_of(means), weight, mean), v.g, nullptr, nullptr, nullptr};
   each_range(p, data_of(inside), 1, [&](const TreeSpace<T>& space, double* memory, int64_t, int64_t) {
     f.pair_means = memory;
     for (int w = 2; w <= p.n; w++) run_means(p.g, space, f, w, p.stream);
   });
-  out.begin(v.tree, data_of(inside), weight, f);
+  out.begin(v.tree, data_of(inside), f);
   TreeMass mass{data_of(out.nodes), data_of(out.words), nullptr, nullptr, nullptr, nullptr};
   each_range(p, data_of(inside), 4, [&](const TreeSpace<T>& space, double* at, int64_t pairs, int64_t of_nodes) {
     auto part = [&](int64_t size) { return std::exchange(at, at + size); };

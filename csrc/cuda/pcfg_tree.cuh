@@ -39,6 +39,37 @@ struct Sentence {
   }
 };
 
+// A sum of exp(term), and the sum of these times a number each, both relative to the largest term: a mean is the second
+// over the first. What is impossible has no part in it, whatever its number.
+struct LogMean : LogSum {
+  double times = 0;
+  SLV_DEVICE void add(double term, double number) {
+    const double e = exp(term - this->top);
+    this->sum += e;
+    if (e > 0) times += e * number;
+  }
+  SLV_DEVICE double mean() const { return possible() ? times / this->sum : 0; }
+};
+// Of the terms `term(q)` and the numbers `number(q)`, first <= q < end.
+template <class F, class G>
+SLV_DEVICE LogMean log_mean(int first, int end, F&& term, G&& number) {
+  LogMean x;
+  for (int q = first; q < end; q++) x.top = larger(x.top, term(q));
+  for (int q = first; q < end && x.possible(); q++) x.add(term(q), number(q));
+  return x;
+}
+// The same over a warp.
+template <class F, class G>
+SLV_DEVICE LogMean warp_log_mean(const Thread& me, int64_t count, F&& term, G&& number) {
+  LogMean x;
+  for (int64_t q = me.lane; q < count; q += 32) x.top = larger(x.top, term(q));
+  x.top = warp_max(x.top);
+  for (int64_t q = me.lane; q < count && x.possible(); q += 32) x.add(term(q), number(q));
+  x.sum = warp_sum(x.sum);
+  x.times = warp_sum(x.times);
+  return x;
+}
+
 // What a term of such a sum weighs: `weight` is that of the whole over its sum.
 SLV_DEVICE double share_of(double weight, double top, double rule, double below) {
   return weight != 0 && below > -HUGE_VAL ? weight * exp(rule + below - top) : 0;
@@ -87,29 +118,28 @@ pcfg_tops(Tree<T> g, const double* inside, const double* weights, double* tops, 
   }
 }
 
-// The means of f at the top; a warp for each item.
+// E f, and what is outside of the nonterminals at the top; a warp for each item.
 template <class T>
 SLV_KERNEL(32)
-pcfg_mean(Tree<T> g, Tree<T> v, const double* inside, const double* nodes, TreeMeans<T> f) {
+pcfg_top_means(Tree<T> g, Tree<T> v, const double* nodes, TreeMeans<T> f) {
   const Thread me;
   const int64_t b = blockIdx.x;
   const Sentence<T> s(g, b);
-  const T *root = g.root + g.root_row.row(b) * g.nt, *v_root = v.root + v.root_row.row(b) * g.nt;
-  const LogSum all = sum_tops(me, s, root, inside);
+  const T* root = v.root + v.root_row.row(b) * g.nt;
   double mean = 0;
-  for (int a = me.lane; a < g.nt && all.possible(); a += 32) {
+  for (int a = me.lane; a < g.nt && s.len > 1; a += 32) {
     const int64_t node = s.node(0, s.len) + a;
-    const double share = exp(double(root[a]) + inside[node] - all.top) / all.sum;
-    if (share > 0) mean += share * (double(v_root[a]) + f.means[node]);
-    if (nodes[node] != 0) f.outside[node] = nodes[node] * double(v_root[a]);
+    if (nodes[node] == 0) continue;
+    f.outside[node] = nodes[node] * double(root[a]);
+    mean += f.outside[node] + nodes[node] * f.means[node];
   }
   mean = warp_sum(mean);
   if (me.lane == 0) f.mean[b] = mean, f.mean_narrow[b] = T(mean);
 }
 
-// `outside`: the weight times the mean of f there.
-SLV_DEVICE double covariance(double weight, double below, double outside, double mean) {
-  return weight != 0 ? weight * (outside / weight + below - mean) : 0;
+// `outside`: the probability times the mean of f there.
+SLV_DEVICE double covariance(double p, double below, double outside, double mean) {
+  return p != 0 ? p * (outside / p + below - mean) : 0;
 }
 // A thread has one symbol of a node or a word.
 template <class T>
@@ -120,11 +150,11 @@ pcfg_covariances(Tree<T> g, Tree<T> v, TreeMeans<T> f, double* nodes, double* wo
   if (b >= g.batch) return;
   if (e >= of_nodes) {
     const int64_t at = b * g.n * g.t + e - of_nodes;
-    words[at] = covariance(words[at], double(v.unary[at]), f.words[at], f.mean[b]);
+    words[at] = f.weight_of(b) * covariance(words[at], double(v.unary[at]), f.words_outside[at], f.mean[b]);
     return;
   }
   const int64_t at = b * of_nodes + e;
-  nodes[at] = covariance(nodes[at], f.means[at], f.outside[at], f.mean[b]);
+  nodes[at] = f.weight_of(b) * covariance(nodes[at], f.means[at], f.outside[at], f.mean[b]);
   const Sentence<T> s(g, b);
   if (s.len < 2) return;
   const int64_t a = at - s.node(0, s.len);

@@ -49,10 +49,12 @@ struct RuleCounts {
 // its covariance with a part. The same argument for chains is in kernels/chain_log.h.
 template <class T>
 struct TreeMeans {
-  double* means;            // as nodes: of f below a node, given the node; its own span is a part of it
-  double *outside, *words;  // as the weights of nodes and words, which begin as 0: the weight times the mean outside
-  double* mean;             // (batch): E f
+  double* means;                    // as nodes: of f below a node, given the node; its own span is a part of it
+  double *outside, *words_outside;  // of nodes and words, begin as 0: the probability times the mean of f outside
+  const double* weight;             // (batch) by which covariances are multiplied in the end, or null for ones
+  double* mean;                     // (batch): E f
   T* mean_narrow;
+  SLV_BOTH double weight_of(int64_t item) const { return weight ? weight[item] : 1; }
 };
 
 // Nodes are numbers of all nonterminals over all spans of two words or more, (batch, spans, nt): `inside` are logs of
@@ -64,10 +66,10 @@ void run_finish(const Tree<T>&, const double* inside, double* log_z, T* log_z_na
 // The weights of the tops into top (batch, nt) and, where possible, into nodes; `weight`: (batch), or null for ones
 template <class T>
 void run_tops(const Tree<T>&, const double* inside, const double* weight, double* top, double* nodes, Stream);
-// E f, and what is outside of the tops, whose weights are in `nodes`; v: the direction.
+// E f, and what is outside of the tops, whose probabilities are in `nodes`; v: the direction.
 template <class T>
-void run_mean(const Tree<T>&, const Tree<T>& v, const double* inside, const double* nodes, const TreeMeans<T>&, Stream);
-// Weights of nodes, words and tops become covariances.
+void run_top_means(const Tree<T>&, const Tree<T>& v, const double* nodes, const TreeMeans<T>&, Stream);
+// Probabilities of nodes, words and tops become covariances.
 template <class T>
 void run_covariances(const Tree<T>&, const Tree<T>& v, const TreeMeans<T>&, double* nodes, double* words, double* top,
                      Stream);

@@ -20,9 +20,8 @@ void run_tops(const Tree<T>& g, const double* inside, const double* weight, doub
   simt::launch(pcfg_tops<T>, g.batch, 32, 0, stream_of(stream), g, inside, weight, top, nodes);
 }
 template <class T>
-void run_mean(const Tree<T>& g, const Tree<T>& v, const double* inside, const double* nodes, const TreeMeans<T>& f,
-              Stream stream) {
-  simt::launch(pcfg_mean<T>, g.batch, 32, 0, stream_of(stream), g, v, inside, nodes, f);
+void run_top_means(const Tree<T>& g, const Tree<T>& v, const double* nodes, const TreeMeans<T>& f, Stream stream) {
+  simt::launch(pcfg_top_means<T>, g.batch, 32, 0, stream_of(stream), g, v, nodes, f);
 }
 template <class T>
 void run_covariances(const Tree<T>& g, const Tree<T>& v, const TreeMeans<T>& f, double* nodes, double* words,

@@ -81,14 +81,14 @@ struct Covariances {
         outside_(p.doubles(p.nodes(), true)),
         words_outside_(p.doubles(p.items * p.n * p.k, true)),
         mean_(p.doubles(p.items)) {}
-  // `means` are those below nodes; E f goes into `narrow`.
-  TreeMeans<T> of(double* means, T* narrow) const {
-    return {means, data_of(outside_), data_of(words_outside_), data_of(mean_), narrow};
+  // `means` are those below nodes; `weight` those of items, or null; E f goes into `narrow`.
+  TreeMeans<T> of(double* means, const double* weight, T* narrow) const {
+    return {means, data_of(outside_), data_of(words_outside_), weight, data_of(mean_), narrow};
   }
   // Before the walk down, and after it.
-  void begin(const Tree<T>& v, const double* inside, const double* weight, const TreeMeans<T>& f) const {
-    run_tops(p.tree, inside, weight, data_of(top), data_of(nodes), p.stream);
-    run_mean(p.tree, v, inside, data_of(nodes), f, p.stream);
+  void begin(const Tree<T>& v, const double* inside, const TreeMeans<T>& f) const {
+    run_tops(p.tree, inside, nullptr, data_of(top), data_of(nodes), p.stream);
+    run_top_means(p.tree, v, data_of(nodes), f, p.stream);
   }
   void end(const Tree<T>& v, const TreeMeans<T>& f) const {
     run_covariances(p.tree, v, f, data_of(nodes), data_of(words), data_of(top), p.stream);

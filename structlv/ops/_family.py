@@ -97,8 +97,8 @@ class Family:
 
     ``name`` is the operators' prefix, ``title`` what a sentence calls a structure, ``required`` the number of
     potentials, from the first, that are not optional; ``fakes`` a module with an answer for each operator.
-    ``hvp`` gives (schema, kernel) where second order is not C++; ``linear``: whether the score of a structure
-    is a sum of scores of parts, which has operators then.
+    ``hvp`` gives (schema, kernel) where second order on the CPU is not C++; ``linear``: whether the score of
+    a structure is a sum of scores of parts, which has operators then.
     """
 
     def __init__(

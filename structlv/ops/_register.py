@@ -60,7 +60,7 @@ class Operator:
     ``jvp(ctx, *tangents)`` are those of ``torch.autograd.Function``; ``vmap(apply, info, in_dims, *args)``
     too, but for what it applies to the folded arguments. ``eager(ctx, inputs, output)`` is a shorter
     ``setup`` for eager mode, which has no forward mode to prepare for; it returns what is to be seen of the
-    output. ``schema`` and ``kernel`` define an operator that is not C++.
+    output. ``schema`` and ``kernel`` define an operator that is not C++ on the CPU.
     """
 
     def __init__(

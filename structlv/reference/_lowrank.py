@@ -97,7 +97,7 @@ def means(s: Sentences, v: Sentences, charts: Charts) -> Charts:
     mean = Charts([], [], [], [v.words])
     for width in range(1, s.words.shape[-2] + 1):
         if width > 1:
-            mean.rank.append((semiring.softmax(charts.pairs(width), -2) * mean.pairs(width)).sum(-2))
+            mean.rank.append(_of(semiring.softmax(charts.pairs(width), -2), mean.pairs(width)).sum(-2))
             below = mean.rank[-1]
             if s.head is not None and v.head is not None:
                 below = _expected(_rules(s.head, charts.rank[width - 2]), v.head, below)
@@ -113,8 +113,13 @@ def _rules(table: Tensor, below: Tensor) -> Tensor:
     return semiring.softmax(table.unsqueeze(-3) + below.unsqueeze(-2), -1)
 
 
+def _of(probability: Tensor, x: Tensor) -> Tensor:
+    """The two multiplied: what is impossible may have directions of -inf."""
+    return torch.where(probability > 0, probability * x, 0.0)
+
+
 def _expected(share: Tensor, own: Tensor, below: Tensor) -> Tensor:
-    return (share * (own.unsqueeze(-3) + below.unsqueeze(-2))).sum(-1)
+    return _of(share, own.unsqueeze(-3) + below.unsqueeze(-2)).sum(-1)
 
 
 class Flow(NamedTuple):
@@ -128,7 +133,8 @@ class Flow(NamedTuple):
         mass = self.mass.unsqueeze(dim)
         if self.cov is None or gain is None:
             return Flow(share * mass, None)
-        return Flow(share * mass, share * (self.cov.unsqueeze(dim) + mass * gain))
+        here = share * mass
+        return Flow(here, torch.where(here > 0, share * (self.cov.unsqueeze(dim) + mass * gain), 0.0))
 
     def map(self, f: Callable[[Tensor], Tensor]) -> Flow:
         return Flow(f(self.mass), None if self.cov is None else f(self.cov))
@@ -193,8 +199,8 @@ class Descent:
         if self.v is None or self.mean is None:
             return Flow(mass, None)
         value = self.mean.top(self.v)
-        self.mean_score = (mass * value).sum(-1)
-        return Flow(mass, mass * (value - self.mean_score[..., None]))
+        self.mean_score = _of(mass, value).sum(-1)
+        return Flow(mass, _of(mass, value - self.mean_score[..., None]))
 
     def _gain(self, own: Maybe, below: Tensor, node: Tensor) -> Tensor:
         """What the alternatives below a node expect more of the function than the node."""

@@ -59,6 +59,16 @@ def test_hvp_is_that_of_autograd(heads, holes, spans):
         assert_second_order(mine, theirs)
 
 
+@pytest.mark.parametrize("spans", SPANS)
+@heads
+def test_hvp_of_minus_infinity_is_zero(heads, spans):
+    """The derivative of the entropy has the potentials themselves as its direction."""
+    case = lowrank((4,), 5, (2, 3), 3, heads, spans=spans, holes=0.3, seed=4)
+    finite = [None if x is None else x.masked_fill(x == -torch.inf, 0.0) for x in case[:6]]
+    for x, y in zip(reference.hvp(None, *case[:6], *case), reference.hvp(None, *finite, *case), strict=True):
+        assert torch.equal(x, y)
+
+
 @heads
 def test_runs_where_there_is_nothing_but_shapes(heads):
     """Every function is plain torch: any device will do, here the one that only knows shapes."""

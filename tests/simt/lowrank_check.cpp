@@ -38,7 +38,6 @@ struct Check : Problem<T> {
     typename Base::Inside inside(*this);
     Guarded<double> mean(b);
     Guarded<T> mean_narrow(b);
-    this->log_inside(g, inside);
     typename Base::Weights out(*this);
     this->log_tangent(v.g, inside, out, mean.data(), mean_narrow.data());
     std::vector<RankPosterior> exact;

@@ -194,11 +194,16 @@ struct Problem {
     Weights outside(*this);
     Work own(*this), beyond(*this);
     const RankMass m = own.of(out), o = beyond.of(outside);
-    const RankTangent<T> f{
-        {means.nodes.data(), o.nodes, o.words, mean, narrow}, v, means.in(), o.left, o.right, o.ranks, o.tops};
+    const RankTangent<T> f{{means.nodes.data(), o.nodes, o.words, weight.data(), mean, narrow},
+                           v,
+                           means.in(),
+                           o.left,
+                           o.right,
+                           o.ranks,
+                           o.tops};
     for (int w = 1; w <= this->o.n; w++) run_rank_means(g, x.in(), f, w, nullptr);
-    run_tops<T>(g, x.nodes.data(), weight.data(), out.top.data(), out.nodes.data(), nullptr);
-    run_mean<T>(g, v, x.nodes.data(), out.nodes.data(), f, nullptr);
+    run_tops<T>(g, x.nodes.data(), nullptr, out.top.data(), out.nodes.data(), nullptr);
+    run_top_means<T>(g, v, out.nodes.data(), f, nullptr);
     for (int w = this->o.n; w >= 1; w--) run_rank_outside(g, x.in(), m, f, out.of_grammar(*this), w, nullptr);
     run_covariances<T>(g, v, f, out.nodes.data(), out.words.data(), out.top.data(), nullptr);
     for (Guarded<double>* a : means.all()) a->check("means");

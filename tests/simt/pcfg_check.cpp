@@ -36,7 +36,6 @@ struct Check : Problem<T> {
     typename Base::Direction v(*this);
     Guarded<double> inside(b * g.spans_of_item() * o.nt), mean(b);
     Guarded<T> mean_narrow(b);
-    this->log_inside(g, inside.data());
     typename Base::Weights out(*this);
     this->log_tangent(v.g, inside.data(), out, mean.data(), mean_narrow.data());
     std::vector<TreePosterior> exact;

@@ -113,7 +113,7 @@ struct Problem {
         return nullptr;
     }
   }
-  // Directions of second order, drawn apart: root and rules for each item, spans with labels where the problem has
+  // Directions of second order, drawn apart: root and rules for each item, spans with labels where the problem's have
   // none.
   struct Direction {
     std::mt19937_64 random{11};
@@ -194,7 +194,7 @@ struct Problem {
     Weights outside(*this);
     const TreeMass m{out.nodes.data(),    out.words.data(), rule_tops.data(),
                      rule_weights.data(), tops.data(),      below.data()};
-    const TreeTangent<T> f{{means.data(), outside.nodes.data(), outside.words.data(), mean, mean_narrow},
+    const TreeTangent<T> f{{means.data(), outside.nodes.data(), outside.words.data(), weight.data(), mean, mean_narrow},
                            v,
                            pair_means.data(),
                            outer.data(),
@@ -202,8 +202,8 @@ struct Problem {
     auto space = [&](int64_t first) { return TreeSpace<T>{inside, first, std::min(half, b - first), scratch.data()}; };
     for (int64_t first = 0; first < b; first += half)
       for (int w = 2; w <= o.n; w++) run_means(g, space(first), f, w, nullptr);
-    run_tops<T>(g, inside, weight.data(), out.top.data(), out.nodes.data(), nullptr);
-    run_mean<T>(g, v, inside, out.nodes.data(), f, nullptr);
+    run_tops<T>(g, inside, nullptr, out.top.data(), out.nodes.data(), nullptr);
+    run_top_means<T>(g, v, out.nodes.data(), f, nullptr);
     for (int64_t first = 0; first < b; first += half)
       for (int w = o.n; w >= 2; w--) run_outside(g, space(first), m, f, w, out.of_rules(*this), nullptr);
     run_covariances<T>(g, v, f, out.nodes.data(), out.words.data(), out.top.data(), nullptr);
