@@ -57,13 +57,9 @@ SixTensors vjp(const Tensor& grad, const Tensor& chart, SLV_POTENTIALS) {
                         rights = grown(p, p.g.right, p.right.rows);
     RankWeights<T> out(p);
     out.run(run, weight.const_data_ptr<double>(), {heads.counts, lefts.counts, rights.counts});
-    Tensor dt = p.empty(shape_of(root)), du = p.empty(p.with({p.n, p.k}));
     Tensor dh = p.empty(head ? shape_of(*head) : Shape{0}), dl = p.empty(shape_of(left)), dr = p.empty(shape_of(right));
-    Tensor ds = p.empty(spans ? shape_of(*spans) : Shape{0});
-    p.sum(p.root.rows, p.g.nt, out.top, dt);
     heads.narrow(dh), lefts.narrow(dl), rights.narrow(dr);
-    p.sum(row_map(p.batch, p.batch), p.n * p.k, out.words, du);
-    if (spans) p.sum_spans(p.spans.rows, p.g.labels, out.nodes, ds);
+    auto [dt, du, ds] = tree_gradients(p, out, root, spans);
     return SixTensors(dt, dh, dl, dr, du, ds);
   });
 }
@@ -112,13 +108,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> hvp(MaybeTens
     Tensor dg = p.empty(p.batch);
     const Covariances<T> out = covariances(p, v, grad ? weight.const_data_ptr<double>() : nullptr,
                                            dg.mutable_data_ptr<T>(), {heads.counts, lefts.counts, rights.counts});
-    Tensor dt = p.empty(shape_of(root)), du = p.empty(p.with({p.n, p.k}));
     Tensor dh = p.empty(head ? shape_of(*head) : Shape{0}), dl = p.empty(shape_of(left)), dr = p.empty(shape_of(right));
-    Tensor ds = p.empty(spans ? shape_of(*spans) : Shape{0});
-    p.sum(p.root.rows, p.g.nt, out.top, dt);
     heads.narrow(dh), lefts.narrow(dl), rights.narrow(dr);
-    p.sum(row_map(p.batch, p.batch), p.n * p.k, out.words, du);
-    if (spans) p.sum_spans(p.spans.rows, p.g.labels, out.nodes, ds);
+    auto [dt, du, ds] = tree_gradients(p, out, root, spans);
     return std::make_tuple(dg, dt, dh, dl, dr, du, ds);
   });
 }

@@ -43,13 +43,10 @@ FourTensors vjp(const Tensor& grad, const Tensor& chart, SLV_POTENTIALS) {
     p.check_device("chart", chart);
     const Tensor weight = p.weights(grad);
     ScaledTrees<T> run(p, const_cast<T*>(chart.const_data_ptr<T>()));
-    Tensor dt = p.empty(shape_of(root)), dr = p.empty(shape_of(rules)), du = p.empty(p.with({p.n, p.k}));
-    Tensor ds = p.empty(spans ? shape_of(*spans) : Shape{0});
+    Tensor dr = p.empty(shape_of(rules));
     TreeWeights<T> out(p);
     out.run(run, weight.const_data_ptr<double>(), p.rules.rows, &dr);
-    p.sum(p.root.rows, p.g.nt, out.top, dt);
-    p.sum(row_map(p.batch, p.batch), p.n * p.k, out.words, du);
-    if (spans) p.sum_spans(p.spans.rows, p.g.labels, out.nodes, ds);
+    auto [dt, du, ds] = tree_gradients(p, out, root, spans);
     return std::make_tuple(dt, dr, du, ds);
   });
 }
@@ -85,14 +82,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> hvp(MaybeTensor grad, const T
     STD_TORCH_CHECK(v.g.nt == p.g.nt, "v_root: expected ", p.g.nt, " nonterminals, found ", v.g.nt);
     p.check_device("v_unary", v_unary);
     const Tensor weight = grad ? p.weights(*grad) : Tensor();
-    Tensor dg = p.empty(p.batch);
-    Tensor dt = p.empty(shape_of(root)), dr = p.empty(shape_of(rules)), du = p.empty(p.with({p.n, p.k}));
-    Tensor ds = p.empty(spans ? shape_of(*spans) : Shape{0});
+    Tensor dg = p.empty(p.batch), dr = p.empty(shape_of(rules));
     const Covariances<T> out =
         covariances(p, v, grad ? weight.const_data_ptr<double>() : nullptr, dg.mutable_data_ptr<T>(), dr);
-    p.sum(p.root.rows, p.g.nt, out.top, dt);
-    p.sum(row_map(p.batch, p.batch), p.n * p.k, out.words, du);
-    if (spans) p.sum_spans(p.spans.rows, p.g.labels, out.nodes, ds);
+    auto [dt, du, ds] = tree_gradients(p, out, root, spans);
     return std::make_tuple(dg, dt, dr, du, ds);
   });
 }

@@ -1,6 +1,7 @@
 // From tensors on a GPU to what all grammars share: sentences, log Z, sums over items.
 #pragma once
 #include <algorithm>
+#include <tuple>
 
 #include "cuda/bind.h"
 #include "cuda/pcfg_tree.h"
@@ -66,6 +67,18 @@ struct BoundTree : BoundBatch<T> {
     run_sum_spans(tree, rows, int(labels), data_of(nodes), out.mutable_data_ptr<T>(), stream);
   }
 };
+
+// Gradients of root, unary and spans, from the weights of every item's tops, words and nodes.
+template <class T, class Weights>
+std::tuple<Tensor, Tensor, Tensor> tree_gradients(const BoundTree<T>& p, const Weights& w, const Tensor& root,
+                                                  const MaybeTensor& spans) {
+  Tensor dt = p.empty(shape_of(root)), du = p.empty(p.with({p.n, p.k}));
+  Tensor ds = p.empty(spans ? shape_of(*spans) : Shape{0});
+  p.sum(p.root.rows, p.tree.nt, w.top, dt);
+  p.sum(row_map(p.batch, p.batch), p.n * p.k, w.words, du);
+  if (spans) p.sum_spans(p.spans.rows, p.tree.labels, w.nodes, ds);
+  return {dt, du, ds};
+}
 
 // Covariances of all parts but rules with <v, parts>, as weights to be summed over the items that share them.
 template <class T>

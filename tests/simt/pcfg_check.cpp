@@ -93,6 +93,7 @@ const Case kCases[] = {
     {"wide with holes", {4}, {4}, 6, 3, 2, 0.2, 10, 3, true, false, 1, 0, false, 2},
     {"rules far above others", {2}, {2}, 4, 2, 2, 0.2, 1, 1, false, false, 1, 0, false, 1, 400},
     {"rules far below others", {2}, {2}, 4, 2, 2, 0.2, 1, 1, false, false, 1, 0, false, 1, -400},
+    {"the first pair far above", {2}, {1}, 4, 2, 2, 0, 1, 1, false, false, 1, 0, false, 2, 0, false, 0, 0, 0, 800},
     {"rules against spans", {2}, {1}, 4, 2, 2, 0, 1, 2, false, false, 1, 0, false, 2, -76, false, 98},
     {"too far from 0", {1}, {1}, 20, 1, 1, 0, 1, 1, false, false, 1, 0, false, 1, 0, false, 0, 0.9},
     {"not a number", {5}, {5}, 4, 2, 2, 0, 1, 2, false, false, 1, 0, false, 1, 0, false, 0, 0, NAN},

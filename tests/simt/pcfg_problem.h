@@ -33,6 +33,7 @@ struct Case {
   double against = 0;  // its spans have scores so much higher, and the root of the first makes it matter
   double offset = 0;   // of all words, relative to what the domain takes
   double broken = 0;   // a score that is no number, in each row but every fifth: what it touches must leave the domain
+  double first = 0;    // the rules with the first nonterminal on both sides have scores so much higher
   bool flags() const { return offset != 0 || broken != 0; }  // no more is asked than what leaves the domain
 };
 
@@ -67,6 +68,7 @@ struct Problem {
     }
     for (int64_t e = 0; e < rules.size(); e++)
       if (e / (s * s) % o.nt == o.nt - 1) rules.data()[e] += T(o.apart);
+    for (int64_t e = 0; e < rules.size(); e += s * s) rules.data()[e] += T(o.first);
     for (int64_t e = o.labels - 1; o.against != 0 && e < spans.size(); e += o.labels) spans.data()[e] += T(o.against);
     for (int64_t a = 0; o.against != 0 && a < root.size(); a += o.nt) root.data()[a] += T(o.against / 3);
     if (o.light) set_light();

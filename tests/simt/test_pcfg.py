@@ -9,6 +9,7 @@ import torch
 from structlv import reference
 from tests.simt import emulated
 from tests.simt.grammars import assert_the_same, assert_the_same_second_order, both
+from tests.tolerance import assert_second_order
 
 pytestmark = pytest.mark.skipif(
     not emulated.LIBRARY.exists(), reason="make test-cuda builds the emulated kernels"
@@ -91,3 +92,13 @@ def test_second_order(shared, labels, dtype):
     case = grammar(3, 4, 6, dtype=dtype, shared=shared, labels=labels)
     directions = grammar(3, 4, 6, shared=not shared, labels=4 - labels, dtype=dtype)
     assert_the_same_second_order("pcfg", case, directions[:4])
+
+
+def test_second_order_of_more_items_than_fit_at_once():
+    """The pairs of children of 180 sentences take more than 256 MiB: some begin where others ended."""
+    emulated.configure(1)
+    case = grammar(1, 200, 2, batch=(180,), dtype=torch.float32)
+    case = (*case[:4], None)
+    directions = [torch.randn_like(x) for x in case[:4]]
+    for a, b in zip(*both("pcfg_hvp", None, *directions, *case), strict=True):
+        assert_second_order(b, a, torch.float32)
