@@ -17,7 +17,8 @@ SEEDS := 0 1 2
 # The wheel's own environment lies outside .venv; both install the same torch.
 CLEAN := build/clean-env
 
-# COMPILER_CACHE=sccache: the wheel need not compile again what the checkout has compiled, wherever its sources lie
+# COMPILER_CACHE=sccache: the wheel need not compile again what the checkout has compiled, wherever its sources lie. The
+# same CMake for both: another one orders the compiler's options otherwise.
 WHEEL_SOURCE := build/wheel-source
 ifeq ($(COMPILER_CACHE),sccache)
 BUILD_TOOLS += 'sccache>=0.14'
@@ -145,7 +146,7 @@ wheel: $(STAMP)/dev  ## build, repair and check a wheel, and try it in a clean e
 	rm -rf dist wheelhouse $(WHEEL_SOURCE) && mkdir -p $(WHEEL_SOURCE)
 	$(BIN)/python -m build --sdist -o dist
 	tar -xf dist/*.tar.gz -C $(WHEEL_SOURCE) --strip-components=1
-	STRUCTLV_TORCH_ROOT="$$($(BIN)/python _build/find_torch.py)" SKBUILD_CMAKE_DEFINE="$(if $(SKBUILD_CMAKE_DEFINE),$(SKBUILD_CMAKE_DEFINE);)STRUCTLV_CUDA=OFF" \
+	PATH="$(abspath $(BIN)):$$PATH" STRUCTLV_TORCH_ROOT="$$($(BIN)/python _build/find_torch.py)" SKBUILD_CMAKE_DEFINE="$(if $(SKBUILD_CMAKE_DEFINE),$(SKBUILD_CMAKE_DEFINE);)STRUCTLV_CUDA=OFF" \
 	  $(BIN)/python -m build --wheel -o dist $(WHEEL_SOURCE)
 	$(call say,Repairing the wheel: torch stays outside)
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel repair --exclude 'libtorch*.so*' -w wheelhouse dist/*.whl
