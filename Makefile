@@ -17,18 +17,6 @@ SEEDS := 0 1 2
 # The wheel's own environment lies outside .venv; both install the same torch.
 CLEAN := build/clean-env
 
-# COMPILER_CACHE=sccache: the wheel need not compile again what the checkout has compiled, wherever its sources lie. The
-# same CMake for both: another one orders the compiler's options otherwise.
-WHEEL_SOURCE := build/wheel-source
-ifeq ($(COMPILER_CACHE),sccache)
-BUILD_TOOLS += 'sccache>=0.14'
-export CMAKE_CXX_COMPILER_LAUNCHER := $(abspath $(BIN))/sccache
-export SCCACHE_DIR := $(abspath build/cache)
-export SCCACHE_SERVER_UDS := $(abspath build/cache.sock)
-export SCCACHE_BASEDIRS := $(CURDIR):$(abspath $(WHEEL_SOURCE))
-export SCCACHE_IDLE_TIMEOUT := 60
-endif
-
 NATIVE := CMakeLists.txt structlv/__init__.py $(wildcard structlv/data/_brackets.p*) $(shell find csrc _build -type f -not -name '*.pyc')
 # CUDA kernels, where there is nvcc, for the GPU that is here, or for one architecture to be tested without a GPU; all
 # that CMakeLists.txt names are for releases, and scripts/check_cuda.py
@@ -143,11 +131,8 @@ test-isa: $(STAMP)/test  ## the kernels on the narrower instruction sets, then w
 # No CUDA kernels in it before they have run on a GPU
 wheel: $(STAMP)/dev  ## build, repair and check a wheel, and try it in a clean environment
 	$(call say,Building the source archive and from it the wheel)
-	rm -rf dist wheelhouse $(WHEEL_SOURCE) && mkdir -p $(WHEEL_SOURCE)
-	$(BIN)/python -m build --sdist -o dist
-	tar -xf dist/*.tar.gz -C $(WHEEL_SOURCE) --strip-components=1
-	PATH="$(abspath $(BIN)):$$PATH" STRUCTLV_TORCH_ROOT="$$($(BIN)/python _build/find_torch.py)" SKBUILD_CMAKE_DEFINE="$(if $(SKBUILD_CMAKE_DEFINE),$(SKBUILD_CMAKE_DEFINE);)STRUCTLV_CUDA=OFF" \
-	  $(BIN)/python -m build --wheel -o dist $(WHEEL_SOURCE)
+	rm -rf dist wheelhouse
+	STRUCTLV_TORCH_ROOT="$$($(BIN)/python _build/find_torch.py)" SKBUILD_CMAKE_DEFINE="$(if $(SKBUILD_CMAKE_DEFINE),$(SKBUILD_CMAKE_DEFINE);)STRUCTLV_CUDA=OFF" $(BIN)/python -m build -o dist
 	$(call say,Repairing the wheel: torch stays outside)
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel repair --exclude 'libtorch*.so*' -w wheelhouse dist/*.whl
 	$(BIN)/python scripts/check_symbols.py wheelhouse/*.whl
