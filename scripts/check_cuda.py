@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -51,31 +53,36 @@ def readable(symbols: list[str]) -> dict[str, str]:
     return dict(zip(symbols, short, strict=True))
 
 
+def compiled(source: Path) -> subprocess.CompletedProcess[str]:
+    with tempfile.TemporaryDirectory() as folder:
+        command = ["nvcc", *FLAGS, *code_flags(), "-c", str(source), "-o", f"{folder}/out.o"]
+        return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+
+
 def compile_all() -> tuple[dict[str, dict[str, int]], list[str]]:
     """Registers by kernel and architecture, and what is wrong."""
     table: dict[str, dict[str, int]] = {}
     wrong = []
-    for source in sorted((ROOT / "csrc" / "cuda").glob("*.cu")):
-        with tempfile.TemporaryDirectory() as folder:
-            command = ["nvcc", *FLAGS, *code_flags(), "-c", str(source), "-o", f"{folder}/out.o"]
-            done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-        log = done.stdout + done.stderr
-        if done.returncode:
-            lines = [line for line in log.splitlines() if re.search(r"error|warning", line)]
-            wrong += lines or [log]
-        names = readable(sorted({match[1] for match in ENTRY.finditer(log)}))
-        kernel = architecture = ""
-        for line in log.splitlines():
-            if match := ENTRY.search(line):
-                kernel, architecture = names[match[1]], match[2]
-            elif (match := STACK.search(line)) and any(int(x) for x in match.groups()):
-                wrong.append(f"{kernel}, sm_{architecture}: {line.strip()}")
-            elif match := USED.search(line):
-                table.setdefault(kernel, {})[f"sm_{architecture}"] = int(match[1])
-                if match[2]:
-                    wrong.append(
-                        f"{kernel}, sm_{architecture}: static shared memory, which only `Shared` may give"
-                    )
+    sources = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for done in pool.map(compiled, sources):
+            log = done.stdout + done.stderr
+            if done.returncode:
+                lines = [line for line in log.splitlines() if re.search(r"error|warning", line)]
+                wrong += lines or [log]
+            names = readable(sorted({match[1] for match in ENTRY.finditer(log)}))
+            kernel = architecture = ""
+            for line in log.splitlines():
+                if match := ENTRY.search(line):
+                    kernel, architecture = names[match[1]], match[2]
+                elif (match := STACK.search(line)) and any(int(x) for x in match.groups()):
+                    wrong.append(f"{kernel}, sm_{architecture}: {line.strip()}")
+                elif match := USED.search(line):
+                    table.setdefault(kernel, {})[f"sm_{architecture}"] = int(match[1])
+                    if match[2]:
+                        wrong.append(
+                            f"{kernel}, sm_{architecture}: static shared memory, which only `Shared` may give"
+                        )
     return {kernel: table[kernel] for kernel in sorted(table)}, wrong
 
 

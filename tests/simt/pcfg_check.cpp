@@ -99,6 +99,8 @@ const Case kCases[] = {
     {"not a number", {5}, {5}, 4, 2, 2, 0, 1, 2, false, false, 1, 0, false, 1, 0, false, 0, 0, NAN},
     {"infinite", {5}, {5}, 4, 2, 2, 0, 1, 2, false, false, 1, 0, false, 1, 0, false, 0, 0, HUGE_VAL},
     {"a symbol by light splits", {1}, {1}, 3, 2, 1, 0, 1, 1, false, false, 1, 0, false, 2, 0, true},
+    {"a thin word first", {1}, {1}, 3, 2, 33, 0.1, 0, 1, false, false, 1, 0, false, 1, 0, false, 0, 0, 0, 0, -0.4},
+    {"a thin word last", {1}, {1}, 3, 2, 33, 0.1, 0, 1, false, false, 1, 0, false, 1, 0, false, 0, 0, 0, 0, 0.4},
     {"three items", {3}, {1}, 4, 2, 2, 0, 1, 1, false},
     {"several tiles", {2}, {1}, 10, 5, 3, 0, 1, 5, false},
     {"several tiles with holes", {2}, {2}, 10, 6, 2, 0.3, 1, 1, false},

@@ -34,6 +34,8 @@ struct Case {
   double offset = 0;   // of all words, relative to what the domain takes
   double broken = 0;   // a score that is no number, in each row but every fifth: what it touches must leave the domain
   double first = 0;    // the rules with the first nonterminal on both sides have scores so much higher
+  double thin = 0;     // of the first word's scores that one lane reads, the first is so much above what may be lost in
+                       // its row, the second so much below, or the other way round
   bool flags() const { return offset != 0 || broken != 0; }  // no more is asked than what leaves the domain
 };
 
@@ -72,6 +74,8 @@ struct Problem {
     for (int64_t e = o.labels - 1; o.against != 0 && e < spans.size(); e += o.labels) spans.data()[e] += T(o.against);
     for (int64_t a = 0; o.against != 0 && a < root.size(); a += o.nt) root.data()[a] += T(o.against / 3);
     if (o.light) set_light();
+    if (o.thin != 0)
+      unary.data()[0] = T(log(Range<T>::tiny) + o.thin), unary.data()[32] = T(log(Range<T>::tiny) - o.thin);
     for (int64_t e = 0; e < unary.size(); e++) unary.data()[e] += T(o.offset * Range<T>::huge);
     for (int64_t e = 0; e < spans.size(); e++) {  // those of less than two words are never read
       const int64_t place = e / o.labels % (o.n * o.n), i = place / o.n, j = place % o.n;
