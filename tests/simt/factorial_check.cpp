@@ -107,6 +107,8 @@ struct Check : Ladder<T> {
     if (o.offset == 0) compare(second, moved, 1e-5, "second order");
     choices(best_path_of, drawn);
     // the same from the chart of the scaled domain, where it holds the item
+    for (int64_t e = 0; e < drawn.size(); e++)
+      if (this->redo[e / o.n % b] == 0) drawn.data()[e] = -2;
     run_sample(c, this->s, kSeed, kSamples, drawn.data(), nullptr);
     choices(best_path_of, drawn);
     for (Guarded<double>* x :
