@@ -64,6 +64,13 @@ void race(int) {
   x[threadIdx.x] = 1;
   result[threadIdx.x] = x[63 - threadIdx.x];
 }
+// Blocks that leave numbers where others do: what comes back depends on which ran in between.
+float scratch[64];
+void shared_scratch(int) {
+  scratch[threadIdx.x] = float(blockIdx.x);
+  sync_block();
+  result[threadIdx.x + 64 * (blockIdx.x % 2)] = scratch[threadIdx.x] == float(blockIdx.x);
+}
 
 std::string run(void (*kernel)(int), int threads = 64, int64_t blocks = 1) {
   try {
@@ -108,17 +115,23 @@ int main() {
            std::to_string(result[5]));
     expect(!run(healthy, 48).empty(), "a block that is no whole number of warps", "");
   }
-  bool differs = false;
+  slv_simt_configure(0, 227 * 1024);
+  run(shared_scratch, 64, 2);
+  expect(result[0] == 1 && result[64] == 1, "in order one block after the other", "others in between");
+  bool differs = false, between = false;
   std::vector<float> before;
-  for (uint64_t seed = 1; seed < 4; seed++) {
+  for (uint64_t seed = 1; seed < 9; seed++) {
     slv_simt_configure(seed, 227 * 1024);
     run(race);
     std::vector<float> now(64);
     for (int i = 0; i < 64; i++) now[i] = result[i] == 1 ? 1.0f : 0.0f;
     differs = differs || (!before.empty() && now != before);
     before = now;
+    run(shared_scratch, 64, 2);
+    for (float kept : result) between = between || kept == 0;
   }
   expect(differs, "a missing barrier shows under some schedule", "the same results");
+  expect(between, "blocks that share memory show under some schedule", "as if each ran alone");
   std::printf(failures ? "emulator: %d failures\n" : "emulator: all as expected\n", failures);
   return failures > 0;
 }

@@ -1,10 +1,10 @@
-// The emulator behind csrc/core/simt.h: a fiber for each CUDA thread of a block, one block after the other.
+// The emulator behind csrc/core/simt.h: a fiber for each CUDA thread, a few blocks at once.
 //
 // A fiber runs until it waits for others, and which one goes on then is drawn from a seed; so code whose result depends
-// on the schedule gives another one under another seed. Checked besides: barriers and warp functions that not all
-// threads reach, or reach at different places; shared memory read before it is written (it is filled with NaN),
-// written past its end (guard bytes; under ASan every array is an allocation of its own), or larger than the launch
-// said. What is found is thrown as std::runtime_error by the launch.
+// on the schedule gives another one under another seed. Under seed 0 all goes in order, one block after the other.
+// Checked besides: barriers and warp functions that not all threads reach, or reach at different places; shared memory
+// read before it is written (it is filled with NaN), written past its end (guard bytes; under ASan every array is an
+// allocation of its own), or larger than the launch said. What is found is thrown as std::runtime_error by the launch.
 //
 // With SLV_TSAN, ThreadSanitizer is told of the fibers, and only barriers order their memory accesses. This file itself
 // is then compiled without it.
@@ -83,29 +83,41 @@ struct Array {
   Place place;
 };
 constexpr size_t kMostArrays = 64;
+constexpr size_t kResident = 3;  // blocks that run at once, and see what the others do to memory that they share
+
+// A block that runs.
+struct Block {
+  unsigned index = 0;
+  std::vector<Fiber> fibers;
+  std::vector<int> waiting;  // threads of each warp at a warp function
+  std::vector<Array> arrays;
+  size_t used = 0, alive = 0, at_barrier = 0;
+  bool vote = false;
+  Place barrier;  // where its threads wait
+#if defined(SLV_TSAN)
+  char* tags = nullptr;  // its own: two of its barriers by turns, then its warps
+  int phase = 0;
+#endif
+};
 
 // Everything of the launch in progress; there is one at a time.
 struct Grid {
   uint64_t seed = 0, random = 0, switches = 0;
-  size_t limit = 227 * 1024, shared = 0, used = 0;
-  std::vector<Fiber> fibers;
-  std::vector<char*> stacks;  // kept from launch to launch
+  size_t limit = 227 * 1024, shared = 0;
+  std::vector<Block> blocks;  // kept from launch to launch, as the stacks are
+  std::vector<char*> stacks;
   std::vector<unsigned> warp_order, lane_order;
-  std::vector<int> waiting;  // threads of each warp at a warp function
-  std::vector<Array> arrays;
-  size_t alive = 0, at_barrier = 0;
+  Block* block = nullptr;  // the one that runs now, and its thread
   unsigned current = 0;
-  bool vote = false;
-  Place barrier;  // where the threads of the block wait
   std::string error;
   void (*body)(void*) = nullptr;
   void* context = nullptr;
   Fiber scheduler;
+  Fiber& fiber() { return block->fibers[current]; }
 #if defined(SLV_TSAN)
   std::vector<void*> spent;  // fibers of earlier blocks: kept, so that races between blocks are found
-  std::vector<char> warp_tags;
-  char block_tag[2] = {}, end_tag = 0;
-  int phase = 0;
+  std::vector<char> tags;
+  char end_tag = 0;
   unsigned char* slab =
       nullptr;  // shared arrays: no two of a grid at one address, none from an allocator that is watched
   size_t slab_used = 0;
@@ -184,7 +196,7 @@ void switch_between(Fiber& from, Fiber& to) {
   __sanitizer_finish_switch_fiber(from.fake, home ? nullptr : &own_bottom, home ? nullptr : &own_size);
 #endif
 }
-void wait() { switch_between(grid.fibers[grid.current], grid.scheduler); }
+void wait() { switch_between(grid.fiber(), grid.scheduler); }
 
 [[noreturn]] void fail(const std::string& what, const Place& place) {
   grid.error = "block " + std::to_string(blockIdx.x) + ", thread " + std::to_string(grid.current) + " at " +
@@ -201,9 +213,8 @@ void enter() {
 #if defined(SLV_TSAN)
   __tsan_release(&grid.end_tag);
 #endif
-  Fiber& me = grid.fibers[grid.current];
-  me.state = State::kDone;
-  grid.alive--;
+  grid.fiber().state = State::kDone;
+  grid.block->alive--;
   wait();
   std::abort();
 }
@@ -216,12 +227,12 @@ unsigned char* allocate(size_t bytes) {
   if (grid.slab_used > kSlab) throw std::runtime_error("SIMT: no memory for shared arrays");
   return out;
 }
-void release_arrays() { grid.arrays.clear(); }
+void release_arrays(Block& block) { block.arrays.clear(); }
 #else
 unsigned char* allocate(size_t bytes) { return new unsigned char[bytes]; }
-void release_arrays() {
-  for (const Array& array : grid.arrays) delete[] array.memory;
-  grid.arrays.clear();
+void release_arrays(Block& block) {
+  for (const Array& array : block.arrays) delete[] array.memory;
+  block.arrays.clear();
 }
 #endif
 // Not by memset, which the sanitizers watch.
@@ -263,30 +274,30 @@ void begin(Fiber& fiber, size_t thread) {
 #endif
 }
 
-// Nobody can go on: who waits for whom?
-std::string standstill() {
-  const auto of = [](State s) {
-    return std::find_if(grid.fibers.begin(), grid.fibers.end(), [s](const Fiber& f) { return f.state == s; });
+// Nobody of a block can go on: who waits for whom?
+std::string standstill(const Block& block) {
+  const auto of = [&](State s) {
+    return std::find_if(block.fibers.begin(), block.fibers.end(), [s](const Fiber& f) { return f.state == s; });
   };
-  const auto end = grid.fibers.end(), warp = of(State::kAtWarp), barrier = of(State::kAtBarrier),
+  const auto end = block.fibers.end(), warp = of(State::kAtWarp), barrier = of(State::kAtBarrier),
              done = of(State::kDone);
-  const auto thread = [](auto f) { return "thread " + std::to_string(f - grid.fibers.begin()); };
+  const auto thread = [&](auto f) { return "thread " + std::to_string(f - block.fibers.begin()); };
   std::string all;
   if (warp != end) all += thread(warp) + " waits for its warp at " + text(warp->place) + "; ";
   if (barrier != end) all += thread(barrier) + " waits at the barrier of " + text(barrier->place) + "; ";
   if (done != end) all += thread(done) + " has left the kernel; ";
-  return "block " + std::to_string(blockIdx.x) + ": not all threads arrive: " + all;
+  return "block " + std::to_string(block.index) + ": not all threads arrive: " + all;
 }
 
 // Lets the threads of a warp go on, in order once, or by a drawn schedule until all wait or it is interrupted: so some
 // warps are far ahead of others. Whether any moved.
-bool run_warp(unsigned warp) {
+bool run_warp(Block& block, unsigned warp) {
   bool moved = false;
   for (bool again = true; again;) {
     again = false;
     mix(grid.lane_order);
     for (unsigned lane : grid.lane_order) {
-      Fiber& fiber = grid.fibers[warp * 32 + lane];
+      Fiber& fiber = block.fibers[warp * 32 + lane];
       if (fiber.state != State::kReady) continue;
       moved = again = true;
       grid.current = threadIdx.x = warp * 32 + lane;
@@ -298,26 +309,37 @@ bool run_warp(unsigned warp) {
   return moved;
 }
 
-void run_block(unsigned block) {
-  blockIdx.x = block;
-  release_arrays();  // of a block that failed
-  grid.used = 0;
-  for (size_t i = 0; i < grid.fibers.size(); i++) begin(grid.fibers[i], i);
-  std::fill(grid.waiting.begin(), grid.waiting.end(), 0);
-  grid.alive = grid.fibers.size();
-  grid.at_barrier = 0;
-  grid.vote = false;
-  while (grid.alive) {
+void begin(Block& block, unsigned index, int threads) {
+  block.index = index;
+  block.fibers.resize(threads);
+  const size_t first = (&block - grid.blocks.data()) * threads;
+  for (size_t i = 0; i < block.fibers.size(); i++) begin(block.fibers[i], first + i);
+  block.waiting.assign(threads / 32, 0);
+  block.used = block.at_barrier = 0;
+  block.alive = threads;
+  block.vote = false;
+#if defined(SLV_TSAN)
+  block.tags = &grid.tags[index * (2 + threads / 32)];
+  block.phase = 0;
+#endif
+}
+// Lets each warp of a block go on; likewise in order once, or a drawn number of times.
+void run_block(Block& block) {
+  grid.block = &block;
+  blockIdx.x = block.index;
+  do {
     bool moved = false;
     mix(grid.warp_order);
-    for (unsigned warp : grid.warp_order) moved = run_warp(warp) || moved;
-    if (!moved) throw std::runtime_error("SIMT: " + standstill());
-  }
-  for (const Array& array : grid.arrays)
+    for (unsigned warp : grid.warp_order) moved = run_warp(block, warp) || moved;
+    if (!moved) throw std::runtime_error("SIMT: " + standstill(block));
+  } while (block.alive && grid.seed && draw() % 2);
+}
+void finish(Block& block) {
+  for (const Array& array : block.arrays)
     for (size_t i = 0; i < kGuard; i++)
       if (array.memory[array.bytes + i] != kPoison)
         throw std::runtime_error("SIMT: the shared array taken at " + text(array.place) + " was overrun");
-  release_arrays();
+  release_arrays(block);
 }
 
 }  // namespace
@@ -325,41 +347,42 @@ void run_block(unsigned block) {
 namespace slv::simt {
 
 void* take_shared(size_t bytes, Place place) {
-  Fiber& me = grid.fibers[grid.current];
-  const size_t index = me.taken++;
-  if (index == grid.arrays.size()) {
-    grid.used += (bytes + 15) / 16 * 16;
-    if (grid.used > grid.shared)
-      fail("takes " + std::to_string(grid.used) + " bytes of shared memory, launched with " +
+  Block& block = *grid.block;
+  const size_t index = grid.fiber().taken++;
+  if (index == block.arrays.size()) {
+    block.used += (bytes + 15) / 16 * 16;
+    if (block.used > grid.shared)
+      fail("takes " + std::to_string(block.used) + " bytes of shared memory, launched with " +
                std::to_string(grid.shared),
            place);
     if (index == kMostArrays) fail("takes too many shared arrays", place);
-    grid.arrays.push_back({allocate(bytes + kGuard), bytes, place});
-    fill(grid.arrays.back().memory, bytes + kGuard);
+    block.arrays.push_back({allocate(bytes + kGuard), bytes, place});
+    fill(block.arrays.back().memory, bytes + kGuard);
   }
-  const Array& array = grid.arrays[index];
+  const Array& array = block.arrays[index];
   if (array.bytes != bytes) fail("other threads take a shared array of another size here", place);
   return array.memory;
 }
 
 bool block_barrier(bool mine, Place place) {
-  Fiber& me = grid.fibers[grid.current];
+  Block& block = *grid.block;
+  Fiber& me = grid.fiber();
 #if defined(SLV_TSAN)
-  char* tag = &grid.block_tag[grid.phase];
+  char* tag = block.tags + block.phase;
   __tsan_release(tag);
 #endif
-  if (grid.at_barrier == 0) grid.barrier = place;
-  if (!same(grid.barrier, place))
-    fail("a barrier in divergent code: another thread is at that of " + text(grid.barrier), place);
-  grid.vote |= mine;
+  if (block.at_barrier == 0) block.barrier = place;
+  if (!same(block.barrier, place))
+    fail("a barrier in divergent code: another thread is at that of " + text(block.barrier), place);
+  block.vote |= mine;
   me.place = place;
   me.state = State::kAtBarrier;
-  if (++grid.at_barrier == grid.fibers.size()) {
-    for (Fiber& fiber : grid.fibers) fiber.state = State::kReady, fiber.vote = grid.vote;
-    grid.at_barrier = 0;
-    grid.vote = false;
+  if (++block.at_barrier == block.fibers.size()) {
+    for (Fiber& fiber : block.fibers) fiber.state = State::kReady, fiber.vote = block.vote;
+    block.at_barrier = 0;
+    block.vote = false;
 #if defined(SLV_TSAN)
-    grid.phase ^= 1;
+    block.phase ^= 1;
 #endif
   }
   wait();
@@ -370,11 +393,11 @@ bool block_barrier(bool mine, Place place) {
 }
 
 uint64_t warp_exchange(Op op, uint64_t word, int from, Place place) {
-  Fiber& me = grid.fibers[grid.current];
+  Fiber& me = grid.fiber();
   const unsigned warp = grid.current / 32;
-  Fiber* lanes = &grid.fibers[warp * 32];
+  Fiber* lanes = &grid.block->fibers[warp * 32];
 #if defined(SLV_TSAN)
-  char* tag = &grid.warp_tags[warp];
+  char* tag = grid.block->tags + 2 + warp;
   if (op == Op::kWarp) __tsan_release(tag);
 #endif
   for (int lane = 0; lane < 32; lane++)
@@ -386,14 +409,14 @@ uint64_t warp_exchange(Op op, uint64_t word, int from, Place place) {
     }
   me.op = op, me.word = word, me.from = from, me.place = place;
   me.state = State::kAtWarp;
-  if (++grid.waiting[warp] == 32) {
+  if (++grid.block->waiting[warp] == 32) {
     uint64_t votes = 0;
     for (int lane = 0; lane < 32; lane++) votes |= uint64_t(lanes[lane].word != 0) << lane;
     for (int lane = 0; lane < 32; lane++) {
       lanes[lane].answer = op == Op::kBallot ? votes : lanes[lanes[lane].from & 31].word;
       lanes[lane].state = State::kReady;
     }
-    grid.waiting[warp] = 0;
+    grid.block->waiting[warp] = 0;
   }
   wait();
 #if defined(SLV_TSAN)
@@ -411,8 +434,6 @@ void run(int64_t blocks, int threads, size_t shared, void (*body)(void*), void* 
   grid.body = body, grid.context = context, grid.shared = shared;
   grid.error.clear();
   grid.random = grid.seed * 0x9E3779B97F4A7C15u;
-  grid.fibers.resize(threads);
-  grid.waiting.assign(threads / 32, 0);
   grid.warp_order = numbers(threads / 32), grid.lane_order = numbers(32);
   blockDim.x = unsigned(threads), gridDim.x = unsigned(blocks);
 #if defined(SLV_TSAN)
@@ -421,13 +442,26 @@ void run(int64_t blocks, int threads, size_t shared, void (*body)(void*), void* 
     grid.slab = static_cast<unsigned char*>(
         mmap(nullptr, kSlab, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
   grid.slab_used = 0;
-  grid.warp_tags.assign(threads / 32, 0);
+  grid.tags.assign(blocks * (2 + threads / 32), 0);
 #endif
-  grid.arrays.reserve(kMostArrays);
-  std::vector<unsigned> order = numbers(blocks);
-  mix(order);
-  for (unsigned block : order) run_block(block);
-  release_arrays();
+  std::vector<unsigned> waiting = numbers(blocks);
+  mix(waiting);
+  std::reverse(waiting.begin(), waiting.end());  // the next is the last
+  grid.blocks.resize(kResident);
+  for (Block& block : grid.blocks) release_arrays(block), block.arrays.reserve(kMostArrays);  // of a launch that failed
+  std::vector<unsigned> resident = numbers(grid.seed ? std::min<int64_t>(blocks, kResident) : 1);
+  for (unsigned slot : resident) grid.blocks[slot].alive = 0;
+  while (!resident.empty()) {
+    mix(resident);
+    Block& block = grid.blocks[resident.back()];
+    if (block.alive == 0 && waiting.empty()) {
+      resident.pop_back();
+      continue;
+    }
+    if (block.alive == 0) begin(block, waiting.back(), threads), waiting.pop_back();
+    run_block(block);
+    if (block.alive == 0) finish(block);
+  }
 #if defined(SLV_TSAN)
   __tsan_acquire(&grid.end_tag);
   for (void* fiber : grid.spent) __tsan_destroy_fiber(fiber);
