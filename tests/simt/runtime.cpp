@@ -27,7 +27,6 @@
 extern "C" {
 void* __tsan_get_current_fiber();
 void* __tsan_create_fiber(unsigned flags);
-void __tsan_destroy_fiber(void* fiber);
 void __tsan_switch_to_fiber(void* fiber, unsigned flags);
 void __tsan_acquire(void* address);
 void __tsan_release(void* address);
@@ -83,7 +82,14 @@ struct Array {
   Place place;
 };
 constexpr size_t kMostArrays = 64;
-constexpr size_t kResident = 3;  // blocks that run at once, and see what the others do to memory that they share
+// Blocks that run at once, and see what the others do to memory that they share. Of those of which one begins where
+// another ended, ThreadSanitizer believes that they are ordered: so it has many; and few threads in all, it bears
+// 8,000.
+#if defined(SLV_TSAN)
+constexpr size_t kResident = 16, kMostThreads = 6144;
+#else
+constexpr size_t kResident = 3, kMostThreads = kResident * 1024;
+#endif
 
 // A block that runs.
 struct Block {
@@ -115,9 +121,9 @@ struct Grid {
   Fiber scheduler;
   Fiber& fiber() { return block->fibers[current]; }
 #if defined(SLV_TSAN)
-  std::vector<void*> spent;  // fibers of earlier blocks: kept, so that races between blocks are found
+  std::vector<void*> tsan;  // what it knows of the fibers: kept, as they take longer to make than to run
   std::vector<char> tags;
-  char end_tag = 0;
+  char begin_tag = 0, end_tag = 0;
   unsigned char* slab =
       nullptr;  // shared arrays: no two of a grid at one address, none from an allocator that is watched
   size_t slab_used = 0;
@@ -209,6 +215,9 @@ void enter() {
 #if defined(__SANITIZE_ADDRESS__)
   __sanitizer_finish_switch_fiber(nullptr, nullptr, nullptr);
 #endif
+#if defined(SLV_TSAN)
+  __tsan_acquire(&grid.begin_tag);
+#endif
   grid.body(grid.context);
 #if defined(SLV_TSAN)
   __tsan_release(&grid.end_tag);
@@ -250,15 +259,11 @@ char* stack_of(size_t thread) {
 }
 
 void begin(Fiber& fiber, size_t thread) {
-#if defined(SLV_TSAN)
-  void* tsan = __tsan_create_fiber(0);
-  grid.spent.push_back(tsan);
-  thread = grid.spent.size() - 1;  // no stack serves two fibers of a grid
-#endif
   fiber = Fiber();
   fiber.stack = stack_of(thread);
 #if defined(SLV_TSAN)
-  fiber.tsan = tsan;
+  while (grid.tsan.size() <= thread) grid.tsan.push_back(__tsan_create_fiber(0));
+  fiber.tsan = grid.tsan[thread];
 #endif
 #if defined(SLV_PORTABLE_SWITCH)
   getcontext(&fiber.context);
@@ -443,29 +448,30 @@ void run(int64_t blocks, int threads, size_t shared, void (*body)(void*), void* 
         mmap(nullptr, kSlab, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
   grid.slab_used = 0;
   grid.tags.assign(blocks * (2 + threads / 32), 0);
+  __tsan_release(&grid.begin_tag);
 #endif
   std::vector<unsigned> waiting = numbers(blocks);
   mix(waiting);
   std::reverse(waiting.begin(), waiting.end());  // the next is the last
   grid.blocks.resize(kResident);
   for (Block& block : grid.blocks) release_arrays(block), block.arrays.reserve(kMostArrays);  // of a launch that failed
-  std::vector<unsigned> resident = numbers(grid.seed ? std::min<int64_t>(blocks, kResident) : 1);
-  for (unsigned slot : resident) grid.blocks[slot].alive = 0;
+  std::vector<unsigned> resident =
+      numbers(grid.seed ? std::min<size_t>({size_t(blocks), kResident, kMostThreads / threads}) : 1);
+  const auto next = [&](unsigned slot) { begin(grid.blocks[slot], waiting.back(), threads), waiting.pop_back(); };
+  for (unsigned slot : resident) next(slot);
   while (!resident.empty()) {
     mix(resident);
-    Block& block = grid.blocks[resident.back()];
-    if (block.alive == 0 && waiting.empty()) {
+    const unsigned slot = resident.back();
+    run_block(grid.blocks[slot]);
+    if (grid.blocks[slot].alive) continue;
+    finish(grid.blocks[slot]);
+    if (waiting.empty())
       resident.pop_back();
-      continue;
-    }
-    if (block.alive == 0) begin(block, waiting.back(), threads), waiting.pop_back();
-    run_block(block);
-    if (block.alive == 0) finish(block);
+    else
+      next(slot);
   }
 #if defined(SLV_TSAN)
   __tsan_acquire(&grid.end_tag);
-  for (void* fiber : grid.spent) __tsan_destroy_fiber(fiber);
-  grid.spent.clear();
 #endif
 }
 
