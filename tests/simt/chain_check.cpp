@@ -336,6 +336,6 @@ const Case kCases[] = {
 int main(int argc, char** argv) {
   return check_kernels(
       "chain", argc, argv, kCases, [](const Case& o, auto t) { Check<decltype(t)>(o).run(); },
-      [](const Case& o) { return o.k <= 9 && o.n <= 5 && product(o.batch) <= 4; },
+      [](const Case& o) { return o.k <= 9 && o.n <= 12 && product(o.batch) <= 9; },
       [](const Case& o) { return o.shared; });
 }

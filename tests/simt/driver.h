@@ -1,5 +1,5 @@
 // What the drivers of the kernels are called with: `chain_check SEED...` runs every problem once for each seed of
-// schedules (0: in order), `chain_check small SEED...` the smallest alone, in float32; with SLV_MUTANTS,
+// schedules (0: in order), `chain_check small SEED...` the small ones alone, in float32; with SLV_MUTANTS,
 // `chain_check MUTANT SEED...` switches one seeded bug on. `case=NAME` before the seeds: that problem alone. Exits 1
 // and says what differed.
 #pragma once
@@ -15,8 +15,8 @@
 int slv_mutant = 0;
 // A bug may make a kernel run for ever: the program ends when a problem takes far longer than any does.
 inline void begin_problem() {
-#if defined(__SANITIZE_THREAD__)  // needs more than 20 s to make the fibers alone
-  constexpr int kSeconds = 200;
+#if defined(__SANITIZE_THREAD__)
+  constexpr int kSeconds = 100;
 #else
   constexpr int kSeconds = 20;
 #endif

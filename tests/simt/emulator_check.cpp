@@ -111,7 +111,7 @@ int main() {
 #endif
     says(too_much, "takes 8192 bytes of shared memory, launched with 4096");
     says(unequal, "of another size");
-    expect(run(unwritten).empty() && result[5] != result[5], "unwritten shared memory is NaN",
+    expect(run(unwritten).empty() && !(result[5] < 1e37f), "unwritten shared memory is NaN, or a large number",
            std::to_string(result[5]));
     expect(!run(healthy, 48).empty(), "a block that is no whole number of warps", "");
   }

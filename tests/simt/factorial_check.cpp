@@ -192,6 +192,6 @@ const Case kCases[] = {
 int main(int argc, char** argv) {
   return check_kernels(
       "factorial", argc, argv, kCases, [](const Case& o, auto t) { Check<decltype(t)>(o).run(); },
-      [](const Case& o) { return o.states() <= 6 && o.n <= 4 && product(o.batch) <= 4; },
+      [](const Case& o) { return o.states() <= 12 && o.n <= 6 && product(o.batch) <= 9; },
       [](const Case& o) { return o.shared; });
 }

@@ -133,6 +133,6 @@ int main(int argc, char** argv) {
         check.covariances();
         run_scaled(check, exact);
       },
-      [](const Case& o) { return o.nt + o.t <= 4 && o.n <= 4 && product(o.batch) <= 2; },
+      [](const Case& o) { return o.nt + o.t <= 8 && o.n <= 5 && product(o.batch) <= 4; },
       [](const Case&) { return kHopperShared; });
 }

@@ -129,6 +129,6 @@ int main(int argc, char** argv) {
         check.covariances();
         check.trees();
       },
-      [](const Case& o) { return o.nt + o.t <= 4 && o.n <= 4 && product(o.batch) <= 3; },
+      [](const Case& o) { return o.nt + o.t <= 8 && o.n <= 5 && product(o.batch) <= 5; },
       [](const Case&) { return kHopperShared; });
 }

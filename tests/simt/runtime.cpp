@@ -3,8 +3,9 @@
 // A fiber runs until it waits for others, and which one goes on then is drawn from a seed; so code whose result depends
 // on the schedule gives another one under another seed. Under seed 0 all goes in order, one block after the other.
 // Checked besides: barriers and warp functions that not all threads reach, or reach at different places; shared memory
-// read before it is written (it is filled with NaN), written past its end (guard bytes; under ASan every array is an
-// allocation of its own), or larger than the launch said. What is found is thrown as std::runtime_error by the launch.
+// read before it is written (it is filled with NaN or large numbers), written past its end (guard bytes; under ASan
+// every array is an allocation of its own), or larger than the launch said. What is found is thrown as
+// std::runtime_error by the launch.
 //
 // With SLV_TSAN, ThreadSanitizer is told of the fibers, and only barriers order their memory accesses. This file itself
 // is then compiled without it.
@@ -50,7 +51,9 @@ constexpr size_t kGuard = 0;  // ASan sees to it
 #else
 constexpr size_t kGuard = 64;
 #endif
-constexpr unsigned char kPoison = 0xff;  // NaN in every float, -1 in every integer
+// What shared memory is full of at first, and what is behind it: NaN in every float and -1 in every integer, or under
+// some seeds numbers, as a check may take NaN for something else.
+constexpr unsigned char kNotNumbers = 0xff, kNumbers = 0x7e;
 
 enum class State { kReady, kAtBarrier, kAtWarp, kDone };
 
@@ -119,6 +122,7 @@ struct Grid {
   void (*body)(void*) = nullptr;
   void* context = nullptr;
   Fiber scheduler;
+  unsigned char poison() const { return seed % 3 == 2 ? kNumbers : kNotNumbers; }
   Fiber& fiber() { return block->fibers[current]; }
 #if defined(SLV_TSAN)
   std::vector<void*> tsan;  // what it knows of the fibers: kept, as they take longer to make than to run
@@ -246,7 +250,7 @@ void release_arrays(Block& block) {
 #endif
 // Not by memset, which the sanitizers watch.
 void fill(volatile unsigned char* memory, size_t bytes) {
-  for (size_t i = 0; i < bytes; i++) memory[i] = kPoison;
+  for (size_t i = 0; i < bytes; i++) memory[i] = grid.poison();
 }
 
 char* stack_of(size_t thread) {
@@ -342,7 +346,7 @@ void run_block(Block& block) {
 void finish(Block& block) {
   for (const Array& array : block.arrays)
     for (size_t i = 0; i < kGuard; i++)
-      if (array.memory[array.bytes + i] != kPoison)
+      if (array.memory[array.bytes + i] != grid.poison())
         throw std::runtime_error("SIMT: the shared array taken at " + text(array.place) + " was overrun");
   release_arrays(block);
 }
@@ -476,7 +480,9 @@ void run(int64_t blocks, int threads, size_t shared, void (*body)(void*), void* 
 }
 
 size_t shared_limit() { return grid.limit; }
-void poison(void* memory, size_t bytes, bool integers) { std::memset(memory, integers ? 0x7e : kPoison, bytes); }
+void poison(void* memory, size_t bytes, bool integers) {
+  std::memset(memory, integers ? kNumbers : kNotNumbers, bytes);
+}
 
 }  // namespace slv::simt
 
