@@ -58,11 +58,12 @@ class Driver:
         self.log = program.with_name(program.name + ".noticed")
         self.known: dict[int, bool] = {}
         digest = hashlib.sha256(program.read_bytes()).hexdigest()
-        lines = self.log.read_text().splitlines() if self.log.exists() else []
-        if lines[:1] == [digest]:
-            self.known = {int(mutant): noticed == "1" for mutant, noticed in map(str.split, lines[1:])}
-        else:
-            self.log.write_text(digest + "\n")
+        text = self.log.read_text() if self.log.exists() else ""
+        lines = text[: text.rfind("\n") + 1].splitlines()  # without one that an interrupt cut short
+        if lines[:1] != [digest]:
+            lines = [digest]
+        self.log.write_text("".join(line + "\n" for line in lines))
+        self.known = {int(mutant): noticed == "1" for mutant, noticed in map(str.split, lines[1:])}
 
     def fails(self, mutant: int) -> bool:
         call = [str(self.program), str(mutant), *self.schedules]
@@ -147,6 +148,8 @@ def main() -> int:
     parser.add_argument("--record", action="store_true", help=f"list what goes unnoticed in {UNNOTICED.name}")
     parser.add_argument("--results", type=Path, help="write counts for every file with kernels, as JSON")
     options = parser.parse_args()
+    if options.results and (options.sample or options.only):
+        parser.error("--results counts all bugs: not with --sample or --only")
 
     everything = all_kernels()[1]
     noticed: dict[str, list[dict]] = {"": []}

@@ -85,9 +85,8 @@ struct Array {
   Place place;
 };
 constexpr size_t kMostArrays = 64;
-// Blocks that run at once, and see what the others do to memory that they share. Of those of which one begins where
-// another ended, ThreadSanitizer believes that they are ordered: so it has many; and few threads in all, it bears
-// 8,000.
+// Blocks that run at once, and see what the others do to memory that they share. ThreadSanitizer believes that two are
+// ordered of which one begins where the other ended: so it has as many as the threads that it bears (some 8,000) allow.
 #if defined(SLV_TSAN)
 constexpr size_t kResident = 16, kMostThreads = 6144;
 #else
