@@ -1,5 +1,5 @@
 # Each target does its own set-up in .venv, says in one line what it does, and is quick when nothing has changed.
-# Needed: python3 (3.10 or newer) with venv, a C++20 compiler, make. CMake and Ninja come with pip.
+# Needed: python3 (3.10 or newer) with venv, a C++20 compiler, make; git for the wheel. CMake and Ninja come with pip.
 #   make demo ARGS="--data FILE"       make test ARGS="-k chain"       make PYTHON=python3.12 test
 
 PYTHON ?= python3
@@ -51,7 +51,7 @@ $(STAMP)/torch:
 $(STAMP)/%: $(STAMP)/torch pyproject.toml $(NATIVE)
 	$(call say,Compiling the kernels and installing structlv[$*] into $(VENV))
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pip install -qq --no-build-isolation -C build-dir=$(BUILD) \
-	  -C cmake.define.STRUCTLV_CUDA=AUTO -C cmake.define.CMAKE_CUDA_ARCHITECTURES=$(CUDA_ARCHITECTURE) -e '.[$*]'
+	  -C cmake.define.CMAKE_CUDA_ARCHITECTURES=$(CUDA_ARCHITECTURE) -e '.[$*]'
 	@touch $@
 
 environment: $(addprefix $(STAMP)/,dev docs demo test)  ## all that is compiled and installed for the targets below
@@ -78,8 +78,8 @@ test-ray: $(STAMP)/test  ## shards made by Ray on a cluster of two workers here,
 	$(call say,Labelling a text with Ray)
 	OMP_NUM_THREADS=1 $(RAY)/bin/python -m pytest -q tests/cli/test_ray.py
 
-# The kernels' own check runs on every schedule of the emulator; the first tests of operators on OP_SCHEDULES (all of them
-# in make experiments), the rest on one
+# The kernels' own check runs on every schedule of the emulator; the tests of operators on OP_SCHEDULES (all of them in
+# make experiments)
 SCHEDULES := 0 1 2 3
 OP_SCHEDULES ?= 1
 SIMT := build/simt
@@ -88,15 +88,13 @@ STRUCTURES := chain chain_distinct chain_filter factorial lowrank noise pcfg
 mutants = $(addsuffix _check_mutants$(1),$(STRUCTURES))
 GATE := $(BIN)/python tests/simt/gate.py
 ROUND ?= $(shell date +%-j)
-CHAIN_OPS := $(addprefix tests/ops/test_chain_,values.py hard.py)
-TREE_OPS_ONCE := $(addprefix tests/ops/test_pcfg_,values.py hard.py gradients.py raw_ops.py layout.py sampling.py raw_sampling.py)
-RANK_OPS := tests/ops/test_lowrank_values.py
-RANK_OPS_ONCE := $(addprefix tests/ops/test_lowrank_,gradients.py layout.py transforms.py)
-NOISE_OPS := tests/ops/test_noise.py tests/ops/test_sampling_without_replacement.py
-CHAIN_OPS_ONCE := $(addprefix tests/ops/test_chain_,second_order.py gradients.py sampling.py raw_ops.py layout.py)
-FACTORIAL_OPS := $(addprefix tests/ops/test_factorial_,values.py hard.py)
-FACTORIAL_OPS_ONCE := $(addprefix tests/ops/test_factorial_,gradients.py sampling.py layout.py functorch.py)
-# Left to make experiments, minutes each: laws of samples, which tests/simt compares with the reference's one by one
+CHAIN_OPS := $(addprefix tests/ops/test_chain_,values.py hard.py gradients.py sampling.py raw_ops.py layout.py)
+OPS := $(CHAIN_OPS) tests/ops/test_chain_second_order.py tests/ops/test_noise.py tests/ops/test_sampling_without_replacement.py \
+  $(addprefix tests/ops/test_factorial_,values.py hard.py gradients.py sampling.py layout.py functorch.py) \
+  $(addprefix tests/ops/test_pcfg_,values.py hard.py gradients.py raw_ops.py layout.py sampling.py raw_sampling.py) \
+  $(addprefix tests/ops/test_lowrank_,values.py gradients.py layout.py transforms.py)
+# Left to make experiments, minutes each: a sweep, and laws of samples, which tests/simt compares with the reference's one
+# by one
 SLOW_EMULATED := $(addprefix --deselect tests/ops/test_,pcfg_hard.py::test_float32_log_z pcfg_sampling.py::test_joint_law \
   pcfg_raw_sampling.py::test_frequencies lowrank_values.py::test_samples_have_the_law_of_the_dense_posterior)
 EMULATED := $(PYTEST) -n auto -p tests.simt.emulated -k "not reference and not thread"
@@ -112,10 +110,8 @@ test-cuda: $(STAMP)/dev  ## the CUDA kernels without a GPU: emulated, under sani
 	$(GATE) --sample 12 --seed $(ROUND) $(addprefix $(SIMT)/,$(call mutants,))
 	$(call say,Interpreting the PTX of the kernels; running the tests of the operators on the emulated kernels)
 	$(PYTEST) -n auto tests/simt tests/gpu
-	set -e; for seed in $(OP_SCHEDULES); do \
-	  STRUCTLV_SIMT_SEED=$$seed $(EMULATED) $(CHAIN_OPS) $(NOISE_OPS) $(FACTORIAL_OPS) $(RANK_OPS) $(SLOW_EMULATED); done
-	STRUCTLV_SIMT_SEED=1 $(EMULATED) $(CHAIN_OPS_ONCE) $(FACTORIAL_OPS_ONCE) $(TREE_OPS_ONCE) $(RANK_OPS_ONCE) $(SLOW_EMULATED)
-	STRUCTLV_CUDA_CHUNK=2 STRUCTLV_SIMT_SEED=1 $(EMULATED) $(filter-out %second_order.py,$(CHAIN_OPS) $(CHAIN_OPS_ONCE)) \
+	set -e; for seed in $(OP_SCHEDULES); do STRUCTLV_SIMT_SEED=$$seed $(EMULATED) $(OPS) $(SLOW_EMULATED); done
+	STRUCTLV_CUDA_CHUNK=2 STRUCTLV_SIMT_SEED=1 $(EMULATED) $(CHAIN_OPS) \
 	  --deselect tests/ops/test_chain_hard.py::test_second_order_is_finite
 	$(call say,Compiling the kernels for every architecture)
 	$(BIN)/python scripts/check_cuda.py
@@ -143,8 +139,8 @@ wheel: $(STAMP)/dev  ## build, repair and check a wheel, and try it in a clean e
 	rm -rf dist wheelhouse
 	$(BIN)/python -m build --sdist -o dist
 	$(BIN)/python scripts/check_sdist.py dist/*.tar.gz
-	PATH="$(abspath $(BIN)):$$PATH" SKBUILD_CMAKE_DEFINE="$(if $(SKBUILD_CMAKE_DEFINE),$(SKBUILD_CMAKE_DEFINE);)STRUCTLV_CUDA=OFF" \
-	  $(BIN)/python -m build --wheel --no-isolation -C build-dir=$(BUILD) -o dist
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m build --wheel --no-isolation -C build-dir=$(BUILD) \
+	  -C cmake.define.CMAKE_CUDA_ARCHITECTURES=$(CUDA_ARCHITECTURE) -C install.components=structlv -o dist
 	$(call say,Repairing the wheel: torch stays outside)
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel repair --exclude 'libtorch*.so*' -w wheelhouse dist/*.whl
 	$(BIN)/python scripts/check_symbols.py wheelhouse/*.whl

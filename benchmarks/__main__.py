@@ -67,6 +67,8 @@ def do_run(options: argparse.Namespace) -> None:
     document = run.run(chosen, implementations.named(options.only, default), threads, effort)
     if options.out:
         run.save(document, options.out)
+    if options.smoke and (wrong := run.unanswered(document)):
+        raise SystemExit("without a checked result:\n" + "\n".join(wrong))
 
 
 def do_memory(options: argparse.Namespace) -> None:

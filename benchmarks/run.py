@@ -148,6 +148,16 @@ def run(
     return document
 
 
+def unanswered(document: dict) -> list[str]:
+    """What gave no figures although it can: because its answer was wrong, it failed, or it took too long."""
+    return [
+        f"{found['case']}, {key}: {result['status']}"
+        for found in document["cases"]
+        for key, result in found["results"].items()
+        if "wall" not in result and not result["status"].startswith("unsupported")
+    ]
+
+
 def memory(chosen: list[Case], implementations: list[Implementation]) -> list[dict]:
     """Peak memory of one call in a fresh process each; two processes at a time, since nothing is timed."""
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(2) as pool:

@@ -23,7 +23,7 @@ def tracked() -> list[str]:
 
 
 def main(archive: str) -> int:
-    wrong = []
+    wrong = [] if tracked() else ["git tracks no file here: nothing to compare with"]
     with tarfile.open(archive) as tar:
         members = {member.name.partition("/")[2]: member for member in tar if member.isfile()}
         for name in tracked():

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import cases, chains, check, factorials, tree_reference, trees
+from benchmarks import cases, chains, check, factorials, run, tree_reference, trees
 from benchmarks import chain_reference as reference
 
 ROOT = Path(__file__).parents[2]
@@ -105,6 +105,17 @@ def test_wrong_answers_are_refused():
     for wrong in (wanted["log_z"] + 0.01, wanted["log_z"] * np.nan):
         with pytest.raises(check.Wrong):
             check.require(errors(wrong))
+
+
+def test_what_gave_no_figures_is_named():
+    results = {
+        "right": {"wall": [1, 1, 1]},
+        "wrong": {"status": "WRONG: log_z"},
+        "not there": {"status": "unsupported: k best"},
+        "slow": {"status": "no answer within 60 s"},
+    }
+    found = run.unanswered({"cases": [{"case": "logz 2,4,3", "results": results}]})
+    assert found == ["logz 2,4,3, wrong: WRONG: log_z", "logz 2,4,3, slow: no answer within 60 s"]
 
 
 def test_smoke_run_and_table(tmp_path):

@@ -14,6 +14,8 @@ import hashlib
 import json
 import os
 import random
+import re
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -29,6 +31,8 @@ UNNOTICED = HERE / "unnoticed.json"
 UNJUDGED = "not yet judged: a gap in the checks, or no bug"
 SCHEDULES = ["1", "0", "2", "3", "4", "5"]
 SANITIZERS = {"_asan": ("AddressSanitizer", ["1"]), "_tsan": ("ThreadSanitizer", ["small", "1"])}
+SAYS = re.compile("(Address|Thread)Sanitizer|runtime error")  # the last is UndefinedBehaviorSanitizer
+STOPPED = {-signal.SIGINT, -signal.SIGTERM, -signal.SIGKILL}
 SHARED = {"log_sum.cuh": "factorial"}  # whose driver runs all of what structures share; else the chain's
 
 
@@ -57,7 +61,7 @@ class Driver:
         self.sanitizer, self.schedules = SANITIZERS.get(suffix, ("", SCHEDULES))
         self.log = program.with_name(program.name + ".noticed")
         self.known: dict[int, bool] = {}
-        digest = hashlib.sha256(program.read_bytes()).hexdigest()
+        digest = hashlib.sha256(program.read_bytes() + " ".join(self.schedules).encode()).hexdigest()
         text = self.log.read_text() if self.log.exists() else ""
         lines = text[: text.rfind("\n") + 1].splitlines()  # without one that an interrupt cut short
         if lines[:1] != [digest]:
@@ -68,7 +72,11 @@ class Driver:
     def fails(self, mutant: int) -> bool:
         call = [str(self.program), str(mutant), *self.schedules]
         env = {**os.environ, "TSAN_OPTIONS": "halt_on_error=1"}
-        return subprocess.run(call, env=env, capture_output=True).returncode != 0
+        done = subprocess.run(call, env=env, capture_output=True, text=True, errors="replace")
+        if done.returncode in STOPPED:
+            raise RuntimeError(f"{' '.join(call)} was stopped by signal {-done.returncode}")
+        found = done.returncode != 0
+        return found and SAYS.search(done.stdout + done.stderr) is not None if self.sanitizer else found
 
     def notices(self, mutants: list[int]) -> Iterator[tuple[int, bool]]:
         """Each with whether it is noticed, in the order in which that is known."""

@@ -87,6 +87,8 @@ struct Array {
 constexpr size_t kMostArrays = 64;
 // Blocks that run at once, and see what the others do to memory that they share. ThreadSanitizer believes that two are
 // ordered of which one begins where the other ended: so it has as many as the threads that it bears (some 8,000) allow.
+// It follows 255 threads at a time: of more, one that takes another's place counts as ordered after it, so that two
+// blocks are told apart until the next barrier of the later one.
 #if defined(SLV_TSAN)
 constexpr size_t kResident = 16, kMostThreads = 6144;
 #else
@@ -103,8 +105,11 @@ struct Block {
   bool vote = false;
   Place barrier;  // where its threads wait
 #if defined(SLV_TSAN)
-  char* tags = nullptr;  // its own: two of its barriers by turns, then its warps
+  // its own tags: two by turns of its barriers, then of each warp, as some threads come to the next one before others
+  // have left the last
+  char* tags = nullptr;
   int phase = 0;
+  std::vector<int> warp_phases;
 #endif
 };
 
@@ -252,11 +257,14 @@ void fill(volatile unsigned char* memory, size_t bytes) {
   for (size_t i = 0; i < bytes; i++) memory[i] = grid.poison();
 }
 
+void* map(size_t bytes) {
+  void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED) throw std::runtime_error("SIMT: no memory for stacks and shared arrays");
+  return memory;
+}
 char* stack_of(size_t thread) {
   while (grid.stacks.size() <= thread) {
-    void* memory = mmap(nullptr, kStack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (memory == MAP_FAILED) throw std::runtime_error("SIMT: no memory for stacks");
-    grid.stacks.push_back(static_cast<char*>(memory));
+    grid.stacks.push_back(static_cast<char*>(map(kStack)));
   }
   return grid.stacks[thread];
 }
@@ -327,8 +335,9 @@ void begin(Block& block, unsigned index, int threads) {
   block.alive = threads;
   block.vote = false;
 #if defined(SLV_TSAN)
-  block.tags = &grid.tags[index * (2 + threads / 32)];
+  block.tags = &grid.tags[index * size_t(2 + 2 * (threads / 32))];
   block.phase = 0;
+  block.warp_phases.assign(threads / 32, 0);
 #endif
 }
 // Lets each warp of a block go on; likewise in order once, or a drawn number of times.
@@ -405,7 +414,8 @@ uint64_t warp_exchange(Op op, uint64_t word, int from, Place place) {
   const unsigned warp = grid.current / 32;
   Fiber* lanes = &grid.block->fibers[warp * 32];
 #if defined(SLV_TSAN)
-  char* tag = grid.block->tags + 2 + warp;
+  int& phase = grid.block->warp_phases[warp];
+  char* tag = grid.block->tags + 2 + 2 * warp + phase;
   if (op == Op::kWarp) __tsan_release(tag);
 #endif
   for (int lane = 0; lane < 32; lane++)
@@ -425,6 +435,9 @@ uint64_t warp_exchange(Op op, uint64_t word, int from, Place place) {
       lanes[lane].state = State::kReady;
     }
     grid.block->waiting[warp] = 0;
+#if defined(SLV_TSAN)
+    if (op == Op::kWarp) phase ^= 1;
+#endif
   }
   wait();
 #if defined(SLV_TSAN)
@@ -446,11 +459,9 @@ void run(int64_t blocks, int threads, size_t shared, void (*body)(void*), void* 
   blockDim.x = unsigned(threads), gridDim.x = unsigned(blocks);
 #if defined(SLV_TSAN)
   grid.scheduler.tsan = __tsan_get_current_fiber();
-  if (!grid.slab)
-    grid.slab = static_cast<unsigned char*>(
-        mmap(nullptr, kSlab, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+  if (!grid.slab) grid.slab = static_cast<unsigned char*>(map(kSlab));
   grid.slab_used = 0;
-  grid.tags.assign(blocks * (2 + threads / 32), 0);
+  grid.tags.assign(blocks * (2 + 2 * (threads / 32)), 0);
   __tsan_release(&grid.begin_tag);
 #endif
   std::vector<unsigned> waiting = numbers(blocks);

@@ -72,8 +72,18 @@ def test_what_a_program_is_called_with(tmp_path: Path, suffix: str) -> None:
     driver = gate.Driver(program(tmp_path, name=f"chain_check_mutants{suffix}"))
     assert driver.structure == "chain"
     assert not driver.fails(4)
+    assert driver.fails(5) is (suffix == "")  # where there is a sanitizer, it has to say so
+    Path(f"{driver.program}.calls").unlink()
+    assert not driver.fails(4)
     expected = {"": "4 1 0 2 3 4 5", "_asan": "4 1", "_tsan": "4 small 1"}[suffix]
     assert Path(f"{driver.program}.calls").read_text() == expected + "\n"
+
+
+def test_what_stops_is_not_noticed(tmp_path: Path) -> None:
+    path = program(tmp_path, "#!/bin/sh\nkill -TERM $$\n")
+    with pytest.raises(RuntimeError, match="stopped by signal 15"):
+        list(gate.Driver(path).notices([1, 2]))
+    assert gate.Driver(path).known == {}
 
 
 def test_exits_and_counts(tmp_path: Path) -> None:
