@@ -131,7 +131,7 @@ test-isa: $(STAMP)/test  ## the kernels on the narrower instruction sets, then w
 	set -e; for isa in $(NARROW); do echo "==> STRUCTLV_CPU=$$isa"; \
 	  STRUCTLV_CPU=$$isa $(PYTEST) -n auto $(ON_KERNELS) $(KERNEL_TESTS) $(ARGS); done
 	$(call say,Testing with two threads)
-	OMP_NUM_THREADS=2 $(BIN)/python -m pytest -q -n auto $(ON_KERNELS) $(KERNEL_TESTS) $(ARGS)
+	OMP_NUM_THREADS=2 $(BIN)/python -m pytest -q $(ON_KERNELS) $(KERNEL_TESTS) $(ARGS)
 
 # No CUDA kernels in it before they have run on a GPU. Of the objects that are compiled here; install-sdist compiles anew.
 wheel: $(STAMP)/dev  ## build, repair and check a wheel, and try it in a clean environment
