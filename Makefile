@@ -116,7 +116,7 @@ test-cuda: $(STAMP)/dev  ## the CUDA kernels without a GPU: emulated, under sani
 	$(call say,Compiling the kernels for every architecture)
 	$(BIN)/python scripts/check_cuda.py
 
-mutants-cuda: test-cuda  ## every seeded bug of the CUDA kernels: is it noticed? (an hour); goes on where it was interrupted
+mutants-cuda: test-cuda  ## every seeded bug of the CUDA kernels: is it noticed? (half an hour more); goes on where it was interrupted
 	$(call say,Switching on seeded bugs of the CUDA kernels; counts go to $(RESULTS))
 	$(BIN)/cmake --build $(SIMT) --target mutants
 	$(GATE) --results $(RESULTS)/mutants.json $(addprefix $(SIMT)/,$(call mutants,) $(call mutants,_asan) $(call mutants,_tsan))

@@ -17,7 +17,7 @@ from structlv.data import Batches
 from structlv.learning import MarginalLikelihood, fit
 from structlv.models import NeuralHMM
 
-TIMEOUT = 8.0  # of both runs: they share the group of processes
+TIMEOUT = 20.0  # of both runs: they share the group of processes
 
 
 class Gradients(pl.Callback):
