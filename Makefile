@@ -54,7 +54,7 @@ $(STAMP)/%: $(STAMP)/torch pyproject.toml $(NATIVE)
 	  -C cmake.define.CMAKE_CUDA_ARCHITECTURES=$(CUDA_ARCHITECTURE) -e '.[$*]'
 	@touch $@
 
-environment: $(addprefix $(STAMP)/,dev docs demo test)  ## all that is compiled and installed for the targets below
+environment: $(addprefix $(STAMP)/,dev docs demo test)  ## what the targets below compile and install in .venv
 
 build: $(STAMP)/test  ## compile after a change of the C++ sources; everything tests need is installed
 
@@ -86,7 +86,7 @@ SIMT := build/simt
 STRUCTURES := chain chain_distinct chain_filter factorial lowrank noise pcfg
 # Programs of seeded bugs; a few of their bugs, other ones from day to day, are tried by test-cuda
 mutants = $(addsuffix _check_mutants$(1),$(STRUCTURES))
-GATE := $(BIN)/python tests/simt/gate.py
+GATE := $(BIN)/python -m tests.simt.gate
 ROUND ?= $(shell date +%-j)
 CHAIN_OPS := $(addprefix tests/ops/test_chain_,values.py hard.py gradients.py sampling.py raw_ops.py layout.py)
 OPS := $(CHAIN_OPS) tests/ops/test_chain_second_order.py tests/ops/test_noise.py tests/ops/test_sampling_without_replacement.py \

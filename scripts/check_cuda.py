@@ -65,24 +65,25 @@ def compile_all() -> tuple[dict[str, dict[str, int]], list[str]]:
     wrong = []
     sources = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for done in pool.map(compiled, sources):
-            log = done.stdout + done.stderr
-            if done.returncode:
-                lines = [line for line in log.splitlines() if re.search(r"error|warning", line)]
-                wrong += lines or [log]
-            names = readable(sorted({match[1] for match in ENTRY.finditer(log)}))
-            kernel = architecture = ""
-            for line in log.splitlines():
-                if match := ENTRY.search(line):
-                    kernel, architecture = names[match[1]], match[2]
-                elif (match := STACK.search(line)) and any(int(x) for x in match.groups()):
-                    wrong.append(f"{kernel}, sm_{architecture}: {line.strip()}")
-                elif match := USED.search(line):
-                    table.setdefault(kernel, {})[f"sm_{architecture}"] = int(match[1])
-                    if match[2]:
-                        wrong.append(
-                            f"{kernel}, sm_{architecture}: static shared memory, which only `Shared` may give"
-                        )
+        compilations = list(pool.map(compiled, sources))
+    for done in compilations:
+        log = done.stdout + done.stderr
+        if done.returncode:
+            lines = [line for line in log.splitlines() if re.search(r"error|warning", line)]
+            wrong += lines or [log]
+        names = readable(sorted({match[1] for match in ENTRY.finditer(log)}))
+        kernel = architecture = ""
+        for line in log.splitlines():
+            if match := ENTRY.search(line):
+                kernel, architecture = names[match[1]], match[2]
+            elif (match := STACK.search(line)) and any(int(x) for x in match.groups()):
+                wrong.append(f"{kernel}, sm_{architecture}: {line.strip()}")
+            elif match := USED.search(line):
+                table.setdefault(kernel, {})[f"sm_{architecture}"] = int(match[1])
+                if match[2]:
+                    wrong.append(
+                        f"{kernel}, sm_{architecture}: static shared memory, which only `Shared` may give"
+                    )
     return {kernel: table[kernel] for kernel in sorted(table)}, wrong
 
 

@@ -1,6 +1,6 @@
 """Do the checks of small shapes notice seeded bugs of the CUDA kernels?
 
-``gate.py PROGRAM...`` runs each program of mutants (``X_check_mutants`` and its like, see ``mutate.py``) with
+``python -m tests.simt.gate PROGRAM...`` runs each program of mutants (``X_check_mutants`` and its like, see ``mutate.py``) with
 every bug switched on in turn, or with N of them drawn by ``--seed`` (``--sample N``), and exits 1 if one goes
 unnoticed that ``unnoticed.json`` does not list with a reason. A program with a sanitizer (``_asan``,
 ``_tsan``) is run with each that the list says that it notices. What was found is kept beside the program:
@@ -23,9 +23,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
+from tests.simt.mutate import all_kernels, key
+
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parents[1]))
-from tests.simt.mutate import all_kernels, key  # noqa: E402
 
 UNNOTICED = HERE / "unnoticed.json"
 UNJUDGED = "not yet judged: a gap in the checks, or no bug"
@@ -60,14 +60,15 @@ class Driver:
         self.structure, _, suffix = program.name.partition("_check_mutants")
         self.sanitizer, self.schedules = SANITIZERS.get(suffix, ("", SCHEDULES))
         self.log = program.with_name(program.name + ".noticed")
-        self.known: dict[int, bool] = {}
         digest = hashlib.sha256(program.read_bytes() + " ".join(self.schedules).encode()).hexdigest()
         text = self.log.read_text() if self.log.exists() else ""
         lines = text[: text.rfind("\n") + 1].splitlines()  # without one that an interrupt cut short
         if lines[:1] != [digest]:
             lines = [digest]
         self.log.write_text("".join(line + "\n" for line in lines))
-        self.known = {int(mutant): noticed == "1" for mutant, noticed in map(str.split, lines[1:])}
+        self.known: dict[int, bool] = {
+            int(mutant): noticed == "1" for mutant, noticed in map(str.split, lines[1:])
+        }
 
     def fails(self, mutant: int) -> bool:
         call = [str(self.program), str(mutant), *self.schedules]
@@ -75,8 +76,10 @@ class Driver:
         done = subprocess.run(call, env=env, capture_output=True, text=True, errors="replace")
         if done.returncode in STOPPED:
             raise RuntimeError(f"{' '.join(call)} was stopped by signal {-done.returncode}")
-        found = done.returncode != 0
-        return found and SAYS.search(done.stdout + done.stderr) is not None if self.sanitizer else found
+        noticed = done.returncode != 0
+        if self.sanitizer and mutant:  # it has to be the sanitizer that says so
+            return noticed and SAYS.search(done.stdout + done.stderr) is not None
+        return noticed
 
     def notices(self, mutants: list[int]) -> Iterator[tuple[int, bool]]:
         """Each with whether it is noticed, in the order in which that is known."""
@@ -135,7 +138,8 @@ def record(everything: list[dict], survivors: list[dict]) -> None:
 
 
 def summary(everything: list[dict], noticed: dict[str, list[dict]], machine: dict) -> dict:
-    """Counts for each file with kernels: its bugs, and by what they are noticed."""
+    """Counts for each file with kernels: its bugs, by what they are noticed, and how many are listed, those that a
+    sanitizer notices among them."""
     why = reasons()
     rows = []
     for file in sorted({m["file"] for m in everything}):

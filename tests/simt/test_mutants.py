@@ -11,6 +11,7 @@ import pytest
 
 from tests.simt import gate, mutate
 
+ROOT = Path(__file__).resolve().parents[2]
 ODD = """#!/bin/sh
 echo "$@" >> "$0.calls"
 exit $(($1 % 2))
@@ -93,8 +94,9 @@ def test_exits_and_counts(tmp_path: Path) -> None:
     (tmp_path / "mutated" / "mutants.json").write_text(json.dumps(mutate.all_kernels()[1]))
 
     def run(text: str, *options: str) -> tuple[int, str]:
-        command = [sys.executable, gate.__file__, str(program(tmp_path, f"#!/bin/sh\n{text}\n")), *options]
-        done = subprocess.run(command, capture_output=True, text=True)
+        path = program(tmp_path, f"#!/bin/sh\n{text}\n")
+        command = [sys.executable, "-m", gate.__name__, str(path), *options]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         return done.returncode, done.stdout + done.stderr
 
     results = tmp_path / "results.json"
