@@ -1,10 +1,10 @@
 """Do the checks of small shapes notice seeded bugs of the CUDA kernels?
 
-``python -m tests.simt.gate PROGRAM...`` runs each program of mutants (``X_check_mutants`` and its like, see ``mutate.py``) with
-every bug switched on in turn, or with N of them drawn by ``--seed`` (``--sample N``), and exits 1 if one goes
-unnoticed that ``unnoticed.json`` does not list with a reason. A program with a sanitizer (``_asan``,
-``_tsan``) is run with each that the list says that it notices. What was found is kept beside the program:
-an interrupted run goes on where it was, as long as the program is the same.
+``python -m tests.simt.gate PROGRAM...`` runs each program of mutants (``X_check_mutants`` and its like, see
+``mutate.py``) with every bug switched on in turn, or with N of them drawn by ``--seed`` (``--sample N``), and
+exits 1 if one goes unnoticed that ``unnoticed.json`` does not list with a reason. A program with a sanitizer
+(``_asan``, ``_tsan``) is run with each that the list says that it notices. What was found is kept beside the
+program: an interrupted run goes on where it was, as long as the program is the same.
 """
 
 from __future__ import annotations
@@ -138,8 +138,8 @@ def record(everything: list[dict], survivors: list[dict]) -> None:
 
 
 def summary(everything: list[dict], noticed: dict[str, list[dict]], machine: dict) -> dict:
-    """Counts for each file with kernels: its bugs, by what they are noticed, and how many are listed, those that a
-    sanitizer notices among them."""
+    """Counts for each file with kernels: its bugs, by what they are noticed, and how many are listed (those
+    that a sanitizer notices are, too)."""
     why = reasons()
     rows = []
     for file in sorted({m["file"] for m in everything}):
